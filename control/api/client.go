@@ -1,0 +1,98 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// Client talks to an agent through its Unix socket.
+type Client struct {
+	http *http.Client
+	path string
+}
+
+// NewClient returns a client for the socket at path; it connects on use.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Status asks for the agent's state.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.get(ctx, "/v1/status", &s)
+}
+
+// Endpoints asks for the pods of the node.
+func (c *Client) Endpoints(ctx context.Context) ([]Endpoint, error) {
+	var e []Endpoint
+	return e, c.get(ctx, "/v1/endpoints", &e)
+}
+
+// Flows calls visit with up to last past events, oldest first, and then, if
+// follow is set, with each new one until ctx ends, the agent goes away or
+// visit returns an error, which is returned. onOpen, if not nil, is called
+// once the agent has subscribed the client: no later event is missed.
+func (c *Client) Flows(ctx context.Context, last int, follow bool, onOpen func(), visit func(*Flow) error) error {
+	q := url.Values{"last": {strconv.Itoa(last)}, "follow": {strconv.FormatBool(follow)}}
+	body, err := c.open(ctx, "/v1/flows?"+q.Encode())
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if onOpen != nil {
+		onOpen()
+	}
+	dec := json.NewDecoder(body)
+	for {
+		var f Flow
+		if err := dec.Decode(&f); err != nil {
+			if errors.Is(err, io.EOF) || ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("read flows from %s: %w", c.path, err)
+		}
+		if err := visit(&f); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	body, err := c.open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(into); err != nil {
+		return fmt.Errorf("decode %s from %s: %w", path, c.path, err)
+	}
+	return nil
+}
+
+func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sluice"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask agent at %s: %w", c.path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		msg, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		resp.Body.Close()
+		return nil, fmt.Errorf("agent at %s: %s: %s", c.path, resp.Status, msg)
+	}
+	return resp.Body, nil
+}

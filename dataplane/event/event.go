@@ -1,0 +1,51 @@
+// Package event carries what the workers decided to whoever listens: one
+// record a verdict, written by a worker to its own single-producer ring and
+// read by one consumer. Writing never blocks; what doesn't fit is counted.
+package event
+
+import (
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/dataplane/stat"
+)
+
+// Kind is what happened to a flow.
+type Kind uint8
+
+const (
+	NewFlow Kind = iota // first packet judged
+	Denied              // a packet was dropped
+	Changed             // a live flow was judged anew, with another result
+	Ended               // the flow ended or was idle for too long
+)
+
+// Hook is where a packet was judged.
+type Hook uint8
+
+const (
+	FromPod Hook = iota // on its way out of a pod
+	ToPod               // on its way into a pod
+)
+
+// Record is one event, fixed size and free of pointers.
+type Record struct {
+	TimeNs     int64 // CLOCK_REALTIME at the start of the burst
+	Key        packet.Key
+	Side       packet.Side // which end of Key sent the packet that was judged
+	Kind       Kind
+	Hook       Hook
+	Allowed    bool
+	Audit      bool // Allowed only because the deny is an audit
+	Reply      bool // the packet ran against the direction of its flow
+	Reason     stat.Reason
+	TCPFlags   uint8
+	Src, Dst   endpoint.ID // local endpoints, or None
+	Egress     rule.CauseID
+	Ingress    rule.CauseID
+	Generation uint64 // of the Set that judged
+	Suppressed uint32 // equal Denied records left out since the last one
+	Packets    [2]uint64
+	Bytes      [2]uint64 // by Side, in Ended records
+	DurationNs int64     // in Ended records
+}
