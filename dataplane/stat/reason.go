@@ -33,6 +33,7 @@ const (
 	TxFull                  // no room in a transmit ring
 	Oversize                // larger than the frames of the UMEM
 	BadTag                  // frame in the steering port that divert did not send
+	Misdirected             // frame for a MAC that is not the pod's
 	NumReasons
 )
 
@@ -40,7 +41,7 @@ var reasonNames = [NumReasons]string{
 	"ok", "policy", "truncated", "malformed", "unknown-ethertype", "vlan", "bad-fragment",
 	"extension-headers", "source-routed", "spoofed-address", "spoofed-mac", "neighbour-spoof",
 	"redirect", "icmp-unrelated", "invalid-state", "flow-table-full", "rate-limited",
-	"agent-down", "unknown-endpoint", "not-ready", "tx-full", "oversize", "bad-tag",
+	"agent-down", "unknown-endpoint", "not-ready", "tx-full", "oversize", "bad-tag", "misdirected",
 }
 
 // String returns the name that metrics and traces use.
