@@ -1,0 +1,117 @@
+package xdpprog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// ErrNoTCX says that the kernel (before 6.6) has no tcx links: attach
+// FilterFD's programs as clsact filters instead.
+var ErrNoTCX = errors.New("kernel has no tcx links")
+
+// Point is a place where a program is attached.
+type Point uint8
+
+const (
+	PodIngress  Point = iota // host-side link of a pod, frames from the pod
+	PodEgress                // host-side link of a pod, frames to the pod
+	PortIngress              // kernel's end of a steering port
+	PortXDP                  // worker's end of a steering port
+)
+
+var pointNames = [...]string{"pod-ingress", "pod-egress", "port-ingress", "port-xdp"}
+
+// String returns the name that pins carry.
+func (p Point) String() string { return pointNames[p] }
+
+func (o *Objects) program(p Point) *ebpf.Program {
+	switch p {
+	case PodIngress:
+		return o.progs.DivertFromPod
+	case PodEgress:
+		return o.progs.DivertToPod
+	case PortIngress:
+		return o.progs.Deliver
+	}
+	return o.progs.Steer
+}
+
+// Attach attaches the program of a point to a link, or puts the new program in
+// place of the one that an earlier agent left pinned there, atomically.
+func (o *Objects) Attach(p Point, ifindex int) error {
+	pin := o.pin(p, ifindex)
+	if old, err := link.LoadPinnedLink(pin, nil); err == nil {
+		err := o.update(old, p, ifindex)
+		if errors.Join(err, old.Close()) == nil {
+			return nil
+		}
+		if err := os.Remove(pin); err != nil {
+			return fmt.Errorf("remove stale pin of %s on link %d: %w", p, ifindex, err)
+		}
+	}
+	l, err := o.attach(p, ifindex)
+	if err != nil {
+		return fmt.Errorf("attach %s to link %d: %w", p, ifindex, err)
+	}
+	if err := l.Pin(pin); err != nil {
+		return errors.Join(fmt.Errorf("pin %s of link %d: %w", p, ifindex, err), l.Close())
+	}
+	return l.Close() // the pin holds it
+}
+
+// update fails if the pinned link outlived its network device: the index may
+// belong to another one by now.
+func (o *Objects) update(l link.Link, p Point, ifindex int) error {
+	info, err := l.Info()
+	if err != nil {
+		return err
+	}
+	got := 0
+	if p == PortXDP {
+		if x := info.XDP(); x != nil {
+			got = int(x.Ifindex)
+		}
+	} else if t := info.TCX(); t != nil {
+		got = int(t.Ifindex)
+	}
+	if got != ifindex {
+		return fmt.Errorf("pinned link is attached to %d, not %d", got, ifindex)
+	}
+	return l.Update(o.program(p))
+}
+
+func (o *Objects) attach(p Point, ifindex int) (link.Link, error) {
+	if p == PortXDP {
+		return link.AttachXDP(link.XDPOptions{Program: o.progs.Steer, Interface: ifindex, Flags: link.XDPDriverMode})
+	}
+	at := ebpf.AttachTCXIngress
+	if p == PodEgress {
+		at = ebpf.AttachTCXEgress
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: o.program(p), Attach: at})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, ErrNoTCX
+	}
+	return l, err
+}
+
+// Detach removes the program of a point from a link, if it is there.
+func (o *Objects) Detach(p Point, ifindex int) error {
+	if err := os.Remove(o.pin(p, ifindex)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("detach %s from link %d: %w", p, ifindex, err)
+	}
+	return nil
+}
+
+// FilterFD is the descriptor of the program of a point, for clsact filters.
+func (o *Objects) FilterFD(p Point) int { return o.program(p).FD() }
+
+func (o *Objects) pin(p Point, ifindex int) string {
+	return filepath.Join(o.cfg.PinPath, "links", p.String()+"-"+strconv.Itoa(ifindex))
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the BPF programs and the agent share. Go reads and writes these
+ * structures as they are: abi.go mirrors them and a test compares both through
+ * the BTF of the compiled objects. Host byte order throughout.
+ */
+#ifndef SLUICE_ABI_H
+#define SLUICE_ABI_H
+
+#include <linux/types.h>
+
+#define MAX_WORKERS 64
+
+/* An IPv6 address, or a v4-mapped IPv4 one, as two big-endian words. */
+struct addr {
+	__u64 hi, lo;
+};
+
+/* A flow, the same for both directions: (a, aport) <= (b, bport). */
+struct flow_key {
+	struct addr a, b;
+	__u16 aport, bport;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+#define SIDE_A 0
+#define SIDE_B 1
+
+enum flow_flags {
+	FLOW_SHORTCUT = 1 << 0, /* both ends are pods of this node, no NAT between */
+	FLOW_TO_POD = 1 << 1,	/* first seen at to-pod: the stack may translate it */
+};
+
+enum flow_ended {
+	ENDED_FIN_A = 1 << 0,
+	ENDED_FIN_B = 1 << 1,
+	ENDED_RST = 1 << 2,
+};
+
+/* An allowed flow. Indices are sides. slot 0: that end is no pod of this node. */
+struct flow_value {
+	__u32 slot[2];
+	__u32 gen[2]; /* of the endpoint's rules that admitted the flow */
+	__u8 initiator;
+	__u8 flags;
+	__u8 ended;
+	__u8 tcp_flags[2]; /* all that were seen */
+	__u8 pad[3];
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC_COARSE */
+	__u64 packets[2];
+	__u64 bytes[2];
+};
+
+/* Packets that one side of a flow may not send. */
+struct deny_value {
+	__u32 slot[2];
+	__u32 gen[2];
+	__u64 since_ns; /* judged at; judged anew after deny_ttl_ns */
+	__u64 packets;
+	__u64 bytes;
+	__u8 side;
+	__u8 pad[7];
+};
+
+/* A pod of this node; the array index is its slot. */
+struct endpoint {
+	__u32 ifindex; /* host-side link; 0: slot is free */
+	__u32 gen;     /* 0: no rules yet */
+	__u8 mac[6];
+	__u8 host_mac[6];
+};
+
+/* The pod's own addresses, link-local ones included. */
+struct own_addr {
+	struct addr addr;
+	__u32 slot;
+	__u32 pad;
+};
+
+struct frag_key {
+	struct addr src, dst;
+	__u32 id;
+	__u32 slot;
+	__u8 proto;
+	__u8 pad[7];
+};
+
+/* Written to the ring buffer when a side of an allowed TCP flow closes. */
+struct flow_end {
+	struct flow_key key;
+	__u32 worker;
+	__u8 ended;
+	__u8 pad[3];
+};
+
+/* One steering port. */
+struct worker {
+	__u32 ifindex; /* of sluice0.N; 0: none */
+};
+
+struct bucket {
+	struct bpf_spin_lock lock;
+	__u32 tokens;
+	__u64 filled_ns;
+};
+
+enum hook {
+	HOOK_FROM_POD = 0,
+	HOOK_TO_POD = 1,
+};
+
+/*
+ * The destination MAC of a frame in the steering port. The frame's own
+ * destination MAC (from-pod) has moved to the source field, whose value is the
+ * endpoint's (the pod's own) and needs no place; at to-pod the destination is
+ * the endpoint's and the source stays.
+ */
+struct tag {
+	__u8 kind; /* TAG_BASE | hook on the way up, TAG_BASE | verb on the way down */
+	__u8 worker;
+	__u8 slot[4]; /* big endian */
+};
+
+#define TAG_BASE 0x40
+
+enum verb {
+	VERB_RESUME_FROM_POD = 0, /* go on where divert took it, at link's ingress */
+	VERB_RESUME_TO_POD = 2,	  /* the same at link's egress */
+	VERB_SHORTCUT = 4,	  /* into the pod of slot; source MAC is final */
+};
+
+/* Dropped packets by reason: the order is stat.Reason's. */
+enum drop_reason {
+	DROP_NONE = 0,
+	DROP_POLICY,
+	DROP_TRUNCATED,
+	DROP_MALFORMED,
+	DROP_UNKNOWN_ETHERTYPE,
+	DROP_VLAN,
+	DROP_BAD_FRAGMENT,
+	DROP_EXTENSION_HEADERS,
+	DROP_SOURCE_ROUTED,
+	DROP_SPOOFED_ADDRESS,
+	DROP_SPOOFED_MAC,
+	DROP_NEIGHBOUR_SPOOF,
+	DROP_REDIRECT,
+	DROP_ICMP_UNRELATED,
+	DROP_INVALID_STATE,
+	DROP_FLOW_TABLE_FULL,
+	DROP_RATE_LIMITED,
+	DROP_AGENT_DOWN,
+	DROP_UNKNOWN_ENDPOINT,
+	DROP_NOT_READY,
+	DROP_TX_FULL,
+	DROP_OVERSIZE,
+	DROP_BAD_TAG,
+	DROP_MISDIRECTED,
+	NUM_DROP_REASONS,
+};
+
+/* What the programs did with packets that they did not drop. */
+enum counter {
+	COUNT_HIT = 0,	   /* allowed by the flow cache, on through the stack */
+	COUNT_SHORTCUT,	   /* allowed by the flow cache, straight into the pod */
+	COUNT_STEERED,	   /* sent to a worker */
+	COUNT_NEIGHBOUR,   /* ARP, neighbour discovery, MLD */
+	COUNT_RESUMED,	   /* came back allowed and went on */
+	COUNT_DELIVERED,   /* came back allowed and went into a pod */
+	COUNT_FAIL_OPEN,   /* no worker, let through by configuration */
+	COUNT_END_LOST,	   /* no room in the ring buffer of ended flows */
+	NUM_COUNTERS,
+};
+
+/* Set by the agent before loading. */
+struct config {
+	__u64 heartbeat_timeout_ns; /* a worker older than this is dead */
+	__u64 deny_ttl_ns;
+	__u64 hash_seed;
+	__u32 resume_mark;
+	__u32 workers;
+	__u32 miss_rate;  /* new flows a second and endpoint; 0: unlimited */
+	__u32 miss_burst;
+	__u8 offload;	  /* consult the flow cache */
+	__u8 fail_open;
+	__u8 shortcut;
+	__u8 pad[5];
+};
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * ARP (RFC 826), neighbour discovery (RFC 4861) and MLD (RFC 3810): never
+ * judged by policy, but a pod may speak for its own addresses only.
+ */
+#ifndef SLUICE_NEIGHBOUR_H
+#define SLUICE_NEIGHBOUR_H
+
+#include "parse.h"
+
+/* RFC 4861 and RFC 3810 message types that linux/icmpv6.h leaves to the kernel. */
+#define ND_ROUTER_SOLICIT 133
+#define ND_ROUTER_ADVERT 134
+#define ND_NEIGHBOUR_SOLICIT 135
+#define ND_NEIGHBOUR_ADVERT 136
+#define ND_REDIRECT 137
+#define MLD_QUERY 130
+#define MLD_REPORT 131
+#define MLD_DONE 132
+#define MLD2_REPORT 143
+
+struct arp_eth_ipv4 {
+	__be16 hrd, pro;
+	__u8 hln, pln;
+	__be16 op;
+	__u8 sha[ETH_ALEN];
+	__u8 spa[4];
+	__u8 tha[ETH_ALEN];
+	__u8 tpa[4];
+} __attribute__((packed, aligned(4)));
+
+/* Both at even addresses. */
+static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
+{
+	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+}
+
+static __always_inline bool owns(__u32 slot, const struct addr *a)
+{
+	struct own_addr k = { .addr = *a, .slot = slot };
+
+	return bpf_map_lookup_elem(&own_addrs, &k);
+}
+
+static __always_inline enum drop_reason check_arp(struct __sk_buff *skb, const struct endpoint *ep,
+						  __u32 slot)
+{
+	struct arp_eth_ipv4 arp;
+	struct addr sender;
+	__be32 spa;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
+		return DROP_TRUNCATED;
+	if (arp.hrd != bpf_htons(1) || arp.pro != bpf_htons(ETH_P_IP) || arp.hln != ETH_ALEN || arp.pln != 4)
+		return DROP_MALFORMED;
+	if (!mac_equal(arp.sha, ep->mac))
+		return DROP_NEIGHBOUR_SPOOF;
+	__builtin_memcpy(&spa, arp.spa, sizeof(spa));
+	if (!spa) /* address probe, RFC 5227 */
+		return DROP_NONE;
+	sender = addr_v4(spa);
+	return owns(slot, &sender) ? DROP_NONE : DROP_NEIGHBOUR_SPOOF;
+}
+
+/*
+ * Whether an IPv6 packet is neighbour discovery or MLD; its fate is in *fate.
+ * MLD comes behind a hop-by-hop header with a router alert.
+ */
+static __always_inline bool neighbour_v6(struct __sk_buff *skb, __u32 slot, enum hook hook,
+					 enum drop_reason *fate)
+{
+	struct icmp_head icmp;
+	__u32 off = ETH_HLEN + sizeof(struct ipv6hdr);
+	struct in6_addr target;
+	struct ipv6_opt_hdr opt;
+	struct ipv6hdr ip6;
+	struct addr src;
+	__u8 proto;
+
+	*fate = DROP_NONE;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip6, sizeof(ip6)))
+		return false;
+	proto = ip6.nexthdr;
+	if (proto == IPPROTO_HOPOPTS) {
+		if (bpf_skb_load_bytes(skb, off, &opt, sizeof(opt)) || opt.hdrlen)
+			return false;
+		proto = opt.nexthdr;
+		off += 8;
+	}
+	if (proto != IPPROTO_ICMPV6 || bpf_skb_load_bytes(skb, off, &icmp, sizeof(icmp)))
+		return false;
+	src = addr_v6(&ip6.saddr);
+	switch (icmp.type) {
+	case MLD_QUERY:
+	case MLD_REPORT:
+	case MLD_DONE:
+	case MLD2_REPORT:
+		/* Link-local only: hop limit 1, to a multicast group or a router. */
+		if (ip6.hop_limit != 1)
+			*fate = DROP_MALFORMED;
+		break;
+	case ND_ROUTER_ADVERT:
+		if (hook == HOOK_FROM_POD)
+			*fate = DROP_REDIRECT;
+		break;
+	case ND_REDIRECT:
+		*fate = DROP_REDIRECT;
+		break;
+	case ND_NEIGHBOUR_ADVERT:
+		if (bpf_skb_load_bytes(skb, off + sizeof(icmp), &target, sizeof(target))) {
+			*fate = DROP_TRUNCATED;
+			break;
+		}
+		if (hook == HOOK_FROM_POD) {
+			struct addr t = addr_v6(&target);
+
+			if (!owns(slot, &t))
+				*fate = DROP_NEIGHBOUR_SPOOF;
+		}
+		break;
+	case ND_ROUTER_SOLICIT:
+	case ND_NEIGHBOUR_SOLICIT:
+		break;
+	default:
+		return false;
+	}
+	if (icmp.type >= ND_ROUTER_SOLICIT && icmp.type <= ND_REDIRECT &&
+	    (ip6.hop_limit != 255 || icmp.code || proto != ip6.nexthdr))
+		*fate = DROP_MALFORMED;
+	if (*fate == DROP_NONE && hook == HOOK_FROM_POD && (src.hi || src.lo) && !owns(slot, &src))
+		*fate = DROP_NEIGHBOUR_SPOOF;
+	return true;
+}
+
+#endif

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * divert: at both ends of a pod's host-side link; acts on flows that it knows
+ *         and sends the others to a worker.
+ * steer:  XDP on the worker's end of a steering port; into its AF_XDP socket.
+ * deliver: at the kernel's end of a steering port; carries an allowed frame on
+ *         from where divert took it, or straight into a pod.
+ */
+#include "neighbour.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+#define NEXT (-1) /* TCX_NEXT, TC_ACT_UNSPEC: the next program, or on through the stack */
+#define SHOT 2	      /* TC_ACT_SHOT */
+
+static __always_inline int drop(enum drop_reason r)
+{
+	count_drop(r);
+	return SHOT;
+}
+
+/* Spends one token of the endpoint's budget of new flows. */
+static __always_inline bool within_budget(__u32 slot, __u64 now)
+{
+	struct bucket *b;
+	__u64 filled;
+	bool ok;
+
+	if (!cfg.miss_rate)
+		return true;
+	b = bpf_map_lookup_elem(&buckets, &slot);
+	if (!b)
+		return false;
+	bpf_spin_lock(&b->lock);
+	filled = (now - b->filled_ns) / 1000 * cfg.miss_rate / 1000000;
+	if (filled) {
+		b->filled_ns = now;
+		filled += b->tokens;
+		b->tokens = filled > cfg.miss_burst ? cfg.miss_burst : filled;
+	}
+	ok = b->tokens > 0;
+	if (ok)
+		b->tokens--;
+	bpf_spin_unlock(&b->lock);
+	return ok;
+}
+
+static __always_inline bool worker_alive(__u32 id, __u64 now)
+{
+	__u64 *beat = bpf_map_lookup_elem(&heartbeats, &id);
+
+	if (!beat || !bpf_map_lookup_elem(&xsks, &id))
+		return false;
+	/* A beat from another CPU may be newer than now. */
+	return (__s64)(now - *beat) < (__s64)cfg.heartbeat_timeout_ns;
+}
+
+/* Sends the frame to the worker that owns its flow, tagged with where it came from. */
+static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u32 slot, enum hook hook)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	__u32 id = owner(&p->key);
+	struct worker *w;
+	struct {
+		struct tag tag;
+		__u8 src[ETH_ALEN];
+	} eth;
+
+	w = bpf_map_lookup_elem(&workers, &id);
+	if (!w || !w->ifindex || !worker_alive(id, now)) {
+		if (!cfg.fail_open)
+			return drop(DROP_AGENT_DOWN);
+		count(COUNT_FAIL_OPEN);
+		return NEXT;
+	}
+	if (cfg.offload && !within_budget(slot, now))
+		return drop(DROP_RATE_LIMITED);
+	if (hook == HOOK_FROM_POD)
+		bpf_skb_load_bytes(skb, 0, eth.src, ETH_ALEN);
+	else
+		bpf_skb_load_bytes(skb, ETH_ALEN, eth.src, ETH_ALEN);
+	eth.tag.kind = TAG_BASE | hook;
+	eth.tag.worker = id;
+	eth.tag.slot[0] = slot >> 24;
+	eth.tag.slot[1] = slot >> 16;
+	eth.tag.slot[2] = slot >> 8;
+	eth.tag.slot[3] = slot;
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
+		return drop(DROP_TRUNCATED);
+	count(COUNT_STEERED);
+	return bpf_redirect(w->ifindex, 0);
+}
+
+static __always_inline bool current(const __u32 slot[2], const __u32 gen[2])
+{
+	struct endpoint *ep;
+	__u32 s;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		s = slot[i];
+		if (!s)
+			continue;
+		ep = bpf_map_lookup_elem(&endpoints, &s);
+		if (!ep || ep->gen != gen[i])
+			return false;
+	}
+	return true;
+}
+
+/* Tells the agent, once a change, that a side of the flow has closed. */
+static __always_inline void note_end(struct flow_value *v, const struct packet *p)
+{
+	__u8 bits = 0;
+	struct flow_end *e;
+
+	if (p->tcp_flags & TCP_FIN)
+		bits |= p->side == SIDE_A ? ENDED_FIN_A : ENDED_FIN_B;
+	if (p->tcp_flags & TCP_RST)
+		bits |= ENDED_RST;
+	if ((v->ended & bits) == bits)
+		return;
+	v->ended |= bits;
+	e = bpf_ringbuf_reserve(&ends, sizeof(*e), 0);
+	if (!e) {
+		count(COUNT_END_LOST);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->key = p->key;
+	e->worker = owner(&p->key);
+	e->ended = v->ended;
+	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline void note_packet(struct __sk_buff *skb, struct flow_value *v, const struct packet *p)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	__u32 segs = skb->gso_segs;
+
+	if (v->last_seen_ns != now)
+		v->last_seen_ns = now;
+	__sync_fetch_and_add(&v->packets[p->side & 1], segs > 1 ? segs : 1);
+	__sync_fetch_and_add(&v->bytes[p->side & 1], skb->len);
+	if (p->tcp_flags & ~v->tcp_flags[p->side & 1])
+		v->tcp_flags[p->side & 1] |= p->tcp_flags;
+}
+
+/*
+ * Straight into the destination pod, as a router (TTL, both MACs) or a bridge
+ * (frame unchanged) would have carried the frame there; NEXT to leave it to
+ * the stack.
+ */
+static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *p, __u32 slot)
+{
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &slot);
+	struct {
+		__u8 dst[ETH_ALEN], src[ETH_ALEN];
+		__be16 proto;
+		__u8 ip[12];
+	} __attribute__((packed, aligned(4))) h;
+
+	if (!ep || !ep->ifindex)
+		return NEXT;
+	if (bpf_skb_load_bytes(skb, 0, &h, sizeof(h)))
+		return NEXT;
+	if (!mac_equal(h.dst, ep->mac)) {
+		if (p->v6) {
+			if (h.ip[7] <= 1)
+				return NEXT;
+			h.ip[7]--;
+		} else {
+			__u32 sum;
+
+			if (h.ip[8] <= 1)
+				return NEXT;
+			h.ip[8]--;
+			/* RFC 1624: the word that holds the TTL shrank by 0x0100. */
+			sum = ((__u32)h.ip[10] << 8 | h.ip[11]) + 0x0100;
+			sum += sum >> 16;
+			h.ip[10] = sum >> 8;
+			h.ip[11] = sum;
+		}
+		__builtin_memcpy(h.dst, ep->mac, ETH_ALEN);
+		__builtin_memcpy(h.src, ep->host_mac, ETH_ALEN);
+		if (p->v6 ? bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 8, 0) :
+			    bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 12, 0))
+			return drop(DROP_TRUNCATED);
+	}
+	bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
+	count(COUNT_SHORTCUT);
+	return bpf_redirect_peer(ep->ifindex, 0);
+}
+
+/* Acts on the flow cache; -2 if it has no answer. */
+#define MISS (-2)
+
+static __always_inline int cached(struct __sk_buff *skb, const struct packet *p, __u32 slot, enum hook hook)
+{
+	__u8 mine = hook == HOOK_FROM_POD ? p->side & 1 : (p->side & 1) ^ 1;
+	__u8 from = p->side & 1;
+	struct deny_value *d;
+	struct flow_value *v;
+
+	v = bpf_map_lookup_elem(&flows, &p->key);
+	if (v) {
+		if (v->slot[mine & 1] != slot || !current(v->slot, v->gen))
+			return MISS;
+		if (p->opening && (v->initiator != p->side || v->ended))
+			return MISS;
+		if (p->key.proto == IPPROTO_ICMP || p->key.proto == IPPROTO_ICMPV6) {
+			if (!p->opening && v->initiator == p->side)
+				return MISS;
+		}
+		/* Once a packet: at from-pod, or at to-pod if that never sees it. */
+		if (hook == HOOK_FROM_POD || !v->slot[from & 1] || v->flags & FLOW_TO_POD) {
+			note_packet(skb, v, p);
+			if (p->tcp_flags & (TCP_FIN | TCP_RST))
+				note_end(v, p);
+		}
+		if (hook == HOOK_FROM_POD && v->flags & FLOW_SHORTCUT)
+			return shortcut(skb, p, v->slot[(from ^ 1) & 1]);
+		count(COUNT_HIT);
+		return NEXT;
+	}
+	d = bpf_map_lookup_elem(&denied, &p->key);
+	if (d && d->side == p->side && d->slot[mine & 1] == slot && current(d->slot, d->gen) &&
+	    bpf_ktime_get_coarse_ns() - d->since_ns < cfg.deny_ttl_ns) {
+		__u32 segs = skb->gso_segs;
+
+		__sync_fetch_and_add(&d->packets, segs > 1 ? segs : 1);
+		__sync_fetch_and_add(&d->bytes, skb->len);
+		return drop(DROP_POLICY);
+	}
+	return MISS;
+}
+
+static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
+{
+	__u32 ifindex = skb->ifindex;
+	struct packet p = {};
+	struct endpoint *ep;
+	enum drop_reason fate;
+	struct ethhdr eth;
+	__u32 *slot;
+	int verdict;
+
+	if (skb->mark == cfg.resume_mark) {
+		skb->mark = 0;
+		return NEXT;
+	}
+	slot = bpf_map_lookup_elem(&links, &ifindex);
+	if (!slot)
+		return drop(DROP_UNKNOWN_ENDPOINT);
+	ep = bpf_map_lookup_elem(&endpoints, slot);
+	if (!ep)
+		return drop(DROP_UNKNOWN_ENDPOINT);
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return drop(DROP_TRUNCATED);
+	if (hook == HOOK_FROM_POD) {
+		if (!mac_equal(eth.h_source, ep->mac))
+			return drop(DROP_SPOOFED_MAC);
+	} else if (!(eth.h_dest[0] & 1) && !mac_equal(eth.h_dest, ep->mac)) {
+		return drop(DROP_MISDIRECTED);
+	}
+	if (skb->vlan_present)
+		return drop(DROP_VLAN);
+
+	/* The fixed headers must be readable in place; what follows need not. */
+	if ((void *)(long)skb->data + ETH_HLEN + sizeof(struct ipv6hdr) > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128);
+
+	switch (eth.h_proto) {
+	case bpf_htons(ETH_P_IP):
+		if (!parse_ipv4(skb, &p, *slot))
+			return drop(DROP_TRUNCATED);
+		break;
+	case bpf_htons(ETH_P_IPV6):
+		if (neighbour_v6(skb, *slot, hook, &fate)) {
+			if (fate)
+				return drop(fate);
+			count(COUNT_NEIGHBOUR);
+			return NEXT;
+		}
+		if (!parse_ipv6(skb, &p, *slot))
+			return drop(DROP_TRUNCATED);
+		break;
+	case bpf_htons(ETH_P_ARP):
+		if (hook == HOOK_FROM_POD) {
+			fate = check_arp(skb, ep, *slot);
+			if (fate)
+				return drop(fate);
+		}
+		count(COUNT_NEIGHBOUR);
+		return NEXT;
+	case bpf_htons(ETH_P_8021Q):
+	case bpf_htons(ETH_P_8021AD):
+		return drop(DROP_VLAN);
+	default:
+		return drop(DROP_UNKNOWN_ETHERTYPE);
+	}
+	canonical(&p);
+	if (cfg.offload && p.plain) {
+		verdict = cached(skb, &p, *slot, hook);
+		if (verdict != MISS)
+			return verdict;
+	}
+	return steer_up(skb, &p, *slot, hook);
+}
+
+SEC("tc")
+int divert_from_pod(struct __sk_buff *skb)
+{
+	return divert(skb, HOOK_FROM_POD);
+}
+
+SEC("tc")
+int divert_to_pod(struct __sk_buff *skb)
+{
+	return divert(skb, HOOK_TO_POD);
+}
+
+SEC("tc")
+int deliver(struct __sk_buff *skb)
+{
+	struct endpoint *ep;
+	struct tag tag;
+	__u32 slot;
+
+	if (bpf_skb_load_bytes(skb, 0, &tag, sizeof(tag)))
+		return drop(DROP_TRUNCATED);
+	slot = (__u32)tag.slot[0] << 24 | (__u32)tag.slot[1] << 16 | (__u32)tag.slot[2] << 8 | tag.slot[3];
+	ep = bpf_map_lookup_elem(&endpoints, &slot);
+	if (!ep || !ep->ifindex)
+		return drop(DROP_UNKNOWN_ENDPOINT);
+	switch (tag.kind) {
+	case TAG_BASE | VERB_SHORTCUT:
+		if (bpf_skb_store_bytes(skb, 0, ep->mac, ETH_ALEN, 0))
+			return drop(DROP_TRUNCATED);
+		bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
+		count(COUNT_DELIVERED);
+		return bpf_redirect_peer(ep->ifindex, 0);
+	case TAG_BASE | VERB_RESUME_TO_POD:
+		if (bpf_skb_store_bytes(skb, 0, ep->mac, ETH_ALEN, 0))
+			return drop(DROP_TRUNCATED);
+		skb->mark = cfg.resume_mark;
+		count(COUNT_RESUMED);
+		return bpf_redirect(ep->ifindex, 0);
+	case TAG_BASE | VERB_RESUME_FROM_POD: {
+		struct {
+			__u8 dst[ETH_ALEN], src[ETH_ALEN];
+		} eth;
+
+		if (bpf_skb_load_bytes(skb, ETH_ALEN, eth.dst, ETH_ALEN))
+			return drop(DROP_TRUNCATED);
+		__builtin_memcpy(eth.src, ep->mac, ETH_ALEN);
+		if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
+			return drop(DROP_TRUNCATED);
+		skb->mark = cfg.resume_mark;
+		count(COUNT_RESUMED);
+		return bpf_redirect(ep->ifindex, BPF_F_INGRESS);
+	}
+	}
+	return drop(DROP_BAD_TAG);
+}
+
+SEC("xdp.frags")
+int steer(struct xdp_md *ctx)
+{
+	struct tag *tag = (void *)(long)ctx->data;
+
+	if ((void *)(tag + 1) > (void *)(long)ctx->data_end || (tag->kind & ~HOOK_TO_POD) != TAG_BASE) {
+		count_drop(DROP_BAD_TAG);
+		return XDP_DROP;
+	}
+	return bpf_redirect_map(&xsks, tag->worker, XDP_DROP);
+}

@@ -1,0 +1,215 @@
+package xdpprog
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// Beat stores a worker's heartbeat, CLOCK_MONOTONIC_COARSE in nanoseconds.
+func (o *Objects) Beat(worker int, nowNs int64) {
+	atomic.StoreUint64(&o.beats[worker], uint64(nowNs))
+}
+
+// SetPort tells divert the steering port of a worker; 0: none.
+func (o *Objects) SetPort(worker, ifindex int) error {
+	if err := o.maps.Workers.Put(uint32(worker), uint32(ifindex)); err != nil {
+		return fmt.Errorf("set port of worker %d: %w", worker, err)
+	}
+	return nil
+}
+
+// SetSocket makes steer deliver a worker's frames into the AF_XDP socket fd,
+// until the socket is closed.
+func (o *Objects) SetSocket(worker, fd int) error {
+	if err := o.maps.Xsks.Put(uint32(worker), uint32(fd)); err != nil {
+		return fmt.Errorf("set socket of worker %d: %w", worker, err)
+	}
+	return nil
+}
+
+// PutEndpoint writes the endpoint of a slot.
+func (o *Objects) PutEndpoint(slot uint32, e Endpoint) error {
+	if err := o.maps.Endpoints.Put(slot, &e); err != nil {
+		return fmt.Errorf("write endpoint %d: %w", slot, err)
+	}
+	return nil
+}
+
+// Endpoint reads the endpoint of a slot.
+func (o *Objects) Endpoint(slot uint32) (Endpoint, error) {
+	var e Endpoint
+	if err := o.maps.Endpoints.Lookup(slot, &e); err != nil {
+		return e, fmt.Errorf("read endpoint %d: %w", slot, err)
+	}
+	return e, nil
+}
+
+// Slots is the number of slots of the endpoint map, the unused slot 0 included.
+func (o *Objects) Slots() uint32 { return o.maps.Endpoints.MaxEntries() }
+
+// BindLink says which slot a host-side link carries.
+func (o *Objects) BindLink(ifindex int, slot uint32) error {
+	if err := o.maps.Links.Put(uint32(ifindex), slot); err != nil {
+		return fmt.Errorf("bind link %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+// UnbindLink forgets a link; divert then drops all that it carries.
+func (o *Objects) UnbindLink(ifindex int) error {
+	if err := o.maps.Links.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("unbind link %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+// BoundLinks returns all links and their slots.
+func (o *Objects) BoundLinks() (map[int]uint32, error) {
+	links := make(map[int]uint32)
+	var ifindex, slot uint32
+	it := o.maps.Links.Iterate()
+	for it.Next(&ifindex, &slot) {
+		links[int(ifindex)] = slot
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read links: %w", err)
+	}
+	return links, nil
+}
+
+// SetOwnAddrs replaces the addresses that a slot may speak for.
+func (o *Objects) SetOwnAddrs(slot uint32, addrs []Addr) error {
+	var stale []OwnAddr
+	var k OwnAddr
+	var v uint8
+	keep := make(map[Addr]bool, len(addrs))
+	for _, a := range addrs {
+		keep[a] = true
+	}
+	it := o.maps.OwnAddrs.Iterate()
+	for it.Next(&k, &v) {
+		if k.Slot == slot && !keep[k.Addr] {
+			stale = append(stale, k)
+		}
+	}
+	errs := []error{it.Err()}
+	for _, a := range addrs {
+		errs = append(errs, o.maps.OwnAddrs.Put(&OwnAddr{Addr: a, Slot: slot}, uint8(1)))
+	}
+	for i := range stale {
+		errs = append(errs, o.maps.OwnAddrs.Delete(&stale[i]))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("set own addresses of endpoint %d: %w", slot, err)
+	}
+	return nil
+}
+
+// UpdateFlows writes flow cache entries in one system call, without
+// allocation, and returns how many were written. K has FlowKey's layout; both
+// slices are on the heap.
+func UpdateFlows[K any](o *Objects, keys []K, values []FlowValue) (int, error) {
+	return updateBatch(o.maps.Flows.FD(), keys, values)
+}
+
+// DeleteFlows removes flow cache entries. The kernel stops at an absent one:
+// the count tells where, and the caller goes on behind it.
+func DeleteFlows[K any](o *Objects, keys []K) (int, error) {
+	return deleteBatch(o.maps.Flows.FD(), keys)
+}
+
+// LookupFlow reads one flow cache entry without allocation; false: absent.
+func LookupFlow[K any](o *Objects, key *K, value *FlowValue) bool {
+	return lookup(o.maps.Flows.FD(), key, value)
+}
+
+// UpdateDenied writes entries of denied flows, as UpdateFlows.
+func UpdateDenied[K any](o *Objects, keys []K, values []DenyValue) (int, error) {
+	return updateBatch(o.maps.Denied.FD(), keys, values)
+}
+
+// LookupDenied reads one entry of a denied flow; false: absent.
+func LookupDenied[K any](o *Objects, key *K, value *DenyValue) bool {
+	return lookup(o.maps.Denied.FD(), key, value)
+}
+
+// EachFlow calls visit with every entry of the flow cache.
+func (o *Objects) EachFlow(visit func(*FlowKey, *FlowValue)) error {
+	const chunk = 1024
+	keys, values := make([]FlowKey, chunk), make([]FlowValue, chunk)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := o.maps.Flows.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			visit(&keys[i], &values[i])
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read flow cache: %w", err)
+		}
+	}
+}
+
+// Drops returns the drop counters of the programs, by reason.
+func (o *Objects) Drops() ([NumDropReasons]uint64, error) {
+	var sums [NumDropReasons]uint64
+	return sums, sumCPUs(o.maps.Drops, sums[:])
+}
+
+// Counters returns what the programs did with packets that they did not drop.
+func (o *Objects) Counters() ([NumCounters]uint64, error) {
+	var sums [NumCounters]uint64
+	return sums, sumCPUs(o.maps.Counters, sums[:])
+}
+
+func sumCPUs(m *ebpf.Map, sums []uint64) error {
+	for i := range sums {
+		var perCPU []uint64
+		if err := m.Lookup(uint32(i), &perCPU); err != nil {
+			return fmt.Errorf("read counter %d: %w", i, err)
+		}
+		for _, n := range perCPU {
+			sums[i] += n
+		}
+	}
+	return nil
+}
+
+// Ends reads the records of allowed flows of which a side has closed.
+type Ends struct{ reader *ringbuf.Reader }
+
+// Ends opens the ring buffer. One reader at a time.
+func (o *Objects) Ends() (*Ends, error) {
+	r, err := ringbuf.NewReader(o.maps.Ends)
+	if err != nil {
+		return nil, fmt.Errorf("open ring buffer of ended flows: %w", err)
+	}
+	return &Ends{reader: r}, nil
+}
+
+// Read waits for the next record; false after Close.
+func (e *Ends) Read(end *FlowEnd) (bool, error) {
+	var rec ringbuf.Record
+	for {
+		err := e.reader.ReadInto(&rec)
+		if errors.Is(err, ringbuf.ErrClosed) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read ended flow: %w", err)
+		}
+		var ok bool
+		if *end, ok = flowEndFrom(rec.RawSample); ok {
+			return true, nil
+		}
+	}
+}
+
+// Close makes Read return.
+func (e *Ends) Close() error { return e.reader.Close() }
