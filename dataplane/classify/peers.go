@@ -1,0 +1,163 @@
+package classify
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/rule"
+)
+
+// unused marks a peer that no program of the node refers to.
+const unused = ^uint32(0)
+
+// peers numbers the peers that programs use, densely and in PeerID's order.
+type peers struct {
+	dense []uint32 // by PeerID
+	count uint32
+}
+
+func usedPeers(set *rule.Set, programs []rule.ProgramID) (peers, error) {
+	p := peers{dense: make([]uint32, set.Peers)}
+	for _, id := range programs {
+		for t := range set.Programs[id].Tiers {
+			for i := range set.Programs[id].Tiers[t].Rules {
+				for _, peer := range set.Programs[id].Tiers[t].Rules[i].Peers {
+					if int(peer) >= set.Peers {
+						return p, fmt.Errorf("program %d: peer %d: the set has %d", id, peer, set.Peers)
+					}
+					p.dense[peer] = 1
+				}
+			}
+		}
+	}
+	for i, used := range p.dense {
+		p.dense[i] = unused
+		if used != 0 {
+			p.dense[i] = p.count
+			p.count++
+		}
+	}
+	return p, nil
+}
+
+// appendUsed appends the dense numbers of the used ones among ids, sorted.
+func (p *peers) appendUsed(out []uint32, ids []rule.PeerID) []uint32 {
+	start := len(out)
+	for _, id := range ids {
+		if d := p.dense[id]; d != unused {
+			out = append(out, d)
+		}
+	}
+	if !slices.IsSorted(out[start:]) {
+		slices.Sort(out[start:])
+	}
+	return out
+}
+
+// classes numbers the distinct sets of used peers that an address may match.
+type classes struct {
+	sets     interner // of dense peers; class 0 is the empty set
+	fixed    interner // what blocks add to the identity of a bound address; 0 is none
+	identity []uint32 // index into Set.Identities → class
+	joint    map[joint]uint32
+	scratch  []uint32
+}
+
+type joint struct{ class, fixed uint32 }
+
+func newClasses(set *rule.Set, p *peers) (*classes, error) {
+	c := &classes{identity: make([]uint32, len(set.Identities)), joint: map[joint]uint32{}}
+	c.sets.add(nil)
+	c.fixed.add(nil)
+	for i, ids := range set.Identities {
+		for _, id := range ids {
+			if int(id) >= len(p.dense) {
+				return nil, fmt.Errorf("identity %d: peer %d: the set has %d", i, id, set.Peers)
+			}
+		}
+		c.scratch = slices.Compact(p.appendUsed(c.scratch[:0], ids))
+		c.identity[i] = c.sets.add(c.scratch)
+	}
+	return c, nil
+}
+
+// bound returns the class of an address that has an identity and lies in
+// blocks that add the peers of a fixed set.
+func (c *classes) bound(identity, fixed uint32) uint32 {
+	class := c.identity[identity]
+	if fixed == 0 {
+		return class
+	}
+	key := joint{class, fixed}
+	if both, ok := c.joint[key]; ok {
+		return both
+	}
+	c.scratch = append(append(c.scratch[:0], c.sets.at(class)...), c.fixed.at(fixed)...)
+	slices.Sort(c.scratch)
+	both := c.sets.add(slices.Compact(c.scratch))
+	c.joint[key] = both
+	return both
+}
+
+// members lists, for each dense peer, the classes that contain it.
+func (c *classes) members(count uint32) (list, starts []uint32) {
+	starts = make([]uint32, count+2)
+	for _, peer := range c.sets.words {
+		starts[peer+2]++
+	}
+	for i := 2; i < len(starts); i++ {
+		starts[i] += starts[i-1]
+	}
+	list = make([]uint32, len(c.sets.words))
+	for class := range uint32(c.sets.len()) {
+		for _, peer := range c.sets.at(class) {
+			list[starts[peer+1]] = class
+			starts[peer+1]++
+		}
+	}
+	return list, starts[:count+1]
+}
+
+// point is a bound address.
+type point struct {
+	addr     packet.Addr
+	identity uint32
+}
+
+func points(set *rule.Set) (v4, v6 []point, err error) {
+	for _, a := range set.Addresses {
+		if !a.Addr.IsValid() {
+			return nil, nil, fmt.Errorf("address of identity %d: not an address", a.Identity)
+		}
+		if int(a.Identity) >= len(set.Identities) {
+			return nil, nil, fmt.Errorf("address %s: identity %d: the set has %d", a.Addr, a.Identity, len(set.Identities))
+		}
+		p := point{packet.AddrFrom(a.Addr), a.Identity}
+		if p.addr.Is4() {
+			v4 = append(v4, p)
+		} else {
+			v6 = append(v6, p)
+		}
+	}
+	for _, list := range [][]point{v4, v6} {
+		less := func(a, b point) int {
+			if a.addr.Less(b.addr) {
+				return -1
+			}
+			if b.addr.Less(a.addr) {
+				return 1
+			}
+			return 0
+		}
+		if !slices.IsSortedFunc(list, less) {
+			slices.SortFunc(list, less)
+		}
+		for i := 1; i < len(list); i++ {
+			if list[i].addr == list[i-1].addr {
+				return nil, nil, fmt.Errorf("address %s: bound twice", list[i].addr.Netip())
+			}
+		}
+	}
+	return v4, v6, nil
+}

@@ -1,0 +1,144 @@
+package classify
+
+import (
+	"slices"
+
+	"github.com/sluice-net/sluice/dataplane/rule"
+)
+
+// anyPorts is the number of the port set that matches every packet.
+const anyPorts = 0
+
+// ports numbers the distinct lists of port ranges that rules use, and the
+// coarsest classes of (protocol, port) that tell them apart.
+type ports struct {
+	sets    interner // of encoded ranges
+	classes int
+	member  [][]uint32 // port set → its port classes
+	proto   [256]uint32
+	table   []uint32 // start of the protocol's part + port&mask → port class
+}
+
+// full in ports.proto says that the protocol has a table of 65536 entries,
+// not a single one.
+const full = 1
+
+func newPorts() *ports {
+	p := &ports{}
+	p.sets.add(nil)
+	return p
+}
+
+// add returns the number of a rule's set of ports, and false if it is empty.
+func (p *ports) add(r *rule.Rule) (set uint32, ok bool) {
+	if r.AnyPort {
+		return anyPorts, true
+	}
+	words := make([]uint32, 0, 2*len(r.Ports))
+	ranges := slices.Clone(r.Ports)
+	slices.SortFunc(ranges, func(a, b rule.PortRange) int {
+		if a.Proto != b.Proto {
+			return int(a.Proto) - int(b.Proto)
+		}
+		return int(a.From) - int(b.From)
+	})
+	for _, r := range ranges {
+		if r.Proto == rule.AnyProto {
+			return anyPorts, true
+		}
+		if r.From <= r.To {
+			words = append(words, uint32(r.Proto), uint32(r.From)<<16|uint32(r.To))
+		}
+	}
+	if len(words) == 0 {
+		return 0, false
+	}
+	return p.sets.add(words), true
+}
+
+// build finds the classes once all sets are added.
+func (p *ports) build() {
+	// An item is a stretch of ports of one protocol between two edges; item 0
+	// is all protocols that nobody names.
+	var edges [256][]uint32
+	for _, w := range pairs(p.sets.words) {
+		edges[w.proto] = append(edges[w.proto], w.from, w.to+1)
+	}
+	type item struct {
+		proto    int
+		from, to uint32
+	}
+	items := []item{{}}
+	var first [256]uint32 // item of each named protocol
+	for proto, list := range edges {
+		if len(list) == 0 {
+			continue
+		}
+		list = append(list, 0, 1<<16)
+		slices.Sort(list)
+		list = slices.Compact(list)
+		edges[proto] = list
+		first[proto] = uint32(len(items))
+		for i := range list[1:] {
+			items = append(items, item{proto, list[i], list[i+1]})
+		}
+	}
+	var r refiner
+	r.reset(len(items))
+	for set := uint32(1); int(set) < p.sets.len(); set++ {
+		r.next()
+		for _, w := range pairs(p.sets.at(set)) {
+			at, _ := slices.BinarySearch(edges[w.proto], w.from)
+			for i := first[w.proto] + uint32(at); int(i) < len(items) && items[i].proto == w.proto && items[i].from <= w.to; i++ {
+				r.put(i)
+			}
+		}
+	}
+	number := p.number(&r)
+	p.table = []uint32{number[r.class[0]]}
+	for i, it := range items[1:] {
+		if it.from == 0 {
+			p.proto[it.proto] = uint32(len(p.table))<<1 | full
+		}
+		class := number[r.class[i+1]]
+		for range it.to - it.from {
+			p.table = append(p.table, class)
+		}
+	}
+}
+
+// number gives the refiner's classes that have items dense numbers, and
+// lists the members of each set.
+func (p *ports) number(r *refiner) []uint32 {
+	number := make([]uint32, len(r.parent))
+	p.member = make([][]uint32, p.sets.len())
+	seen := make([]bool, len(r.parent))
+	for _, c := range r.class {
+		if seen[c] {
+			continue
+		}
+		seen[c] = true
+		dense := uint32(p.classes)
+		number[c] = dense
+		p.classes++
+		p.member[anyPorts] = append(p.member[anyPorts], dense)
+		for ; c != 0; c = r.parent[c] {
+			p.member[r.born[c]] = append(p.member[r.born[c]], dense)
+		}
+	}
+	return number
+}
+
+type protoRange struct {
+	proto    int
+	from, to uint32
+}
+
+// pairs decodes the words of port sets.
+func pairs(words []uint32) []protoRange {
+	out := make([]protoRange, 0, len(words)/2)
+	for i := 0; i+1 < len(words); i += 2 {
+		out = append(out, protoRange{int(words[i]), words[i+1] >> 16, words[i+1] & 0xffff})
+	}
+	return out
+}
