@@ -1,0 +1,187 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// The two ends of the cable between the host and the router.
+const (
+	uplinkName = "uplink"
+	nodeName   = "node"
+)
+
+// External is a host beyond the node's uplink, with one address.
+type External struct {
+	addr netip.Addr
+	ns   *Namespace
+}
+
+// Addr returns the host's address.
+func (e *External) Addr() netip.Addr { return e.addr }
+
+// Namespace returns the host's network namespace.
+func (e *External) Namespace() *Namespace { return e.ns }
+
+// addUplink connects host and router: all that is no pod's lies beyond it.
+func (n *Net) addUplink() error {
+	uplink, err := n.addVeth(n.onHost, uplinkName, n.router, nodeName, 0)
+	if err != nil {
+		return err
+	}
+	node, err := n.onRouter.LinkByName(nodeName)
+	if err != nil {
+		return err
+	}
+	if err := n.onRouter.LinkSetUp(node); err != nil {
+		return err
+	}
+	for _, via := range []netip.Addr{router4, router6} {
+		if err := addAddr(n.onRouter, node, via); err != nil {
+			return err
+		}
+		if err := setNeighbour(n.onHost, uplink, via, node.Attrs().HardwareAddr); err != nil {
+			return err
+		}
+		src := firstOf(via.Is4(), n.cfg.NodeAddrs)
+		if src.IsValid() { // a route's source must exist before the route
+			if err := addAddr(n.onHost, uplink, src); err != nil {
+				return err
+			}
+		}
+		if err := n.onHost.RouteReplace(routeVia(uplink, defaultNet(via.Is4()), via, src)); err != nil {
+			return fmt.Errorf("add default route via %v: %w", via, err)
+		}
+	}
+	return nil
+}
+
+// routeFromRouter makes the router send addresses to the node.
+func (n *Net) routeFromRouter(addrs []netip.Addr) error {
+	uplink, err := n.onHost.LinkByName(uplinkName)
+	if err != nil {
+		return fmt.Errorf("find uplink: %w", err)
+	}
+	node, err := n.onRouter.LinkByName(nodeName)
+	if err != nil {
+		return fmt.Errorf("find the node's link: %w", err)
+	}
+	for _, a := range addrs {
+		if err := setNeighbour(n.onRouter, node, a, uplink.Attrs().HardwareAddr); err != nil {
+			return err
+		}
+		if err := n.onRouter.RouteReplace(routeOn(node, a, a.BitLen(), netip.Addr{})); err != nil {
+			return fmt.Errorf("route %v to the node: %w", a, err)
+		}
+	}
+	return nil
+}
+
+func (n *Net) unrouteFromRouter(addrs []netip.Addr) error {
+	node, err := n.onRouter.LinkByName(nodeName)
+	errs := []error{err}
+	for _, a := range addrs {
+		if err == nil {
+			errs = append(errs, n.onRouter.RouteDel(routeOn(node, a, a.BitLen(), netip.Addr{})))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// AddHostAddr makes an address the host's own. Several may share it: it goes
+// with the last RemoveHostAddr.
+func (n *Net) AddHostAddr(a netip.Addr) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.hostAddrs[a] > 0 {
+		n.hostAddrs[a]++
+		return nil
+	}
+	if err := n.claim("host", []netip.Addr{a}); err != nil {
+		return fmt.Errorf("add address of the host: %w", err)
+	}
+	uplink, err := n.onHost.LinkByName(uplinkName)
+	if err != nil {
+		return fmt.Errorf("find uplink: %w", err)
+	}
+	if a != firstOf(a.Is4(), n.cfg.NodeAddrs) { // those came with the uplink
+		if err := addAddr(n.onHost, uplink, a); err != nil {
+			return err
+		}
+	}
+	if err := n.routeFromRouter([]netip.Addr{a}); err != nil {
+		return err
+	}
+	n.hostAddrs[a] = 1
+	return n.announceOffLink(a)
+}
+
+// RemoveHostAddr undoes one AddHostAddr.
+func (n *Net) RemoveHostAddr(a netip.Addr) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch n.hostAddrs[a] {
+	case 0:
+		return fmt.Errorf("remove address %v of the host: not there", a)
+	case 1:
+	default:
+		n.hostAddrs[a]--
+		return nil
+	}
+	delete(n.hostAddrs, a)
+	n.release([]netip.Addr{a})
+	uplink, err := n.onHost.LinkByName(uplinkName)
+	if err != nil {
+		return fmt.Errorf("find uplink: %w", err)
+	}
+	return errors.Join(
+		n.onHost.AddrDel(uplink, &netlink.Addr{IPNet: hostNet(a)}),
+		n.unrouteFromRouter([]netip.Addr{a}),
+	)
+}
+
+// AddExternal builds a host with this address beyond the uplink, or returns
+// the one that exists.
+func (n *Net) AddExternal(a netip.Addr) (_ *External, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if e := n.externals[a]; e != nil {
+		return e, nil
+	}
+	key := "ip:" + a.String()
+	if err := n.claim(key, []netip.Addr{a}); err != nil {
+		return nil, fmt.Errorf("add external host: %w", err)
+	}
+	e := &External{addr: a}
+	defer func() {
+		if err != nil {
+			n.release([]netip.Addr{a})
+			if e.ns != nil {
+				err = errors.Join(err, e.ns.Close(), DeleteNamespace(e.ns.name))
+			}
+		}
+	}()
+	if e.ns, err = n.namespace(spaceName(key)); err != nil {
+		return nil, err
+	}
+	if _, err := n.plugRouted(n.onRouter, nil, e.ns, linkName(key), []netip.Addr{a}); err != nil {
+		return nil, fmt.Errorf("add external host %v: %w", a, err)
+	}
+	uplink, err := n.onHost.LinkByName(uplinkName)
+	if err != nil {
+		return nil, fmt.Errorf("find uplink: %w", err)
+	}
+	via := router6
+	if a.Is4() {
+		via = router4
+	}
+	// More specific than any prefix of the bridge.
+	if err := n.onHost.RouteReplace(routeVia(uplink, hostNet(a), via, firstOf(a.Is4(), n.cfg.NodeAddrs))); err != nil {
+		return nil, fmt.Errorf("route %v to the uplink: %w", a, err)
+	}
+	n.externals[a] = e
+	return e, n.announceOffLink(a)
+}
