@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sluice-net/sluice/bench/netlab"
@@ -18,6 +19,8 @@ type end struct {
 }
 
 const servedPort = 4000
+
+var tags atomic.Uint32 // so that no two probes of this process are alike
 
 // everyPair probes from each address to each other one of its family, all at
 // once.
@@ -38,7 +41,6 @@ func everyPair(t *testing.T, ends []end) {
 		}
 	}
 	var wg sync.WaitGroup
-	port, tag := uint16(20000), uint32(0)
 	for _, src := range ends {
 		for _, from := range src.addrs {
 			for _, dst := range ends {
@@ -46,8 +48,8 @@ func everyPair(t *testing.T, ends []end) {
 					if from.Is4() != to.Is4() {
 						continue
 					}
-					port++
-					tag++
+					tag := tags.Add(1)
+					port := uint16(20000 + tag) // never one that an earlier connection lingers at
 					hit := make(chan struct{}, 1)
 					mu.Lock()
 					arrived[tag] = hit
