@@ -1,0 +1,91 @@
+package flow
+
+import "math/bits"
+
+const (
+	ways       = 8 // entries that a bucket indexes
+	bucketLoad = 5 // of these, used on average in a full table
+	probes     = 4 // buckets in which an entry may be: its home and those after it
+)
+
+// bucket is one cache line of the index: 16-bit fingerprints, 0 if empty, and
+// the entries that they stand for.
+type bucket struct {
+	tag    [2]uint64 // 4 lanes each
+	ref    [ways]Ref
+	passed uint32 // entries indexed further on because this bucket was full
+	_      [12]byte
+}
+
+const (
+	laneLow  = 0x0001_0001_0001_0001
+	laneHigh = 0x8000_8000_8000_8000
+)
+
+// home is the bucket in which a hash belongs, from its high bits.
+func home(hash uint64, n int) int {
+	hi, _ := bits.Mul64(hash, uint64(n))
+	return int(hi)
+}
+
+func next(b, n int) int {
+	if b++; b == n {
+		return 0
+	}
+	return b
+}
+
+// fingerprint is made of the low bits of a hash and never 0.
+func fingerprint(hash uint64) uint64 { return hash&0xffff | 1 }
+
+// zeroLanes marks the highest bit of each lane of w that is 0. Lanes above a
+// marked one may be marked falsely; the lowest mark is always right.
+func zeroLanes(w uint64) uint64 { return (w - laneLow) &^ w & laneHigh }
+
+// candidate returns the first entry whose fingerprint fits, or NoRef, without
+// a branch.
+func (b *bucket) candidate(hash uint64) Ref {
+	f := fingerprint(hash) * laneLow
+	lo := bits.TrailingZeros64(zeroLanes(b.tag[0]^f)) >> 4 // 4 if none
+	hi := bits.TrailingZeros64(zeroLanes(b.tag[1]^f)) >> 4
+	way := lo + hi*(lo>>2) // 8 if none
+	return b.ref[way&7] | -Ref(way>>3)
+}
+
+// match returns a bit for each way whose fingerprint fits, and possibly some
+// more.
+func (b *bucket) match(hash uint64) uint8 {
+	f := fingerprint(hash) * laneLow
+	return gather(zeroLanes(b.tag[0]^f)) | gather(zeroLanes(b.tag[1]^f))<<4
+}
+
+// vacant returns a bit for each empty way.
+func (b *bucket) vacant() (m uint8) {
+	for i := range ways {
+		if b.tag[i/4]>>(i%4*16)&0xffff == 0 {
+			m |= 1 << i
+		}
+	}
+	return m
+}
+
+// gather packs the lane marks of a word into 4 bits.
+func gather(marks uint64) uint8 {
+	return uint8((marks >> 15 * 0x0001_0002_0004_0008) >> 48)
+}
+
+// empty returns an empty way.
+func (b *bucket) empty() (uint32, bool) {
+	i := bits.TrailingZeros8(b.vacant())
+	return uint32(i), i < ways
+}
+
+func (b *bucket) set(way uint32, hash uint64, r Ref) {
+	shift := way % 4 * 16
+	b.tag[way/4] = b.tag[way/4]&^(0xffff<<shift) | fingerprint(hash)<<shift
+	b.ref[way] = r
+}
+
+func (b *bucket) clear(way uint32) {
+	b.tag[way/4] &^= 0xffff << (way % 4 * 16)
+}

@@ -1,0 +1,24 @@
+package flow
+
+// Sweep looks at the next budget entries in turn and writes the Refs of those
+// whose deadline has passed to out, until out is full; it returns how many.
+// The caller removes each, or sets its LastSeenNs from the kernel's counters:
+// an offloaded flow's packets don't pass here. A call looks at no entry twice.
+func (t *Table) Sweep(nowNs int64, budget int, out []Ref) int {
+	n := 0
+	for range min(budget, int(t.used)) {
+		if n == len(out) {
+			break
+		}
+		if t.cursor >= t.used {
+			t.cursor = 0
+		}
+		e := &t.entries[t.cursor]
+		if e.State != Free && t.Deadline(e) <= nowNs {
+			out[n] = Ref(t.cursor)
+			n++
+		}
+		t.cursor++
+	}
+	return n
+}

@@ -1,0 +1,235 @@
+// Package flow is the flow table of one worker: the flows that it has
+// admitted, their TCP states and their idle times. One goroutine owns a table;
+// there are no locks, and no memory is allocated after New.
+//
+// Cost: 128 bytes a flow and about 13 bytes of index a flow of capacity, as
+// flat slabs that the garbage collector doesn't scan and of which the kernel
+// backs only what was used. A batched Lookup reads one cache line of index and
+// one of entry a key, and the misses of a batch overlap.
+//
+// Overflow: a new flow that finds no room takes the place of one near it in
+// the index that has expired, else of a closing one, else of the oldest one
+// that is half open or unreplied. Established flows never give way: where only
+// those are found within the bounded search, Insert refuses.
+package flow
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/sluice-net/sluice/dataplane/packet"
+)
+
+// Table is a fixed-size table of flows.
+type Table struct {
+	hasher  packet.Hasher
+	buckets []bucket
+	entries []Entry
+	used    uint32 // entries from here on were never used
+	free    uint32 // head of the list of free entries below used, or noPlace
+	live    int
+	cursor  uint32 // next entry that Sweep looks at
+	idle    idle
+}
+
+const noPlace = 0xffffffff
+
+// New returns a table that holds cfg.Capacity flows.
+func New(cfg Config, hasher packet.Hasher) (*Table, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("create flow table: %w", err)
+	}
+	return &Table{
+		hasher:  hasher,
+		buckets: make([]bucket, max(cfg.Capacity/bucketLoad+1, probes)),
+		entries: make([]Entry, cfg.Capacity),
+		free:    noPlace,
+		idle:    cfg.Timeouts.table(),
+	}, nil
+}
+
+// Len returns the number of flows.
+func (t *Table) Len() int { return t.live }
+
+// Cap returns the number of flows that fit.
+func (t *Table) Cap() int { return len(t.entries) }
+
+// Pressure returns the used part of the table, 0 to 1.
+func (t *Table) Pressure() float64 { return float64(t.live) / float64(len(t.entries)) }
+
+// At returns the entry of a live Ref. The pointer is good until Remove.
+func (t *Table) At(r Ref) *Entry { return &t.entries[r] }
+
+// Lookup hashes all keys into hashes and writes the Ref of each flow, or
+// NoRef, to out. Both must be as long as keys.
+func (t *Table) Lookup(keys []packet.Key, hashes []uint64, out []Ref) {
+	hashes = hashes[:len(keys)]
+	out = out[:len(keys)]
+	for i := range keys {
+		hashes[i] = t.hasher.Hash(&keys[i])
+	}
+	// One independent load of index a key, without a branch on its result:
+	// the processor has the whole batch's misses under way at once.
+	for i, h := range hashes {
+		out[i] = t.buckets[home(h, len(t.buckets))].candidate(h)
+	}
+	for i := range keys {
+		r := out[i]
+		if r != NoRef && t.entries[r].Key == keys[i] {
+			continue
+		}
+		out[i] = t.find(&keys[i], hashes[i])
+	}
+}
+
+// Find returns the Ref of one flow, or NoRef.
+func (t *Table) Find(k *packet.Key) Ref { return t.find(k, t.hasher.Hash(k)) }
+
+// Hash returns the hash of a key, as Lookup writes it and Insert wants it.
+func (t *Table) Hash(k *packet.Key) uint64 { return t.hasher.Hash(k) }
+
+// find probes the whole window of a key.
+func (t *Table) find(k *packet.Key, hash uint64) Ref {
+	b := home(hash, len(t.buckets))
+	for range probes {
+		bk := &t.buckets[b]
+		for m := bk.match(hash); m != 0; m &= m - 1 {
+			r := bk.ref[bits.TrailingZeros8(m)]
+			if t.entries[r].Key == *k {
+				return r
+			}
+		}
+		if bk.passed == 0 {
+			return NoRef
+		}
+		b = next(b, len(t.buckets))
+	}
+	return NoRef
+}
+
+// Insert adds a flow in state Unreplied; hash is what Lookup wrote for its key,
+// which must not be in the table. It returns false if there is no room, see
+// the package's comment. If the flow took the place of another one, evicted
+// gets a copy of that one, else its State is Free: the caller must delete an
+// Offloaded one from the kernel's flow cache.
+func (t *Table) Insert(k *packet.Key, hash uint64, nowNs int64, evicted *Entry) (Ref, bool) {
+	evicted.State = Free
+	place, found := t.place(hash)
+	if !found || t.free == noPlace && int(t.used) == len(t.entries) {
+		victim := t.victim(hash, nowNs)
+		if victim == NoRef {
+			return NoRef, false
+		}
+		*evicted = t.entries[victim]
+		t.Remove(victim)
+		place, _ = t.place(hash)
+	}
+	r := t.take()
+	e := &t.entries[r]
+	*e = Entry{Key: *k, State: Unreplied, CreatedNs: nowNs, LastSeenNs: nowNs, place: place}
+	t.buckets[place/ways].set(place%ways, hash, r)
+	t.pass(hash, place, 1)
+	t.live++
+	return r, true
+}
+
+// Remove takes a flow out; its Ref is void.
+func (t *Table) Remove(r Ref) {
+	e := &t.entries[r]
+	if e.State == Free {
+		return
+	}
+	t.buckets[e.place/ways].clear(e.place % ways)
+	t.pass(t.hasher.Hash(&e.Key), e.place, -1)
+	e.State = Free
+	e.place = t.free
+	t.free = uint32(r)
+	t.live--
+	if t.live == 0 { // so that Sweep has nothing to walk over
+		t.used, t.free, t.cursor = 0, noPlace, 0
+	}
+}
+
+// take returns a free entry: the one used last, else one never used.
+func (t *Table) take() Ref {
+	if t.free != noPlace {
+		r := Ref(t.free)
+		t.free = t.entries[r].place
+		return r
+	}
+	t.used++
+	return Ref(t.used - 1)
+}
+
+// place finds an empty place in the window of a hash.
+func (t *Table) place(hash uint64) (uint32, bool) {
+	b := home(hash, len(t.buckets))
+	for range probes {
+		if way, ok := t.buckets[b].empty(); ok {
+			return uint32(b)*ways + way, true
+		}
+		b = next(b, len(t.buckets))
+	}
+	return 0, false
+}
+
+// pass counts, in each bucket before the one of place, an entry that found it
+// full, so that find knows where to stop.
+func (t *Table) pass(hash uint64, place uint32, n int) {
+	b := home(hash, len(t.buckets))
+	for b != int(place/ways) {
+		t.buckets[b].passed += uint32(n)
+		b = next(b, len(t.buckets))
+	}
+}
+
+// victim returns the flow in the window of a hash that gives way to a new one.
+func (t *Table) victim(hash uint64, nowNs int64) Ref {
+	best, bestRank, oldest := NoRef, keep, int64(0)
+	b := home(hash, len(t.buckets))
+	for range probes {
+		bk := &t.buckets[b]
+		for m := ^bk.vacant(); m != 0; m &= m - 1 {
+			r := bk.ref[bits.TrailingZeros8(m)]
+			e := &t.entries[r]
+			rank := t.rank(e, nowNs)
+			if rank < bestRank || rank == bestRank && rank != keep && e.LastSeenNs < oldest {
+				best, bestRank, oldest = r, rank, e.LastSeenNs
+			}
+		}
+		b = next(b, len(t.buckets))
+	}
+	return best
+}
+
+// Ranks of eviction, the lowest goes first.
+const (
+	expired = iota
+	closing
+	unanswered
+	unheard // in the kernel's hands: may have been answered there
+	keep
+)
+
+// rank says how readily a flow gives way. The packets of an offloaded flow
+// don't pass here, so neither its idle time nor its state can be trusted: of
+// TCP only a closed one goes.
+func (t *Table) rank(e *Entry, nowNs int64) int {
+	tcp := e.Key.Proto == packet.ProtoTCP
+	switch {
+	case e.State == Closed:
+		return closing
+	case e.Flags&Offloaded != 0:
+		if tcp || e.State == Established {
+			return keep
+		}
+		return unheard
+	case t.Deadline(e) <= nowNs:
+		return expired
+	case e.State == FinWait:
+		return closing
+	case e.State == Established:
+		return keep
+	}
+	return unanswered
+}
