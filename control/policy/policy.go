@@ -1,0 +1,177 @@
+// Package policy is the neutral, ordered policy model that every policy
+// language is turned into: tiers, in them policies by order, in them rules,
+// and per tier a default for the pods that its policies select.
+//
+// A packet is judged in one direction by walking the tiers by Tier.Order; in a
+// tier the policies that select the pod by Policy.Order, namespace and name;
+// in a policy the rules as written. The first rule that matches decides. If
+// none does, the tier's default holds: deny if any policy that selects the pod
+// has Deny as its Default in this direction, pass otherwise. What no tier
+// decides is allowed.
+//
+// All of it is plain data, immutable once handed on. Selectors are compiled
+// when a front-end builds them and evaluated once per label set, never per
+// packet.
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+)
+
+// Action is what a rule, or the default of a tier, says.
+type Action uint8
+
+const (
+	Pass  Action = iota // leave it to the next tier
+	Allow               // final
+	Deny                // final
+)
+
+// Tier is a place in the order of judgement.
+type Tier struct {
+	Name  string
+	Order int32
+}
+
+// The tiers of Kubernetes' own languages. Tiers of other languages take orders
+// in between.
+var (
+	TierAdmin         = Tier{Name: "admin", Order: 1000}
+	TierNetworkPolicy = Tier{Name: "networkpolicy", Order: 2000}
+	TierBaseline      = Tier{Name: "baseline", Order: 3000}
+)
+
+// Origin names the object that a policy was made from.
+type Origin struct {
+	Kind      string
+	Namespace string // empty for cluster-scoped kinds
+	Name      string
+}
+
+// String returns "Kind namespace/name", or "Kind name" without a namespace.
+func (o Origin) String() string {
+	if o.Namespace == "" {
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
+}
+
+// Compare orders by namespace, name and kind.
+func (o Origin) Compare(p Origin) int {
+	return cmp.Or(cmp.Compare(o.Namespace, p.Namespace),
+		cmp.Compare(o.Name, p.Name), cmp.Compare(o.Kind, p.Kind))
+}
+
+// Policy is one object of one policy language.
+type Policy struct {
+	Origin  Origin
+	Tier    Tier
+	Order   float64 // within the tier: lower is judged first
+	Subject []*Selector
+	Ingress Section
+	Egress  Section
+	// Audit: what this policy would deny is reported and let through.
+	Audit bool
+	// Rejected: the object is not valid; this policy only keeps closed what
+	// the object would have closed. An earlier, valid version stays in force
+	// beside it.
+	Rejected bool
+}
+
+// Selects reports whether the policy's subject selects e.
+func (p *Policy) Selects(e *Entity) bool {
+	for _, s := range p.Subject {
+		if s.Matches(e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Compare orders policies as they are judged.
+func (p *Policy) Compare(q *Policy) int {
+	return cmp.Or(cmp.Compare(p.Tier.Order, q.Tier.Order), cmp.Compare(p.Tier.Name, q.Tier.Name),
+		cmp.Compare(p.Order, q.Order), p.Origin.Compare(q.Origin))
+}
+
+// Section is what a policy says about one direction.
+type Section struct {
+	// Applies: the policy has a say in this direction. Rules and Default of a
+	// Section that does not apply mean nothing.
+	Applies bool
+	Default Action // Deny isolates the selected pods; else Pass
+	Rules   []Rule
+}
+
+// Rule is one line of a policy. It matches a packet if the remote end is any
+// of Peers (or AnyPeer is set) and protocol and port are any of Ports (or
+// AnyPort is set).
+type Rule struct {
+	Index   int // in the object, per direction
+	Action  Action
+	Log     bool
+	AnyPeer bool
+	AnyPort bool
+	Peers   []Peer
+	Ports   []Port
+}
+
+// Peer is one set of remote ends: exactly one of its fields is set.
+type Peer struct {
+	Selector *Selector // pods or nodes by their labels
+	Block    *Block    // addresses, whoever has them
+	Domain   string    // addresses that a name resolves to; "*.a.b" any name below
+}
+
+// Block is a CIDR and what is left out of it.
+type Block struct {
+	Prefix netip.Prefix // masked
+	Except []netip.Prefix
+}
+
+// Contains reports whether the block matches a.
+func (b *Block) Contains(a netip.Addr) bool {
+	if !b.Prefix.Contains(a) {
+		return false
+	}
+	for _, x := range b.Except {
+		if x.Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// Protocol is an IP protocol number.
+type Protocol uint8
+
+// The protocols that policies know by name.
+const (
+	ICMP   Protocol = 1
+	TCP    Protocol = 6
+	UDP    Protocol = 17
+	ICMPv6 Protocol = 58
+	SCTP   Protocol = 132
+)
+
+// Port matches a protocol and either an inclusive range of destination ports
+// or, if Name is set, the port that the destination pod calls so. Protocol 0
+// with a Name means any protocol.
+type Port struct {
+	Protocol Protocol
+	From, To uint16
+	Name     string
+}
+
+// AllPorts returns the Port that matches all of a protocol.
+func AllPorts(p Protocol) Port { return Port{Protocol: p, To: 65535} }
+
+// Rejection is an object, or a field of one, that is not in force as written.
+type Rejection struct {
+	Object string // Kind namespace/name
+	Source string // where it came from
+	Field  string
+	Reason string
+	Effect string // what holds instead
+}

@@ -1,0 +1,219 @@
+package store
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/sluice-net/sluice/control/policy"
+)
+
+// Tx writes. It is valid inside Store.Update only. What is handed to it
+// belongs to the store from then on and must not be changed.
+type Tx struct {
+	st      *state
+	changed bool
+}
+
+// View returns the state as the transaction has it so far.
+func (tx *Tx) View() View { return View{tx.st} }
+
+// SetNamespace adds or replaces a namespace.
+func (tx *Tx) SetNamespace(ns *Namespace) {
+	old := tx.st.namespaces[ns.Name]
+	if old != nil && old.Audit == ns.Audit && maps.Equal(old.Labels, ns.Labels) {
+		return
+	}
+	tx.changed = true
+	tx.st.namespaces[ns.Name] = ns
+	tx.relabel(ns.Name, ns.Labels)
+}
+
+// DeleteNamespace removes a namespace; pods that it still has stay, in an
+// implicit one.
+func (tx *Tx) DeleteNamespace(name string) {
+	if tx.st.namespaces[name] == nil {
+		return
+	}
+	tx.changed = true
+	delete(tx.st.namespaces, name)
+	tx.relabel(name, nil)
+	tx.st.dropNamespace(name)
+}
+
+func (tx *Tx) relabel(name string, labels map[string]string) {
+	ns := tx.st.namespace(name)
+	before := ns.labelsKey
+	ns.setLabels(name, labels)
+	if ns.labelsKey == before {
+		return
+	}
+	for _, e := range ns.pods {
+		if e.id != nil {
+			tx.st.leave(e.id, e.pod)
+			e.id = tx.st.joinPod(ns, e.pod)
+		}
+	}
+}
+
+// SetPod adds or replaces a pod.
+func (tx *Tx) SetPod(p *Pod) {
+	key := p.Key()
+	old := tx.st.pods[key]
+	if old != nil && old.pod.Equal(p) {
+		return
+	}
+	tx.changed = true
+	// Joining first keeps an identity alive that only this pod has.
+	ns := tx.st.namespace(p.Namespace)
+	e := &podEntry{pod: p}
+	if p.HostNetwork {
+		tx.st.node(p.NodeName).host[key] = p
+	} else {
+		e.id = tx.st.joinPod(ns, p)
+	}
+	if old != nil {
+		tx.unlink(old, p)
+	}
+	ns.pods[p.Name] = e
+	tx.st.pods[key] = e
+	for _, a := range p.Addrs() {
+		tx.st.byAddr[a] = insertPod(tx.st.byAddr[a], p)
+	}
+}
+
+// DeletePod removes a pod.
+func (tx *Tx) DeletePod(key Key) {
+	e := tx.st.pods[key]
+	if e == nil {
+		return
+	}
+	tx.changed = true
+	tx.unlink(e, nil)
+	delete(tx.st.pods, key)
+	delete(tx.st.namespace(key.Namespace).pods, key.Name)
+	tx.st.dropNamespace(key.Namespace)
+}
+
+// unlink takes a pod out of all indices; by is what takes its place, if
+// anything does.
+func (tx *Tx) unlink(e *podEntry, by *Pod) {
+	if e.id != nil {
+		tx.st.leave(e.id, e.pod)
+	} else if n := tx.st.nodes[e.pod.NodeName]; n != nil && n.host[e.pod.Key()] != by {
+		delete(n.host, e.pod.Key())
+		tx.st.dropNode(e.pod.NodeName)
+	}
+	for _, a := range e.pod.Addrs() {
+		left := slices.DeleteFunc(slices.Clone(tx.st.byAddr[a]), func(p *Pod) bool { return p == e.pod })
+		if len(left) == 0 {
+			delete(tx.st.byAddr, a)
+		} else {
+			tx.st.byAddr[a] = left
+		}
+	}
+}
+
+// SetNode adds or replaces a node.
+func (tx *Tx) SetNode(n *Node) {
+	e := tx.st.node(n.Name)
+	if e.node != nil && e.node.equal(n) {
+		return
+	}
+	tx.changed = true
+	old, oldID := e.node, e.id
+	e.node = n
+	e.id = tx.st.join(policy.Entity{Kind: policy.KindNode, Labels: n.Labels}, "", nil, n, n.Addrs)
+	if oldID != nil {
+		tx.st.leave(oldID, old)
+	}
+}
+
+// DeleteNode removes a node.
+func (tx *Tx) DeleteNode(name string) {
+	e := tx.st.nodes[name]
+	if e == nil || e.node == nil {
+		return
+	}
+	tx.changed = true
+	tx.st.leave(e.id, e.node)
+	e.node, e.id = nil, nil
+	tx.st.dropNode(name)
+}
+
+// SetPolicy adds or replaces a policy. A rejected one is put beside the last
+// valid version of the same object, if there is one; a valid one replaces
+// both.
+func (tx *Tx) SetPolicy(p *policy.Policy) {
+	e := tx.st.policies[p.Origin]
+	if e == nil {
+		e = &policyEntry{origin: p.Origin}
+		tx.st.policies[p.Origin] = e
+		list := tx.st.polByNS[p.Origin.Namespace]
+		i, _ := slices.BinarySearchFunc(list, p.Origin, func(e *policyEntry, o policy.Origin) int { return e.origin.Compare(o) })
+		tx.st.polByNS[p.Origin.Namespace] = slices.Insert(list, i, e)
+	}
+	if p.Rejected {
+		if e.rejected != nil && reflect.DeepEqual(e.rejected, p) {
+			return
+		}
+		e.rejected = p
+	} else {
+		if e.good != nil && e.rejected == nil && reflect.DeepEqual(e.good, p) {
+			return
+		}
+		e.good, e.rejected = p, nil
+	}
+	tx.changed = true
+	e.parts = slices.DeleteFunc([]*policy.Policy{e.good, e.rejected}, func(p *policy.Policy) bool { return p == nil })
+}
+
+// DeletePolicy removes a policy with all of its versions.
+func (tx *Tx) DeletePolicy(o policy.Origin) {
+	e := tx.st.policies[o]
+	if e == nil {
+		return
+	}
+	tx.changed = true
+	delete(tx.st.policies, o)
+	left := slices.DeleteFunc(tx.st.polByNS[o.Namespace], func(x *policyEntry) bool { return x == e })
+	if len(left) == 0 {
+		delete(tx.st.polByNS, o.Namespace)
+	} else {
+		tx.st.polByNS[o.Namespace] = left
+	}
+}
+
+func (st *state) joinPod(ns *nsIndex, p *Pod) *Identity {
+	return st.join(policy.Entity{Kind: policy.KindPod, Namespace: p.Namespace, NamespaceLabels: ns.labels,
+		Labels: p.Labels, ServiceAccount: p.ServiceAccount}, ns.labelsKey, p.Ports, p, p.Addrs())
+}
+
+func (st *state) node(name string) *nodeEntry {
+	e := st.nodes[name]
+	if e == nil {
+		e = &nodeEntry{host: map[Key]*Pod{}}
+		st.nodes[name] = e
+	}
+	return e
+}
+
+func (st *state) dropNode(name string) {
+	if e := st.nodes[name]; e != nil && e.node == nil && len(e.host) == 0 {
+		delete(st.nodes, name)
+	}
+}
+
+// insertPod keeps the pods of an address sorted by key; it never changes the
+// slice that it is given.
+func insertPod(pods []*Pod, p *Pod) []*Pod {
+	i, _ := slices.BinarySearchFunc(pods, p, func(a, b *Pod) int {
+		if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	out := make([]*Pod, 0, len(pods)+1)
+	return append(append(append(out, pods[:i]...), p), pods[i:]...)
+}
