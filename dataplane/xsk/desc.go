@@ -40,7 +40,7 @@ func (m Mode) String() string {
 }
 
 // Status is what the kernel said to a system call of the packet path, where
-// an error value would be too dear.
+// an error value would be too dear. The higher, the worse.
 type Status uint8
 
 const (

@@ -109,6 +109,14 @@ func (u *UMEM) handDescs(descs []Desc, h holder) {
 	}
 }
 
+// pass notes that the frame of addr went from one holder to another, if it was
+// with the one.
+func (u *UMEM) pass(addr uint64, from, to holder) {
+	if f := addr >> u.shift; f < uint64(len(u.holder)) && u.holder[f] == from {
+		u.holder[f] = to
+	}
+}
+
 // reclaim frees every frame that h holds, or keeps them back.
 func (u *UMEM) reclaim(h holder, keep bool) {
 	for f, by := range u.holder {

@@ -27,7 +27,8 @@ type Socket struct {
 	poll   [1]unix.PollFd
 	tmo    unix.Timespec
 	pushes bool // Kick and Wake make their system call even if no flag asks for it
-	errno  unix.Errno
+	closed bool
+	errno  unix.Errno // of the last Status worse than OK
 }
 
 // Open opens a socket for a queue of a device. The first one registers the
@@ -204,9 +205,10 @@ func (s *Socket) Err() error {
 // mode the few that are on their way out. Those are free again after
 // UMEM.Reset. The socket's other methods then find nothing to do.
 func (s *Socket) Close() error {
-	if s.fd < 0 {
+	if s.closed {
 		return nil
 	}
+	s.closed = true
 	// While mappings exist, closing the descriptor frees nothing: rings
 	// first (xsk_mmap holds the file).
 	s.harvest()
@@ -231,7 +233,7 @@ func (s *Socket) harvest() {
 	}
 	for n := s.tx.pending(); n > 0; n-- {
 		d := s.tx.slots[(s.tx.next-uint32(n))&s.tx.mask]
-		s.u.handDescs([]Desc{d}, s.rxBy)
+		s.u.pass(d.Addr, s.txBy, s.rxBy)
 	}
 }
 
