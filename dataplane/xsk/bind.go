@@ -73,6 +73,9 @@ func (s *Socket) bindShared(other *Socket) error {
 	if errors.Is(err, unix.EOPNOTSUPP) && other.mode == ZeroCopy {
 		return fmt.Errorf("bind to shared umem: %w by this device, but in use on the umem: %w", ErrZeroCopy, err)
 	}
+	if errors.Is(err, unix.EINVAL) && s.u.hasQueue(s.cfg.Ifindex, s.cfg.Queue) {
+		return fmt.Errorf("bind to shared umem: another of its sockets has the queue: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("bind to shared umem: %w", err)
 	}

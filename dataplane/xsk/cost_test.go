@@ -131,3 +131,36 @@ func BenchmarkBurst(b *testing.B) {
 		perDesc(b)
 	})
 }
+
+// BenchmarkVeth sends bursts over a veth pair and receives them, all in one
+// goroutine and with the kernel's work in the same thread.
+func BenchmarkVeth(b *testing.B) {
+	const burst = 64
+	isolate(b)
+	x, y := veth(b, "sluicea", "sluiceb", 1500)
+	tx, rx := open(b, newUMEM(b, 1024), small(x)), open(b, newUMEM(b, 1024), small(y))
+	register(b, steer(b, y), 0, rx.FD())
+	rx.Refill()
+	descs, addrs := make([]xsk.Desc, burst), make([]uint64, burst)
+	moved := 0
+	for b.Loop() {
+		n := tx.UMEM().Alloc(addrs)
+		for i, a := range addrs[:n] {
+			descs[i] = xsk.Desc{Addr: a, Len: 60}
+		}
+		if tx.Send(descs[:n]) != burst || tx.Kick() != xsk.OK {
+			b.Fatal("short burst")
+		}
+		for got := 0; got < burst; {
+			if st := rx.Wait(1000); st != xsk.OK {
+				b.Fatalf("wait: %v", st)
+			}
+			k := rx.Recv(descs)
+			rx.UMEM().FreeDescs(descs[:k])
+			got, moved = got+k, moved+k
+		}
+		rx.Refill()
+		tx.Reclaim()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(moved), "ns/packet")
+}

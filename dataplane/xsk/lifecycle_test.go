@@ -87,6 +87,43 @@ func TestBusyQueue(t *testing.T) {
 	}
 }
 
+// TestSameQueueTwice asks for a second socket on a queue of the same UMEM.
+func TestSameQueueTwice(t *testing.T) {
+	isolate(t)
+	a, _ := veth(t, "sluicea", "sluiceb", 1500)
+	u := newUMEM(t, 64)
+	open(t, u, small(a))
+	if _, err := u.Open(small(a)); !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "has the queue") {
+		t.Errorf("error %v, want one that names the queue", err)
+	}
+}
+
+// TestNoCarrier sends while the peer is down: the device drops the frames,
+// which come back all the same.
+func TestNoCarrier(t *testing.T) {
+	isolate(t)
+	a, b := veth(t, "sluicea", "sluiceb", 1500)
+	s := open(t, newUMEM(t, 128), small(a))
+	l, err := netlink.LinkByIndex(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetDown(l); err != nil {
+		t.Fatal(err)
+	}
+	var addrs [1]uint64
+	s.UMEM().Alloc(addrs[:])
+	fillFrame(s.UMEM().Bytes(addrs[0], 60), 0)
+	s.Send([]xsk.Desc{{Addr: addrs[0], Len: 60}})
+	if st := s.Kick(); st != xsk.Again || !errors.Is(s.Err(), unix.EBUSY) {
+		t.Errorf("kick: %v, %v, want again by EBUSY", st, s.Err())
+	}
+	send(t, s, 1, 100, 60)
+	if got := s.UMEM().Available(); got != 128 {
+		t.Errorf("%d of 128 frames free", got)
+	}
+}
+
 func TestZeroCopyOnVeth(t *testing.T) {
 	isolate(t)
 	a, b := veth(t, "sluicea", "sluiceb", 1500)

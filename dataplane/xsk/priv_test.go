@@ -75,18 +75,20 @@ func veth(tb testing.TB, a, b string, mtu int) (int, int) {
 	if err := netlink.LinkAdd(pair); err != nil {
 		tb.Fatalf("create veth pair: %v", err)
 	}
-	var index [2]int
-	for i, name := range []string{a, b} {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			tb.Fatalf("find %s: %v", name, err)
-		}
-		if err := netlink.LinkSetUp(l); err != nil {
-			tb.Fatalf("set %s up: %v", name, err)
-		}
-		index[i] = l.Attrs().Index
+	return up(tb, a), up(tb, b)
+}
+
+// up sets a link up and returns its index.
+func up(tb testing.TB, name string) int {
+	tb.Helper()
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		tb.Fatalf("find %s: %v", name, err)
 	}
-	return index[0], index[1]
+	if err := netlink.LinkSetUp(l); err != nil {
+		tb.Fatalf("set %s up: %v", name, err)
+	}
+	return l.Attrs().Index
 }
 
 // steer attaches a program that redirects each frame to the socket of its

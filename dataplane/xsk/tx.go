@@ -31,9 +31,13 @@ func (s *Socket) Kick() Status {
 		return OK
 	}
 	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
-	if errno == unix.EAGAIN && s.mode == Copy && s.tx.pending() == 0 {
-		// The budget ended with the ring.
-		return OK
+	if s.mode == Copy && (errno == 0 || errno == unix.EAGAIN) {
+		// The budget may end with the ring (EAGAIN); a tx queue that the
+		// device doesn't have takes nothing and says nothing (0).
+		if s.tx.pending() == 0 {
+			return OK
+		}
+		errno = unix.EAGAIN
 	}
 	return s.note(errno)
 }

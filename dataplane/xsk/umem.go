@@ -119,6 +119,16 @@ func (u *UMEM) openSockets() int {
 	return n
 }
 
+// hasQueue reports whether one of the open sockets is bound to the queue.
+func (u *UMEM) hasQueue(ifindex int, queue uint32) bool {
+	for _, s := range u.sockets {
+		if s != nil && s.cfg.Ifindex == ifindex && s.cfg.Queue == queue {
+			return true
+		}
+	}
+	return false
+}
+
 // errTooManySockets is out of the reach of any machine's queues.
 var errTooManySockets = errors.New("too many sockets on one umem")
 

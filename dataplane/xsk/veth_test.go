@@ -3,6 +3,7 @@ package xsk_test
 import (
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/dataplane/xsk"
@@ -100,6 +101,60 @@ func forward(t *testing.T, from, to *xsk.Socket, n int) {
 		t.Fatalf("%d unsent", to.Unsent())
 	}
 	from.Refill()
+}
+
+// TestTwoQueues has one UMEM serve both queues of a device: each socket gets
+// the frames of its own.
+func TestTwoQueues(t *testing.T) {
+	isolate(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = "sluicea", 2, 2
+	err := netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: attrs, PeerName: "sluiceb", PeerNumTxQueues: 2, PeerNumRxQueues: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := up(t, "sluicea"), up(t, "sluiceb")
+	socks := steer(t, b)
+	from, to := newUMEM(t, 512), newUMEM(t, 1024)
+	var tx, rx [2]*xsk.Socket
+	for q := range uint32(2) {
+		ca, cb := small(a), small(b)
+		ca.Queue, cb.Queue = q, q
+		tx[q], rx[q] = open(t, from, ca), open(t, to, cb)
+		rx[q].Refill()
+		register(t, socks, q, rx[q].FD())
+	}
+	for round := range 10 {
+		for q := range 2 {
+			send(t, tx[q], 1000*q+round*50, 50, 90)
+		}
+		for q := range 2 {
+			receive(t, rx[q], 1000*q+round*50, 50, 90)
+		}
+	}
+}
+
+// TestBusyPoll has the system calls run the driver's receive loop.
+func TestBusyPoll(t *testing.T) {
+	isolate(t)
+	a, b := veth(t, "sluicea", "sluiceb", 1500)
+	cfg := small(b)
+	cfg.BusyPollUs = 20
+	sa, sb := open(t, newUMEM(t, 512), small(a)), open(t, newUMEM(t, 512), cfg)
+	register(t, steer(t, b), 0, sb.FD())
+	sb.Refill()
+	if got := sb.Config().BusyPollBudget; got != 64 {
+		t.Errorf("budget %d, want 64", got)
+	}
+	for round := range 10 {
+		send(t, sa, round*100, 100, 100)
+		if st := sb.Wake(); st != xsk.OK {
+			t.Errorf("wake: %v: %v", st, sb.Err())
+		}
+		receive(t, sb, round*100, 100, 100)
+	}
 }
 
 // TestOneWaySockets leaves out the rx ring, or the tx ring.
