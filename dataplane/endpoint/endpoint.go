@@ -32,6 +32,7 @@ type Endpoint struct {
 	Name      string
 	UID       string
 	Addrs     []netip.Addr // the pod's own, all families, unmapped
+	LinkLocal []netip.Addr // the pod's own addresses of fe80::/10
 	Link      Link
 }
 

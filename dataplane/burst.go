@@ -1,0 +1,195 @@
+package dataplane
+
+import (
+	"github.com/sluice-net/sluice/dataplane/classify"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/flow"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/stat"
+	"github.com/sluice-net/sluice/dataplane/xsk"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// burstSize is how many packets a worker takes through all stages at once:
+// enough to overlap the cache misses of a stage, few enough that the burst's
+// headers stay in the L1 and L2 caches.
+const burstSize = 64
+
+// maxDescs bounds the descriptors of a burst: packets may span several.
+const maxDescs = 256
+
+// verb is what becomes of a packet.
+type verb uint8
+
+const (
+	verbDrop     verb = iota
+	verbResume        // back to the hook that it was diverted from
+	verbShortcut      // straight into the pod of pkt.to
+)
+
+// pkt is a packet on its way through a burst.
+type pkt struct {
+	desc, descs uint16 // first descriptor in burst.descs, and how many
+	hook        event.Hook
+	side        packet.Side // of key, that sent it
+	verb        verb
+	reason      stat.Reason
+	slot        endpoint.ID // whose link it was diverted from
+	to          endpoint.ID // of a shortcut
+	length      uint32      // frame, all descriptors
+	ref         flow.Ref
+	frame       []byte // first descriptor; valid until transmit
+	key         packet.Key
+	hash        uint64
+}
+
+// burst is the working set of one turn of the loop, reused for ever.
+type burst struct {
+	n      int // packets
+	nDescs int
+	descs  [maxDescs]xsk.Desc
+	pkts   [burstSize]pkt
+	hdrs   [burstSize]packet.Header
+
+	// Packets whose flow is looked up, as indices into pkts.
+	look   [burstSize]uint8
+	keys   [burstSize]packet.Key
+	hashes [burstSize]uint64
+	refs   [burstSize]flow.Ref
+
+	pending  []judgement
+	judged   [2 * burstSize]judgement // backs pending: a packet may be judged twice
+	queries  [4 * burstSize]classify.Query
+	verdicts [4 * burstSize]classify.Verdict
+	nQueries int
+	inserted bool // a flow, in this burst
+
+	out  [maxDescs]xsk.Desc // to send
+	gone [maxDescs]xsk.Desc // to give back
+}
+
+// judgement is a packet that waits for the classifier.
+type judgement struct {
+	pkt       uint8
+	initiator packet.Side // in whose direction the flow is judged
+	fresh     bool        // no live entry: enter the flow if allowed
+	src, dst  endpoint.ID // local ends in that direction
+	egress    int16       // indices into queries, or -1
+	ingress   int16
+	notReady  bool
+}
+
+// receive takes a burst from the ring and finds the packets in it.
+func (w *worker) receive() int {
+	b := &w.b
+	b.n, b.nDescs = 0, 0
+	got := w.sock.Recv(b.descs[:burstSize])
+	if got == 0 {
+		return 0
+	}
+	// A packet that the ring cut in two is completed at once: the kernel has
+	// already published its other descriptors, or soon will.
+	for got < maxDescs && b.descs[got-1].Options&xsk.PktContd != 0 {
+		more := w.sock.Recv(b.descs[got : got+1])
+		if more == 0 {
+			break
+		}
+		got += more
+	}
+	b.nDescs = got
+	for i := 0; i < got; {
+		p := &b.pkts[b.n]
+		*p = pkt{desc: uint16(i), frame: w.umem.Bytes(b.descs[i].Addr, b.descs[i].Len)}
+		for {
+			p.descs++
+			p.length += b.descs[i].Len
+			more := b.descs[i].Options&xsk.PktContd != 0
+			i++
+			if !more || i == got {
+				break
+			}
+		}
+		b.n++
+	}
+	w.sock.Refill()
+	return b.n
+}
+
+// process takes the burst through parse, flow look-up, classification and
+// judgement. After it every packet has its verb.
+func (w *worker) process(snap *snapshot) {
+	b := &w.b
+	b.pending = b.judged[:0]
+	b.nQueries, b.inserted = 0, false
+	n := 0
+	for i := range b.n {
+		if w.parse(i) {
+			b.look[n] = uint8(i)
+			b.keys[n] = b.pkts[i].key
+			n++
+		}
+	}
+	w.flows.Lookup(b.keys[:n], b.hashes[:n], b.refs[:n])
+	for j := range n {
+		p := &b.pkts[b.look[j]]
+		p.ref, p.hash = b.refs[j], b.hashes[j]
+		w.route(snap, int(b.look[j]))
+	}
+	// To settle one judgement may ask for another, of the same packet.
+	for settled, asked := 0, 0; settled < len(b.pending); {
+		snap.table.Classify(b.queries[asked:b.nQueries], b.verdicts[asked:b.nQueries])
+		asked = b.nQueries
+		for end := len(b.pending); settled < end; settled++ {
+			w.settle(snap, &b.pending[settled])
+		}
+	}
+	w.offload.flush(w)
+}
+
+// parse fills in packet i; false if it is dropped already.
+func (w *worker) parse(i int) bool {
+	b := &w.b
+	p, h := &b.pkts[i], &b.hdrs[i]
+	hook, _, slot, ok := xdpprog.ParseTag(p.frame)
+	if !ok {
+		return w.drop(p, stat.BadTag)
+	}
+	p.hook, p.slot = event.Hook(hook), endpoint.ID(slot)
+	if r := packet.ParseLen(p.frame, int(p.length), h); r != stat.OK {
+		return w.drop(p, r)
+	}
+	if h.Tags > 0 {
+		return w.drop(p, stat.VLAN)
+	}
+	if h.Class.Link() && h.Class != packet.ClassIGMP {
+		// divert lets these go by; one that is here had something odd about it.
+		return w.drop(p, stat.Malformed)
+	}
+	switch {
+	case h.ICMPError:
+		p.key, p.side = h.InnerKey()
+		return true
+	case h.Frag == packet.FragLater:
+		if r := w.frags.Resolve(h, w.nowNs); r != stat.OK {
+			return w.drop(p, r)
+		}
+	}
+	p.key, p.side = h.Key()
+	return true
+}
+
+// drop decides that a packet goes no further; it returns false for brevity.
+func (w *worker) drop(p *pkt, r stat.Reason) bool {
+	p.verb, p.reason = verbDrop, r
+	w.counts.Drop(r)
+	return false
+}
+
+// allow decides how a packet goes on.
+func (w *worker) allow(p *pkt, h *packet.Header, to endpoint.ID, shortcut bool) {
+	p.verb = verbResume
+	if shortcut && to != endpoint.None && p.hook == event.FromPod && h.TTL > 1 {
+		p.verb, p.to = verbShortcut, to
+	}
+}

@@ -1,0 +1,80 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluice-net/sluice/dataplane/flow"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// Config is how the dataplane is built. Validate reports every fault at once.
+type Config struct {
+	PinPath   string // directory on a bpffs
+	Workers   int    // queues, each with a goroutine, a steering port and a flow table
+	Offload   bool   // established flows stay in the kernel's flow cache
+	FailOpen  bool   // no live worker: new flows go through unjudged
+	Shortcut  bool   // pod to pod of this node around the host's stack
+	Endpoints int    // most pods of this node
+
+	Frames    int  // of each worker's UMEM
+	FrameSize int  // bytes, 2048 or 4096
+	HugePages bool // try 2 MiB pages for the UMEM
+
+	Flow       flow.Config // per worker
+	FlowCache  int         // entries of the kernel's flow cache
+	DenyCache  int         // entries of the kernel's cache of denied flows
+	Fragments  int         // datagrams whose fragments are followed, in all
+	EventRing  int         // records, a power of two; one ring for denies, one for the rest
+	MissRate   int         // new flows a second and pod; 0: unlimited
+	MissBurst  int
+	DenyReport time.Duration // a denied flow is judged and reported anew after this
+
+	HeartbeatTimeout time.Duration // a worker silent for longer is dead
+}
+
+// Default returns the configuration of a node with few cores.
+func Default() Config {
+	return Config{
+		Workers: 1, Offload: true, Shortcut: true, Endpoints: 1023,
+		Frames: 4096, FrameSize: 2048, HugePages: true,
+		Flow: flow.Default(), FlowCache: 1 << 17, DenyCache: 1 << 14, Fragments: 1 << 13,
+		EventRing: 1 << 13, MissRate: 100_000, MissBurst: 20_000,
+		DenyReport: time.Second, HeartbeatTimeout: 2 * time.Second,
+	}
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.PinPath != "", "pin path: missing")
+	check(c.Workers >= 1 && c.Workers <= xdpprog.MaxWorkers, "workers %d: want 1 to %d", c.Workers, xdpprog.MaxWorkers)
+	check(c.Endpoints >= 1 && c.Endpoints < 1<<16, "endpoints %d: want 1 to 65535", c.Endpoints)
+	check(c.Frames >= 256 && c.Frames&(c.Frames-1) == 0, "frames %d: want a power of two from 256", c.Frames)
+	check(c.FrameSize == 2048 || c.FrameSize == 4096, "frame size %d: want 2048 or 4096", c.FrameSize)
+	check(c.FlowCache >= 64, "flow cache %d: want 64 or more", c.FlowCache)
+	check(c.DenyCache >= 64, "deny cache %d: want 64 or more", c.DenyCache)
+	check(c.Fragments >= 64, "fragments %d: want 64 or more", c.Fragments)
+	check(c.EventRing >= 64 && c.EventRing&(c.EventRing-1) == 0, "event ring %d: want a power of two from 64", c.EventRing)
+	check(c.MissRate >= 0 && c.MissBurst >= 0, "miss rate %d, burst %d: want 0 or more", c.MissRate, c.MissBurst)
+	check(c.MissRate == 0 || c.MissBurst > 0, "miss burst %d: want 1 or more with a miss rate", c.MissBurst)
+	check(c.DenyReport > 0, "deny report %v: want more than 0", c.DenyReport)
+	check(c.HeartbeatTimeout >= 200*time.Millisecond, "heartbeat timeout %v: want 200ms or more", c.HeartbeatTimeout)
+	errs = append(errs, c.Flow.Validate())
+	return errors.Join(errs...)
+}
+
+func (c Config) programs() xdpprog.Config {
+	return xdpprog.Config{
+		PinPath: c.PinPath, Workers: c.Workers, Offload: c.Offload, FailOpen: c.FailOpen,
+		Shortcut: c.Shortcut, Flows: c.FlowCache, Denied: c.DenyCache, Fragments: c.Fragments,
+		Endpoints: c.Endpoints, HeartbeatTimeout: c.HeartbeatTimeout, DenyTTL: c.DenyReport,
+		MissRate: uint32(c.MissRate), MissBurst: uint32(c.MissBurst),
+	}
+}

@@ -1,0 +1,245 @@
+package dataplane
+
+import (
+	"github.com/sluice-net/sluice/dataplane/classify"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/flow"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/dataplane/stat"
+)
+
+// cut marks the entry of a flow that was allowed once and is denied now. It
+// stays, so that packets of either end are judged in the flow's own direction
+// and a reply can't pass for a new flow of the other end.
+const cut flow.Flags = 1 << 15
+
+// ICMP types that open a flow, and their answers (RFC 792, RFC 4443).
+const (
+	echoRequest4, echoReply4 = 8, 0
+	echoRequest6, echoReply6 = 128, 129
+)
+
+// route decides what can be decided without the classifier, and queues the
+// rest for it.
+func (w *worker) route(snap *snapshot, i int) {
+	b := &w.b
+	p, h := &b.pkts[i], &b.hdrs[i]
+	own := snap.endpoint(p.slot)
+	if own.gen == 0 {
+		w.deny(snap, p, h, stat.NotReady, nil)
+		return
+	}
+	if p.hook == event.FromPod && !own.owns(h.Src) {
+		w.deny(snap, p, h, stat.SpoofedAddress, nil)
+		return
+	}
+	if h.ICMPError {
+		w.routeError(snap, p, h, own)
+		return
+	}
+	if h.Src == h.Dst {
+		w.pass(p, h)
+		return
+	}
+	if p.ref != flow.NoRef {
+		w.known(snap, i)
+		return
+	}
+	w.query(snap, i, p.side, true)
+}
+
+// known handles a packet of a flow that has an entry.
+func (w *worker) known(snap *snapshot, i int) {
+	p, h := &w.b.pkts[i], &w.b.hdrs[i]
+	e := w.flows.At(p.ref)
+	mine := p.side
+	if p.hook == event.ToPod {
+		mine = mine.Other()
+	}
+	switch {
+	case e.Slot[mine] != p.slot:
+		// The address has moved to another pod since: not this flow.
+		w.forget(p.ref)
+		p.ref = flow.NoRef
+		w.query(snap, i, p.side, true)
+	case !snap.current(e):
+		w.query(snap, i, e.Initiator, false)
+	case e.Flags&cut != 0:
+		w.deny(snap, p, h, stat.Policy, e)
+	case againstFlow(h, p.side == e.Initiator):
+		w.query(snap, i, p.side, false)
+	default:
+		w.follow(snap, i, e)
+	}
+}
+
+// againstFlow reports whether an ICMP echo runs against its flow's direction:
+// a request of the side that answers, or an answer of the one that asks.
+func againstFlow(h *packet.Header, byInitiator bool) bool {
+	switch h.Proto {
+	case packet.ProtoICMP:
+		return h.ICMPType == echoRequest4 && !byInitiator || h.ICMPType == echoReply4 && byInitiator
+	case packet.ProtoICMPv6:
+		return h.ICMPType == echoRequest6 && !byInitiator || h.ICMPType == echoReply6 && byInitiator
+	}
+	return false
+}
+
+// current reports whether both ends' rules are those that admitted the flow.
+func (s *snapshot) current(e *flow.Entry) bool {
+	return (e.Slot[0] == endpoint.None || s.endpoint(e.Slot[0]).gen == e.Gen[0]) &&
+		(e.Slot[1] == endpoint.None || s.endpoint(e.Slot[1]).gen == e.Gen[1])
+}
+
+// follow takes a packet along the live flow that it belongs to.
+func (w *worker) follow(snap *snapshot, i int, e *flow.Entry) {
+	p, h := &w.b.pkts[i], &w.b.hdrs[i]
+	if !w.counted(p, e) {
+		w.onward(p, h, e)
+		return
+	}
+	switch w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs) {
+	case flow.Restart:
+		w.query(snap, i, p.side, true)
+		return
+	case flow.Invalid:
+		w.query(snap, i, p.side, false)
+		return
+	}
+	w.counts.Add(stat.FlowHits, 1)
+	if h.Frag == packet.FragFirst {
+		w.frags.Learn(h, w.nowNs)
+	}
+	if e.Flags&flow.Offloaded == 0 {
+		w.offload.enter(w, p.ref, e)
+	}
+	w.onward(p, h, e)
+}
+
+// counted reports whether this hook is the one where the flow's packets of
+// this side are accounted: from-pod, or to-pod for what from-pod never sees.
+func (w *worker) counted(p *pkt, e *flow.Entry) bool {
+	return p.hook == event.FromPod || e.Slot[p.side] == endpoint.None || e.Flags&flow.NoShortcut != 0
+}
+
+// onward sends an allowed packet of a flow on.
+func (w *worker) onward(p *pkt, h *packet.Header, e *flow.Entry) {
+	if p.hook == event.FromPod {
+		w.counts.Add(stat.EgressAllowedPackets, 1)
+		w.counts.Add(stat.EgressAllowedBytes, uint64(p.length))
+	} else {
+		w.counts.Add(stat.IngressAllowedPackets, 1)
+		w.counts.Add(stat.IngressAllowedBytes, uint64(p.length))
+	}
+	if e.Flags&flow.Audit != 0 {
+		w.counts.Add(stat.AuditPackets, 1)
+	}
+	w.allow(p, h, e.Slot[p.side.Other()], e.Flags&flow.NoShortcut == 0 && w.cfg.Shortcut)
+}
+
+// pass sends on a packet that needs no flow.
+func (w *worker) pass(p *pkt, h *packet.Header) { w.allow(p, h, endpoint.None, false) }
+
+// routeError judges an ICMP error: it goes on only to the sender of a packet
+// of a live flow that it quotes.
+func (w *worker) routeError(snap *snapshot, p *pkt, h *packet.Header, own *local) {
+	if p.ref != flow.NoRef {
+		e := w.flows.At(p.ref)
+		mine := p.side // quoted destination's: the error's own sender, if a pod
+		plausible := h.Dst == h.Inner.Src
+		if p.hook == event.ToPod {
+			mine = mine.Other()
+			plausible = plausible && own.owns(h.Dst)
+		} else {
+			plausible = plausible && own.owns(h.Inner.Dst)
+		}
+		if plausible && e.Slot[mine] == p.slot && e.Flags&cut == 0 && snap.current(e) {
+			w.onward(p, h, e)
+			return
+		}
+	}
+	w.deny(snap, p, h, stat.ICMPUnrelated, nil)
+}
+
+// query queues a packet for the classifier, to be judged as if its flow had
+// been opened by side initiator.
+func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool) {
+	b := &w.b
+	p, h := &b.pkts[i], &b.hdrs[i]
+	w.counts.Add(stat.FlowMisses, 1)
+	src, dst, _, dport := p.key.Tuple(initiator)
+	j := judgement{
+		pkt: uint8(i), initiator: initiator, fresh: fresh, egress: -1, ingress: -1,
+		src: snap.addrs.lookup(src), dst: snap.addrs.lookup(dst),
+	}
+	// The link that the packet was seen on says more than its address.
+	if (p.hook == event.FromPod) == (initiator == p.side) {
+		j.src = p.slot
+	} else {
+		j.dst = p.slot
+	}
+	port := w.rulePort(h, p, initiator, dport)
+	if j.src != j.dst {
+		if j.src != endpoint.None {
+			l := snap.endpoint(j.src)
+			j.notReady = l.gen == 0
+			j.egress = w.ask(classify.Query{Row: l.egress, Remote: dst, Proto: p.key.Proto, Port: port})
+		}
+		if j.dst != endpoint.None {
+			l := snap.endpoint(j.dst)
+			j.notReady = j.notReady || l.gen == 0
+			j.ingress = w.ask(classify.Query{Row: l.ingress, Remote: src, Proto: p.key.Proto, Port: port})
+		}
+	}
+	b.pending = append(b.pending, j)
+}
+
+// rulePort returns the port that rules see: the initiator's packets' destination.
+func (w *worker) rulePort(h *packet.Header, p *pkt, initiator packet.Side, dport uint16) uint16 {
+	switch {
+	case p.key.Proto != packet.ProtoICMP && p.key.Proto != packet.ProtoICMPv6:
+		return dport
+	case initiator == p.side:
+		return h.ClassifyPort()
+	case p.key.Proto == packet.ProtoICMP:
+		return echoRequest4 << 8
+	}
+	return echoRequest6 << 8
+}
+
+func (w *worker) ask(q classify.Query) int16 {
+	b := &w.b
+	b.queries[b.nQueries] = q
+	b.nQueries++
+	return int16(b.nQueries - 1)
+}
+
+// outcome is what the classifier said of both ends.
+type outcome struct {
+	allowed, audit, log bool
+	reason              stat.Reason
+	egress, ingress     rule.CauseID
+}
+
+func (w *worker) outcome(snap *snapshot, j *judgement) outcome {
+	o := outcome{allowed: true}
+	if j.notReady {
+		return outcome{reason: stat.NotReady}
+	}
+	if j.egress >= 0 {
+		v := w.b.verdicts[j.egress]
+		o.egress = snap.table.Cause(v)
+		o.allowed, o.audit, o.log = v.Allowed(), v.Audit(), v.Log()
+	}
+	if j.ingress >= 0 && o.allowed {
+		v := w.b.verdicts[j.ingress]
+		o.ingress = snap.table.Cause(v)
+		o.allowed, o.audit, o.log = v.Allowed(), o.audit || v.Audit(), o.log || v.Log()
+	}
+	if !o.allowed {
+		o.reason = stat.Policy
+	}
+	return o
+}

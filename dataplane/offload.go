@@ -1,0 +1,228 @@
+package dataplane
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/flow"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/stat"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+const (
+	sidesA    uint8 = 1 << 0 // of DenyValue.Sides
+	sidesB    uint8 = 1 << 1
+	bothSides       = sidesA | sidesB
+)
+
+// offloader collects what a burst changes in the kernel's caches and writes it
+// with one system call a map, before the burst's packets are sent.
+type offloader struct {
+	keys     [burstSize]packet.Key
+	values   [burstSize]xdpprog.FlowValue
+	refs     [burstSize]flow.Ref
+	n        int
+	gone     [2 * burstSize]packet.Key
+	nGone    int
+	deniedK  [burstSize]packet.Key
+	denied   [burstSize]xdpprog.DenyValue
+	nDenied  int
+	probe    packet.Key
+	flow     xdpprog.FlowValue // result of a look-up
+	lastDeny xdpprog.DenyValue // likewise
+}
+
+// cacheable reports whether divert can find the flow's key by itself.
+func cacheable(k *packet.Key) bool {
+	if k.Proto == packet.ProtoICMP || k.Proto == packet.ProtoICMPv6 {
+		return k.APort == k.BPort // echo
+	}
+	return true
+}
+
+// enter puts an allowed flow into the kernel's cache, with the burst's flush.
+func (o *offloader) enter(w *worker, ref flow.Ref, e *flow.Entry) {
+	if !w.cfg.Offload || !cacheable(&e.Key) || e.State == flow.Closed || o.n == len(o.keys) {
+		return
+	}
+	v := xdpprog.FlowValue{
+		Slot:       [2]uint32{uint32(e.Slot[0]), uint32(e.Slot[1])},
+		Gen:        e.Gen,
+		Initiator:  uint8(e.Initiator),
+		TCPFlags:   e.TCPFlags,
+		LastSeenNs: uint64(w.nowNs),
+	}
+	if e.Flags&flow.NoShortcut != 0 {
+		v.Flags = xdpprog.FlowToPod
+	} else if w.cfg.Shortcut && e.Slot[0] != endpoint.None && e.Slot[1] != endpoint.None {
+		v.Flags = xdpprog.FlowShortcut
+	}
+	o.keys[o.n], o.values[o.n], o.refs[o.n] = e.Key, v, ref
+	o.n++
+	e.Flags |= flow.Offloaded
+}
+
+// renew writes a flow anew, keeping what the kernel counted.
+func (o *offloader) renew(w *worker, ref flow.Ref, e *flow.Entry) {
+	if e.Flags&flow.Offloaded != 0 {
+		o.absorb(w, ref, e)
+		e.Flags &^= flow.Offloaded
+	}
+	o.enter(w, ref, e)
+}
+
+// absorb brings an entry up to date with what the kernel saw of its flow;
+// false if the kernel knows nothing of it. The kernel's counters start again
+// with the next enter.
+func (o *offloader) absorb(w *worker, ref flow.Ref, e *flow.Entry) bool {
+	o.probe = e.Key
+	if !xdpprog.LookupFlow(w.objs, &o.probe, &o.flow) {
+		return false
+	}
+	o.merge(w, ref, e, true)
+	return true
+}
+
+// merge brings an entry up to date with o.flow; counters only if they start
+// again afterwards.
+func (o *offloader) merge(w *worker, ref flow.Ref, e *flow.Entry, counters bool) {
+	v := &o.flow
+	if seen := int64(v.LastSeenNs); seen > e.LastSeenNs {
+		e.LastSeenNs = seen
+	}
+	packets, bytes, last := e.Packets, e.Bytes, e.LastSeenNs
+	answer, ask := e.Initiator.Other(), e.Initiator
+	if v.Packets[answer] > 0 {
+		w.flows.Track(ref, answer, v.TCPFlags[answer]&(packet.TCPSyn|packet.TCPAck), 0, last)
+	}
+	if v.Packets[ask] > 0 {
+		w.flows.Track(ref, ask, packet.TCPAck, 0, last)
+	}
+	e.Packets, e.Bytes = packets, bytes
+	if counters {
+		for s := range v.Packets {
+			e.Packets[s] += v.Packets[s]
+			e.Bytes[s] += v.Bytes[s]
+		}
+	}
+	for s := range v.TCPFlags {
+		e.TCPFlags[s] |= v.TCPFlags[s]
+	}
+}
+
+// leave takes a flow out of the kernel's cache, with the burst's flush.
+func (o *offloader) leave(w *worker, e *flow.Entry) {
+	if e.Flags&flow.Offloaded == 0 {
+		return
+	}
+	e.Flags &^= flow.Offloaded
+	o.probe = e.Key
+	if xdpprog.LookupFlow(w.objs, &o.probe, &o.flow) {
+		for s := range o.flow.Packets {
+			e.Packets[s] += o.flow.Packets[s]
+			e.Bytes[s] += o.flow.Bytes[s]
+			e.TCPFlags[s] |= o.flow.TCPFlags[s]
+		}
+	}
+	// A pending entry of the same flow must not be written after this.
+	for i := range o.n {
+		if o.keys[i] == e.Key {
+			o.n--
+			o.keys[i], o.values[i], o.refs[i] = o.keys[o.n], o.values[o.n], o.refs[o.n]
+			break
+		}
+	}
+	if o.nGone == len(o.gone) {
+		o.flush(w)
+	}
+	o.gone[o.nGone] = e.Key
+	o.nGone++
+}
+
+// deny remembers in the kernel what one side of a flow may not send.
+func (o *offloader) deny(w *worker, snap *snapshot, p *pkt, h *packet.Header) {
+	if h.Frag != packet.FragNone || p.reason != stat.Policy {
+		return
+	}
+	var v xdpprog.DenyValue
+	for s, a := range [2]packet.Addr{p.key.A, p.key.B} {
+		slot := snap.addrs.lookup(a)
+		v.Slot[s] = uint32(slot)
+		if slot != endpoint.None {
+			v.Gen[s] = snap.endpoint(slot).gen
+		}
+	}
+	mine := p.side
+	if p.hook == event.ToPod {
+		mine = mine.Other()
+	}
+	v.Slot[mine], v.Gen[mine] = uint32(p.slot), snap.endpoint(p.slot).gen
+	v.Sides, v.Initiator = sidesA<<p.side, uint8(p.side)
+	o.remember(w, &p.key, &v)
+}
+
+// denyFlow remembers in the kernel that a flow is cut, in both directions.
+func (o *offloader) denyFlow(w *worker, p *pkt, e *flow.Entry) {
+	v := xdpprog.DenyValue{
+		Slot:      [2]uint32{uint32(e.Slot[0]), uint32(e.Slot[1])},
+		Gen:       e.Gen,
+		Sides:     bothSides,
+		Initiator: uint8(e.Initiator),
+	}
+	o.remember(w, &p.key, &v)
+}
+
+func (o *offloader) remember(w *worker, k *packet.Key, v *xdpprog.DenyValue) {
+	if !w.cfg.Offload || !cacheable(k) || o.nDenied == len(o.denied) {
+		return
+	}
+	v.SinceNs = uint64(w.nowNs)
+	o.deniedK[o.nDenied], o.denied[o.nDenied] = *k, *v
+	o.nDenied++
+}
+
+// flush writes what the burst collected.
+func (o *offloader) flush(w *worker) {
+	if o.nGone > 0 {
+		o.delete(w)
+	}
+	if o.n > 0 {
+		n, err := xdpprog.UpdateFlows(w.objs, o.keys[:o.n], o.values[:o.n])
+		w.counts.Add(stat.CacheWrites, uint64(n))
+		if err != nil || n < o.n {
+			// The cache is full: those flows go on through the worker.
+			w.counts.Add(stat.CacheErrors, uint64(o.n-n))
+			for _, ref := range o.refs[n:o.n] {
+				w.flows.At(ref).Flags &^= flow.Offloaded
+			}
+		}
+		o.n = 0
+	}
+	if o.nDenied > 0 {
+		if n, err := xdpprog.UpdateDenied(w.objs, o.deniedK[:o.nDenied], o.denied[:o.nDenied]); err != nil {
+			w.counts.Add(stat.CacheErrors, uint64(o.nDenied-n))
+		}
+		o.nDenied = 0
+	}
+}
+
+// delete removes the collected keys; absent ones are none of its business.
+func (o *offloader) delete(w *worker) {
+	for at := 0; at < o.nGone; {
+		n, err := xdpprog.DeleteFlows(w.objs, o.gone[at:o.nGone])
+		w.counts.Add(stat.CacheDeletes, uint64(n))
+		at += n
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			w.counts.Add(stat.CacheErrors, 1)
+		}
+		at++
+	}
+	o.nGone = 0
+}

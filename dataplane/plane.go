@@ -1,0 +1,170 @@
+// Package dataplane moves frames: workers take them from AF_XDP sockets,
+// judge them by the published rules and send them on or drop them, and keep
+// the kernel's flow cache in step.
+//
+// A worker owns one queue with its socket, its UMEM and its flow table; both
+// directions of a flow reach the same worker, so nothing that packets need is
+// shared but the snapshot of the rules, which is immutable and loaded once a
+// burst. A UMEM a worker, rather than one for all, costs the same memory and
+// makes a worker the unit of failure: a steering port that is deleted takes no
+// other queue's frames with it.
+//
+// No packet allocates, locks, or calls anything through an interface. The
+// methods of Plane are for one or more control goroutines.
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-net/sluice/dataplane/classify"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// Filters attaches programs as clsact filters where the kernel has no tcx.
+type Filters interface {
+	Attach(p xdpprog.Point, ifindex, progFD int) error
+	Detach(p xdpprog.Point, ifindex int) error
+}
+
+// Plane is the dataplane of one node.
+type Plane struct {
+	cfg     Config
+	log     *slog.Logger
+	objs    *xdpprog.Objects
+	filters Filters
+	workers []*worker
+	snap    atomic.Pointer[snapshot]
+	wake    chan struct{}
+	seed    uint64
+
+	mu      sync.Mutex // guards what follows, and the kernel's endpoint maps
+	slots   []slot
+	byLink  map[int]endpoint.ID
+	free    []endpoint.ID // oldest first, so that a slot rests before it is used again
+	table   *classify.Table
+	noTCX   bool
+	stopped bool
+}
+
+// New loads the programs, adopts what an earlier agent left pinned and builds
+// the workers. Nothing is enforced or diverted before Run and Attach.
+func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("dataplane configuration: %w", err)
+	}
+	objs, replaced, err := xdpprog.Load(cfg.programs())
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range replaced {
+		log.Warn("pinned map did not fit the configuration and was replaced", "map", name)
+	}
+	p := &Plane{
+		cfg: cfg, log: log, objs: objs, filters: filters, seed: rand.Uint64(),
+		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1),
+	}
+	p.snap.Store(&snapshot{local: make([]local, 1), addrs: newAddrTable(p.seed, nil)})
+	for i := range cfg.Workers {
+		w, err := newWorker(i, &p.cfg, objs, &p.snap, log, p.poke)
+		if err != nil {
+			return nil, errors.Join(err, objs.Close())
+		}
+		p.workers = append(p.workers, w)
+	}
+	if err := errors.Join(p.adoptSlots(), p.adoptFlows()); err != nil {
+		return nil, errors.Join(fmt.Errorf("adopt pinned state: %w", err), objs.Close())
+	}
+	return p, nil
+}
+
+// Adopted reports whether state of an earlier agent was found.
+func (p *Plane) Adopted() bool { return p.objs.Adopted() }
+
+func (p *Plane) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves the queues until ctx ends. Programs and maps stay in the kernel.
+func (p *Plane) Run(ctx context.Context, ports Ports) error {
+	ends, err := p.objs.Ends()
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for _, w := range p.workers {
+		wg.Go(func() { w.run(ctx, ports) })
+	}
+	wg.Go(func() { p.routeEnds(ends) })
+	<-ctx.Done()
+	err = ends.Close()
+	wg.Wait()
+	return err
+}
+
+// Close releases the agent's hold of programs and maps, after Run.
+func (p *Plane) Close() error { return p.objs.Close() }
+
+// routeEnds hands records of ended flows to the workers that own them. What
+// finds no room is left to the flow's idle time.
+func (p *Plane) routeEnds(ends *xdpprog.Ends) {
+	var end xdpprog.FlowEnd
+	for {
+		ok, err := ends.Read(&end)
+		if err != nil {
+			p.log.Warn("read ended flows", "err", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		if !ok {
+			return
+		}
+		if int(end.Worker) >= len(p.workers) {
+			continue
+		}
+		select {
+		case p.workers[end.Worker].inbox <- end:
+		default:
+		}
+	}
+}
+
+// ReadEvents moves events of all workers into dst, denies first, and waits for
+// some until ctx ends. One goroutine may call it.
+func (p *Plane) ReadEvents(ctx context.Context, dst []event.Record) int {
+	for ctx.Err() == nil {
+		n := 0
+		for _, w := range p.workers {
+			n += w.denies.Read(dst[n:])
+		}
+		for _, w := range p.workers {
+			n += w.events.Read(dst[n:])
+		}
+		if n > 0 {
+			return n
+		}
+		quiet := true
+		for _, w := range p.workers {
+			quiet = w.denies.Arm() && w.events.Arm() && quiet
+		}
+		if !quiet {
+			continue
+		}
+		select {
+		case <-p.wake:
+		case <-ctx.Done():
+		}
+	}
+	return 0
+}

@@ -1,0 +1,286 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/sluice-net/sluice/dataplane/classify"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// slot is the place of an endpoint in the kernel's maps. gen outlives the
+// endpoint: a flow that some earlier one was allowed never fits a later one.
+type slot struct {
+	ep      endpoint.Endpoint
+	used    bool
+	gen     uint32 // last given out
+	ready   bool   // gen is in force
+	ruleGen uint32 // rule.Endpoint.Generation that gen stands for
+}
+
+// adoptSlots learns which links an earlier agent served, and in which slots.
+func (p *Plane) adoptSlots() error {
+	p.slots = make([]slot, p.objs.Slots())
+	links, err := p.objs.BoundLinks()
+	if err != nil {
+		return err
+	}
+	taken := make(map[endpoint.ID]bool)
+	for ifindex, s := range links {
+		if s > 0 && int(s) < len(p.slots) {
+			p.byLink[ifindex] = endpoint.ID(s)
+			taken[endpoint.ID(s)] = true
+		}
+	}
+	for i := 1; i < len(p.slots); i++ {
+		e, err := p.objs.Endpoint(uint32(i))
+		if err != nil {
+			return err
+		}
+		id := endpoint.ID(i)
+		p.slots[i].gen = e.Gen
+		if taken[id] {
+			p.slots[i].ep = endpoint.Endpoint{ID: id, Link: endpoint.Link{
+				Ifindex: int(e.Ifindex), MAC: e.MAC, HostMAC: e.HostMAC}}
+		} else {
+			p.free = append(p.free, id)
+		}
+	}
+	return nil
+}
+
+// Attach diverts a pod's traffic: from when it returns, nothing reaches or
+// leaves the pod unjudged. Until the next Publish that knows the endpoint it
+// is isolated, unless an earlier agent served the link: then what is in force
+// stays so. Attach again to change the addresses. ep.ID is ignored.
+func (p *Plane) Attach(ep endpoint.Endpoint) (endpoint.ID, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id, err := p.slotFor(&ep)
+	if err != nil {
+		return endpoint.None, fmt.Errorf("attach %s: %w", ep, err)
+	}
+	ep.ID = id
+	s := &p.slots[id]
+	err = errors.Join(
+		p.objs.PutEndpoint(uint32(id), s.kernel(&ep)),
+		p.objs.SetOwnAddrs(uint32(id), ownAddrs(&ep)),
+		p.objs.BindLink(ep.Link.Ifindex, uint32(id)),
+	)
+	if err == nil {
+		err = errors.Join(
+			p.attach(xdpprog.PodIngress, ep.Link.Ifindex),
+			p.attach(xdpprog.PodEgress, ep.Link.Ifindex),
+		)
+	}
+	if err != nil {
+		if !s.used {
+			p.release(id, ep.Link.Ifindex)
+		}
+		return endpoint.None, fmt.Errorf("attach %s: %w", ep, err)
+	}
+	s.ep, s.used = ep, true
+	p.byLink[ep.Link.Ifindex] = id
+	p.refresh()
+	return id, nil
+}
+
+// slotFor returns the slot that a link has, or a free one.
+func (p *Plane) slotFor(ep *endpoint.Endpoint) (endpoint.ID, error) {
+	if id, ok := p.byLink[ep.Link.Ifindex]; ok {
+		s := &p.slots[id]
+		samePod := !s.used || s.ep.UID == ep.UID && s.ep.String() == ep.String()
+		if s.ep.Link.MAC == ep.Link.MAC && samePod {
+			if !s.used {
+				s.ready = s.gen != 0 // adopted: in force until the first Publish
+			}
+			return id, nil
+		}
+		p.drop(id)
+	}
+	if len(p.free) == 0 {
+		return endpoint.None, fmt.Errorf("all %d endpoints in use", len(p.slots)-1)
+	}
+	id := p.free[0]
+	p.free = p.free[1:]
+	return id, nil
+}
+
+func (s *slot) kernel(ep *endpoint.Endpoint) xdpprog.Endpoint {
+	e := xdpprog.Endpoint{Ifindex: uint32(ep.Link.Ifindex), MAC: ep.Link.MAC, HostMAC: ep.Link.HostMAC}
+	if s.ready {
+		e.Gen = s.gen
+	}
+	return e
+}
+
+func (p *Plane) attach(at xdpprog.Point, ifindex int) error {
+	if !p.noTCX {
+		err := p.objs.Attach(at, ifindex)
+		if !errors.Is(err, xdpprog.ErrNoTCX) {
+			return err
+		}
+		p.noTCX = true
+	}
+	return p.filters.Attach(at, ifindex, p.objs.FilterFD(at))
+}
+
+// Detach stops diverting a pod's traffic. Its flows are void.
+func (p *Plane) Detach(id endpoint.ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if int(id) >= len(p.slots) || !p.slots[id].used {
+		return fmt.Errorf("detach endpoint %d: not attached", id)
+	}
+	err := p.drop(id)
+	p.refresh()
+	return err
+}
+
+// Prune forgets the links of an earlier agent that no pod has claimed: they
+// stay cut off until they are attached. It is called once all pods are known.
+func (p *Plane) Prune() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, id := range p.byLink {
+		if !p.slots[id].used {
+			errs = append(errs, p.drop(id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// drop frees a slot and takes the programs off its link.
+func (p *Plane) drop(id endpoint.ID) error {
+	ifindex := p.slots[id].ep.Link.Ifindex
+	errs := []error{p.objs.Detach(xdpprog.PodIngress, ifindex), p.objs.Detach(xdpprog.PodEgress, ifindex)}
+	if p.noTCX {
+		errs = append(errs, p.filters.Detach(xdpprog.PodIngress, ifindex), p.filters.Detach(xdpprog.PodEgress, ifindex))
+	}
+	errs = append(errs, p.release(id, ifindex))
+	return errors.Join(errs...)
+}
+
+// release gives a slot back; its gen goes on.
+func (p *Plane) release(id endpoint.ID, ifindex int) error {
+	s := &p.slots[id]
+	*s = slot{gen: s.gen + 1}
+	delete(p.byLink, ifindex)
+	p.free = append(p.free, id)
+	return errors.Join(
+		p.objs.UnbindLink(ifindex),
+		p.objs.PutEndpoint(uint32(id), xdpprog.Endpoint{Gen: s.gen}),
+		p.objs.SetOwnAddrs(uint32(id), nil),
+	)
+}
+
+// Endpoints returns the attached endpoints by slot, with their IDs.
+func (p *Plane) Endpoints() []endpoint.Endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var eps []endpoint.Endpoint
+	for i := range p.slots {
+		if p.slots[i].used {
+			eps = append(eps, p.slots[i].ep)
+		}
+	}
+	return eps
+}
+
+// Generation returns the generation of an endpoint's rules that is in force in
+// the kernel, 0 if it has none yet.
+func (p *Plane) Generation(id endpoint.ID) uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if int(id) >= len(p.slots) || !p.slots[id].used || !p.slots[id].ready {
+		return 0
+	}
+	return p.slots[id].gen
+}
+
+// Publish puts compiled rules in force: for new flows at once, for live ones
+// of endpoints whose rules changed with their next packet.
+func (p *Plane) Publish(table *classify.Table) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := p.table == nil
+	p.table = table
+	known := make(map[endpoint.ID]uint32)
+	for _, e := range table.Set().Endpoints {
+		known[e.ID] = e.Generation
+	}
+	var changed []endpoint.ID
+	for i := range p.slots {
+		s, id := &p.slots[i], endpoint.ID(i)
+		gen, ok := known[id]
+		switch {
+		case !s.used:
+			continue
+		case !ok && s.ready:
+			s.ready = false
+		case ok && (first || !s.ready || s.ruleGen != gen):
+			s.gen, s.ready, s.ruleGen = max(s.gen+1, 1), true, gen
+		default:
+			continue
+		}
+		changed = append(changed, id)
+	}
+	// Workers first: once a flow misses in the kernel, they must know better.
+	p.refresh()
+	var errs []error
+	for _, id := range changed {
+		s := &p.slots[id]
+		errs = append(errs, p.objs.PutEndpoint(uint32(id), s.kernel(&s.ep)))
+	}
+	return errors.Join(errs...)
+}
+
+// refresh gives the workers a new snapshot.
+func (p *Plane) refresh() {
+	snap := &snapshot{table: p.table, local: make([]local, len(p.slots))}
+	if p.table != nil {
+		snap.generation = p.table.Set().Generation
+	}
+	var addrs []addrSlot
+	for i := range p.slots {
+		s, id := &p.slots[i], endpoint.ID(i)
+		if !s.used {
+			continue
+		}
+		l := local{mac: s.ep.Link.MAC, hostMAC: s.ep.Link.HostMAC}
+		if s.ready && p.table != nil {
+			l.gen = s.gen
+			l.ingress, l.egress = p.table.Row(id, rule.Ingress), p.table.Row(id, rule.Egress)
+		}
+		for _, a := range s.ep.Addrs {
+			l.own = append(l.own, packet.AddrFrom(a))
+			addrs = append(addrs, addrSlot{packet.AddrFrom(a), id})
+		}
+		snap.local[i] = l
+	}
+	snap.addrs = newAddrTable(p.seed, addrs)
+	p.snap.Store(snap)
+}
+
+// ownAddrs lists what a pod may speak for in ARP and neighbour discovery: its
+// addresses, and its link-local one even if that is not known yet.
+func ownAddrs(ep *endpoint.Endpoint) []xdpprog.Addr {
+	var out []xdpprog.Addr
+	add := func(a netip.Addr) { out = append(out, xdpprog.Addr(packet.AddrFrom(a))) }
+	for _, a := range ep.Addrs {
+		add(a)
+	}
+	for _, a := range ep.LinkLocal {
+		add(a)
+	}
+	m := ep.Link.MAC
+	add(netip.AddrFrom16([16]byte{ // RFC 4291, appendix A
+		0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5],
+	}))
+	return out
+}

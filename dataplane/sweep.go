@@ -1,0 +1,71 @@
+package dataplane
+
+import (
+	"github.com/sluice-net/sluice/dataplane/flow"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// sweepBudget is how many flows may expire in one sweep, and sweepScan how
+// many entries it looks at: every 5 ms, so 800,000 entries a second.
+const (
+	sweepBudget = 128
+	sweepScan   = 4096
+)
+
+// sweep removes flows that have been idle for too long. The packets of an
+// offloaded flow don't pass here: the kernel is asked when it last saw one.
+func (w *worker) sweep() {
+	n := w.flows.Sweep(w.nowNs, sweepScan, w.due[:])
+	for _, ref := range w.due[:n] {
+		e := w.flows.At(ref)
+		if e.Flags&flow.Offloaded != 0 {
+			w.offload.probe = e.Key
+			if xdpprog.LookupFlow(w.objs, &w.offload.probe, &w.offload.flow) {
+				w.offload.merge(w, ref, e, false)
+				if w.flows.Deadline(e) > w.nowNs {
+					continue
+				}
+			}
+		}
+		w.forget(ref)
+	}
+	if n > 0 {
+		w.offload.flush(w)
+	}
+}
+
+// ended moves a flow on of which divert saw a FIN or RST go by.
+func (w *worker) ended(end *xdpprog.FlowEnd) {
+	key := keyFrom(&end.Key)
+	ref := w.flows.Find(&key)
+	if ref == flow.NoRef {
+		return
+	}
+	e := w.flows.At(ref)
+	if e.Flags&flow.Offloaded == 0 {
+		return
+	}
+	w.offload.probe = key
+	if xdpprog.LookupFlow(w.objs, &w.offload.probe, &w.offload.flow) {
+		w.offload.merge(w, ref, e, false)
+	}
+	packets := e.Packets
+	if end.Ended&xdpprog.EndedFinA != 0 {
+		w.flows.Track(ref, packet.SideA, packet.TCPFin|packet.TCPAck, 0, w.nowNs)
+	}
+	if end.Ended&xdpprog.EndedFinB != 0 {
+		w.flows.Track(ref, packet.SideB, packet.TCPFin|packet.TCPAck, 0, w.nowNs)
+	}
+	if end.Ended&xdpprog.EndedRst != 0 {
+		w.flows.Track(ref, e.Initiator.Other(), packet.TCPRst, 0, w.nowNs)
+	}
+	e.Packets = packets
+}
+
+func keyFrom(k *xdpprog.FlowKey) packet.Key {
+	return packet.Key{
+		A: packet.Addr(k.A), B: packet.Addr(k.B),
+		APort: k.APort, BPort: k.BPort, Proto: packet.Proto(k.Proto),
+	}
+}

@@ -1,0 +1,223 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/flow"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/stat"
+	"github.com/sluice-net/sluice/dataplane/xsk"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// idleMs bounds how long a worker sleeps: its heartbeat, its sweep and its
+// inbox wait for no longer.
+const idleMs = 50
+
+// worker owns one queue: its AF_XDP socket, UMEM, flow table, counters and
+// event rings. Only its goroutine touches them, but for what is noted.
+type worker struct {
+	id   int
+	cfg  *Config
+	objs *xdpprog.Objects
+	snap *atomic.Pointer[snapshot] // shared, read only
+	log  *slog.Logger
+
+	umem    *xsk.UMEM
+	sock    *xsk.Socket
+	flows   *flow.Table
+	frags   *flow.Fragments
+	reports reportTable
+	offload offloader
+	counts  *stat.Counters // read by anyone
+	events  *event.Ring    // read by the consumer of events
+	denies  *event.Ring    // likewise
+	inbox   chan xdpprog.FlowEnd
+	live    atomic.Int64 // flows, for status
+	mode    atomic.Value // string: copy or zero-copy
+	alive   atomic.Bool
+	port    atomic.Value // string
+
+	clock     clock
+	nowNs     int64 // CLOCK_MONOTONIC, once a burst
+	wallNs    int64 // CLOCK_REALTIME, likewise
+	nextSweep int64
+
+	due [sweepBudget]flow.Ref // scratch of sweep
+	b   burst
+}
+
+func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[snapshot], log *slog.Logger, wake func()) (*worker, error) {
+	hasher := packet.NewHasher([3]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64()})
+	w := &worker{
+		id: id, cfg: cfg, objs: objs, snap: snap, log: log.With("worker", id),
+		counts: &stat.Counters{},
+		inbox:  make(chan xdpprog.FlowEnd, 4096),
+		clock:  newClock(),
+	}
+	frags := flow.DefaultFragments()
+	frags.Capacity = max(cfg.Fragments/cfg.Workers, 64)
+	var errs [4]error
+	w.flows, errs[0] = flow.New(cfg.Flow, hasher)
+	w.frags, errs[1] = flow.NewFragments(frags, hasher)
+	w.events, errs[2] = event.NewRing(cfg.EventRing, wake)
+	w.denies, errs[3] = event.NewRing(cfg.EventRing, wake)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("create worker %d: %w", id, err)
+	}
+	w.reports.init()
+	w.mode.Store("none")
+	w.port.Store("")
+	return w, nil
+}
+
+// Port is a steering port: the kernel's end, where deliver sits, and the
+// worker's end, where steer and the AF_XDP socket sit.
+type Port struct {
+	Name           string
+	Kernel, Worker int // ifindexes
+}
+
+// Ports makes steering ports, or finds those that an earlier agent left.
+type Ports interface {
+	Ensure(worker int) (Port, error)
+}
+
+// run serves the queue until ctx ends; it binds the socket anew if the port
+// vanishes under it.
+func (w *worker) run(ctx context.Context, ports Ports) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for delay := time.Millisecond; ctx.Err() == nil; delay = min(2*delay, time.Second) {
+		err := w.open(ports)
+		if err == nil {
+			delay = time.Millisecond
+			err = w.serve(ctx)
+		}
+		if closeErr := w.close(); closeErr != nil {
+			w.log.Warn("close socket", "err", closeErr)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.log.Warn("steering port lost, binding anew", "iface", w.port.Load(), "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay):
+		}
+	}
+	return nil
+}
+
+// open binds the socket and lets divert know of the port.
+func (w *worker) open(ports Ports) (err error) {
+	port, err := ports.Ensure(w.id)
+	if err != nil {
+		return fmt.Errorf("ensure steering port %d: %w", w.id, err)
+	}
+	w.port.Store(port.Name)
+	w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: w.cfg.Frames, FrameSize: w.cfg.FrameSize, HugePages: w.cfg.HugePages})
+	if err != nil {
+		return err
+	}
+	if err := w.objs.Attach(xdpprog.PortXDP, port.Worker); err != nil {
+		return err
+	}
+	if err := w.objs.Attach(xdpprog.PortIngress, port.Kernel); err != nil {
+		return err
+	}
+	cfg := xsk.Default(port.Worker, 0)
+	half := uint32(w.cfg.Frames / 2)
+	cfg.RxSize, cfg.FillSize, cfg.TxSize, cfg.CompletionSize = half, half, half, half
+	cfg.MultiBuffer = true
+	cfg.TxBudget = burstSize
+	if w.sock, err = w.umem.Open(cfg); err != nil {
+		return err
+	}
+	w.sock.Refill()
+	w.mode.Store(w.sock.Mode().String())
+	if err := w.objs.SetSocket(w.id, w.sock.FD()); err != nil {
+		return err
+	}
+	return w.objs.SetPort(w.id, port.Kernel)
+}
+
+func (w *worker) close() error {
+	w.alive.Store(false)
+	var err error
+	if w.sock != nil {
+		err = w.sock.Close()
+		w.sock = nil
+	}
+	if w.umem != nil {
+		if closeErr := w.umem.Close(); err == nil {
+			err = closeErr
+		}
+		w.umem = nil
+	}
+	return err
+}
+
+// serve is the burst loop; it returns when ctx ends or the socket is dead.
+func (w *worker) serve(ctx context.Context) error {
+	done := ctx.Done()
+	for {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		w.tick()
+		snap := w.snap.Load()
+		if snap.table != nil {
+			w.objs.Beat(w.id, w.nowNs)
+			w.alive.Store(true)
+		}
+		n := w.receive()
+		if n > 0 {
+			w.process(snap)
+			w.transmit(snap)
+		}
+		w.housekeep()
+		w.events.Flush()
+		w.denies.Flush()
+		w.counts.Publish()
+		if n > 0 {
+			continue
+		}
+		if st := w.sock.Wait(idleMs); st == xsk.Dead {
+			return fmt.Errorf("socket on %s: %w", w.port.Load(), w.sock.Err())
+		}
+	}
+}
+
+func (w *worker) tick() {
+	w.nowNs, w.wallNs = w.clock.now()
+}
+
+// housekeep does what is due beside packets: ended flows, expiry.
+func (w *worker) housekeep() {
+	for range 64 {
+		select {
+		case end := <-w.inbox:
+			w.ended(&end)
+			continue
+		default:
+		}
+		break
+	}
+	if w.nowNs < w.nextSweep {
+		return
+	}
+	w.nextSweep = w.nowNs + int64(5*time.Millisecond)
+	w.sweep()
+	w.live.Store(int64(w.flows.Len()))
+}
