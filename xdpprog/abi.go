@@ -41,15 +41,17 @@ type FlowValue struct {
 	Bytes      [2]uint64
 }
 
-// DenyValue is struct deny_value: what Side of a flow may not send.
+// DenyValue is struct deny_value: what the Sides (bit 0: A, bit 1: B) of a flow
+// may not send.
 type DenyValue struct {
-	Slot    [2]uint32
-	Gen     [2]uint32
-	SinceNs uint64
-	Packets uint64
-	Bytes   uint64
-	Side    uint8
-	_       [7]uint8
+	Slot      [2]uint32
+	Gen       [2]uint32
+	SinceNs   uint64
+	Packets   uint64
+	Bytes     uint64
+	Sides     uint8
+	Initiator uint8
+	_         [6]uint8
 }
 
 // Endpoint is struct endpoint; its index in the map is the slot.

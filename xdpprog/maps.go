@@ -139,11 +139,20 @@ func LookupDenied[K any](o *Objects, key *K, value *DenyValue) bool {
 
 // EachFlow calls visit with every entry of the flow cache.
 func (o *Objects) EachFlow(visit func(*FlowKey, *FlowValue)) error {
-	const chunk = 1024
-	keys, values := make([]FlowKey, chunk), make([]FlowValue, chunk)
+	return each(o.maps.Flows, visit)
+}
+
+// EachDenied calls visit with every entry of the cache of denied flows.
+func (o *Objects) EachDenied(visit func(*FlowKey, *DenyValue)) error {
+	return each(o.maps.Denied, visit)
+}
+
+func each[V any](m *ebpf.Map, visit func(*FlowKey, *V)) error {
+	const chunk = 4096
+	keys, values := make([]FlowKey, chunk), make([]V, chunk)
 	var cursor ebpf.MapBatchCursor
 	for {
-		n, err := o.maps.Flows.BatchLookup(&cursor, keys, values, nil)
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
 			visit(&keys[i], &values[i])
 		}
@@ -151,7 +160,7 @@ func (o *Objects) EachFlow(visit func(*FlowKey, *FlowValue)) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read flow cache: %w", err)
+			return fmt.Errorf("read cache %s: %w", m, err)
 		}
 	}
 }

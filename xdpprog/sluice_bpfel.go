@@ -39,14 +39,15 @@ type sluiceConfig struct {
 }
 
 type sluiceDenyValue struct {
-	_       structs.HostLayout
-	Slot    [2]uint32
-	Gen     [2]uint32
-	SinceNs uint64
-	Packets uint64
-	Bytes   uint64
-	Side    uint8
-	Pad     [7]uint8
+	_         structs.HostLayout
+	Slot      [2]uint32
+	Gen       [2]uint32
+	SinceNs   uint64
+	Packets   uint64
+	Bytes     uint64
+	Sides     uint8
+	Initiator uint8
+	Pad       [6]uint8
 }
 
 type sluiceEndpoint struct {

@@ -52,15 +52,19 @@ struct flow_value {
 	__u64 bytes[2];
 };
 
-/* Packets that one side of a flow may not send. */
+/*
+ * Packets that one side of a flow may not send; both sides of a flow that was
+ * allowed before: its initiator then, else the side.
+ */
 struct deny_value {
 	__u32 slot[2];
 	__u32 gen[2];
 	__u64 since_ns; /* judged at; judged anew after deny_ttl_ns */
 	__u64 packets;
 	__u64 bytes;
-	__u8 side;
-	__u8 pad[7];
+	__u8 sides; /* bit 0: SIDE_A, bit 1: SIDE_B */
+	__u8 initiator;
+	__u8 pad[6];
 };
 
 /* A pod of this node; the array index is its slot. */

@@ -224,7 +224,7 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 		return NEXT;
 	}
 	d = bpf_map_lookup_elem(&denied, &p->key);
-	if (d && d->side == p->side && d->slot[mine & 1] == slot && current(d->slot, d->gen) &&
+	if (d && d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot && current(d->slot, d->gen) &&
 	    bpf_ktime_get_coarse_ns() - d->since_ns < cfg.deny_ttl_ns) {
 		__u32 segs = skb->gso_segs;
 
