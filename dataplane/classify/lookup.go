@@ -1,7 +1,5 @@
 package classify
 
-import "github.com/sluice-net/sluice/dataplane/packet"
-
 // batch is how many queries go through a stage together.
 const batch = 64
 
@@ -15,33 +13,38 @@ func (t *Table) Classify(q []Query, out []Verdict) {
 }
 
 func (t *Table) classify(q []Query, out []Verdict) {
-	var class [batch]uint32
-	for i := range q {
-		class[i%batch] = t.classOf(q[i].Remote)
+	var class, cell [batch]uint32
+	if t.class16.root != nil {
+		t.class16.classify(q, &class)
+	} else {
+		t.class32.classify(q, &class)
 	}
-	for i := range q {
-		h := header{}
-		if int(q[i].Row) < len(t.headers) {
-			h = t.headers[q[i].Row]
-		} else {
-			h = t.headers[DenyRow]
-		}
-		p := t.proto[q[i].Proto]
-		port := t.portTable[p>>1+uint32(q[i].Port)&-(p&full)]
-		profile := t.matrix[h.matrix+class[i%batch]]
-		out[i] = t.cells[h.cells+profile*h.width+t.local[h.local+port]]
+	if t.port8.table != nil {
+		t.port8.classify(q, t.headers, &cell)
+	} else {
+		t.port32.classify(q, t.headers, &cell)
+	}
+	if t.profile8 != nil {
+		judge(q, t.headers, t.profile8, t.cells, &class, &cell, out)
+	} else {
+		judge(q, t.headers, t.profile32, t.cells, &class, &cell, out)
 	}
 }
 
-// classOf finds the last stretch that starts at or before the address.
-func (t *Table) classOf(a packet.Addr) uint32 {
-	low, n := 0, len(t.starts)
-	for n > 1 {
-		half := n / 2
-		if !a.Less(t.starts[low+half]) {
-			low += half
-		}
-		n -= half
+// judge is the last stage: row, class and port class → verdict.
+func judge[P uint8 | uint32](q []Query, headers []header, profiles []P, cells []Verdict, class, cell *[batch]uint32, out []Verdict) {
+	out = out[:len(q)]
+	for i := range q {
+		h := &headers[known(q[i].Row, len(headers))]
+		profile := uint32(profiles[h.profiles+class[i%batch]])
+		out[i] = cells[h.cells+profile*h.width+cell[i%batch]]
 	}
-	return t.class[low]
+}
+
+// known returns the row itself if there are that many rows, else DenyRow.
+func known(r Row, rows int) Row {
+	if int(r) >= rows {
+		r = DenyRow
+	}
+	return r
 }

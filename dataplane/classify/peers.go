@@ -3,6 +3,7 @@ package classify
 import (
 	"fmt"
 	"slices"
+	"sort"
 
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -60,14 +61,17 @@ type classes struct {
 	sets     interner // of dense peers; class 0 is the empty set
 	fixed    interner // what blocks add to the identity of a bound address; 0 is none
 	identity []uint32 // index into Set.Identities → class
-	joint    map[joint]uint32
 	scratch  []uint32
+
+	// What bound has found since the last enter, by the identity's class.
+	current, round uint32
+	joint          []joint
 }
 
-type joint struct{ class, fixed uint32 }
+type joint struct{ class, round uint32 }
 
 func newClasses(set *rule.Set, p *peers) (*classes, error) {
-	c := &classes{identity: make([]uint32, len(set.Identities)), joint: map[joint]uint32{}}
+	c := &classes{identity: make([]uint32, len(set.Identities))}
 	c.sets.add(nil)
 	c.fixed.add(nil)
 	for i, ids := range set.Identities {
@@ -82,21 +86,48 @@ func newClasses(set *rule.Set, p *peers) (*classes, error) {
 	return c, nil
 }
 
-// bound returns the class of an address that has an identity and lies in
-// blocks that add the peers of a fixed set.
-func (c *classes) bound(identity, fixed uint32) uint32 {
+// settle finds the class of each of a family's points; both are sorted.
+func (c *classes) settle(spans []span, points []point) {
+	for i, s := range spans {
+		n := len(points)
+		if i+1 < len(spans) {
+			n = sort.Search(n, func(k int) bool { return !points[k].addr.Less(spans[i+1].start) })
+		}
+		if n > 0 {
+			c.enter(s.fixed)
+		}
+		for k := range points[:n] {
+			points[k].class = c.bound(points[k].identity)
+		}
+		points = points[n:]
+	}
+}
+
+// enter says what blocks add to the identities that bound is asked for next.
+func (c *classes) enter(fixed uint32) {
+	if fixed != c.current {
+		c.current = fixed
+		c.round++
+	}
+}
+
+// bound returns the class of an address that has an identity and lies in the
+// blocks last entered.
+func (c *classes) bound(identity uint32) uint32 {
 	class := c.identity[identity]
-	if fixed == 0 {
+	if c.current == 0 {
 		return class
 	}
-	key := joint{class, fixed}
-	if both, ok := c.joint[key]; ok {
-		return both
+	for int(class) >= len(c.joint) {
+		c.joint = append(c.joint, joint{})
 	}
-	c.scratch = append(append(c.scratch[:0], c.sets.at(class)...), c.fixed.at(fixed)...)
+	if j := c.joint[class]; j.round == c.round {
+		return j.class
+	}
+	c.scratch = append(append(c.scratch[:0], c.sets.at(class)...), c.fixed.at(c.current)...)
 	slices.Sort(c.scratch)
 	both := c.sets.add(slices.Compact(c.scratch))
-	c.joint[key] = both
+	c.joint[class] = joint{both, c.round}
 	return both
 }
 
@@ -121,8 +152,18 @@ func (c *classes) members(count uint32) (list, starts []uint32) {
 
 // point is a bound address.
 type point struct {
-	addr     packet.Addr
-	identity uint32
+	addr            packet.Addr
+	identity, class uint32
+}
+
+func comparePoints(a, b point) int {
+	switch {
+	case a.addr.Less(b.addr):
+		return -1
+	case b.addr.Less(a.addr):
+		return 1
+	}
+	return 0
 }
 
 func points(set *rule.Set) (v4, v6 []point, err error) {
@@ -133,7 +174,7 @@ func points(set *rule.Set) (v4, v6 []point, err error) {
 		if int(a.Identity) >= len(set.Identities) {
 			return nil, nil, fmt.Errorf("address %s: identity %d: the set has %d", a.Addr, a.Identity, len(set.Identities))
 		}
-		p := point{packet.AddrFrom(a.Addr), a.Identity}
+		p := point{addr: packet.AddrFrom(a.Addr), identity: a.Identity}
 		if p.addr.Is4() {
 			v4 = append(v4, p)
 		} else {
@@ -141,17 +182,8 @@ func points(set *rule.Set) (v4, v6 []point, err error) {
 		}
 	}
 	for _, list := range [][]point{v4, v6} {
-		less := func(a, b point) int {
-			if a.addr.Less(b.addr) {
-				return -1
-			}
-			if b.addr.Less(a.addr) {
-				return 1
-			}
-			return 0
-		}
-		if !slices.IsSortedFunc(list, less) {
-			slices.SortFunc(list, less)
+		if !slices.IsSortedFunc(list, comparePoints) {
+			slices.SortFunc(list, comparePoints)
 		}
 		for i := 1; i < len(list); i++ {
 			if list[i].addr == list[i-1].addr {

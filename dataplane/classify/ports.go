@@ -142,3 +142,33 @@ func pairs(words []uint32) []protoRange {
 	}
 	return out
 }
+
+// portClasses maps protocol and port to the port classes of each row.
+type portClasses[P uint8 | uint32] struct {
+	proto [256]uint32 // offset into table, shifted left by one, and full
+	table []P
+	local []P // row's part + port class → local port class
+}
+
+func newPortClasses[P uint8 | uint32](p *ports, rows []row) portClasses[P] {
+	out := portClasses[P]{proto: p.proto, table: make([]P, len(p.table))}
+	for i, class := range p.table {
+		out.table[i] = P(class)
+	}
+	for _, r := range rows {
+		for _, class := range r.local {
+			out.local = append(out.local, P(class))
+		}
+	}
+	return out
+}
+
+// classify finds the local port class of each query.
+func (p *portClasses[P]) classify(q []Query, headers []header, class *[batch]uint32) {
+	for i := range q {
+		h := &headers[known(q[i].Row, len(headers))]
+		e := p.proto[q[i].Proto]
+		port := uint32(p.table[e>>1+uint32(q[i].Port)&-(e&full)])
+		class[i%batch] = uint32(p.local[h.ports+port])
+	}
+}

@@ -39,6 +39,11 @@ type rowRule struct {
 	round uint32 // of byClass, 0 for any peer
 }
 
+// deny returns the row of unknown endpoints.
+func (w *rower) deny() row {
+	return row{profile: make([]uint32, w.classes), local: make([]uint32, w.ports.classes), width: 1, cells: make([]Verdict, 1)}
+}
+
 // compile turns one program into a row.
 func (w *rower) compile(p *rule.Program) row {
 	w.flatten(p)

@@ -1,0 +1,108 @@
+package classify
+
+import (
+	"slices"
+
+	"github.com/sluice-net/sluice/dataplane/packet"
+)
+
+// maxBlocks4 is how many IPv4 blocks of 256 addresses may differ inside
+// (64 MB of them) before the trie gives way to the hash.
+const maxBlocks4 = 1 << 17
+
+// space is what is to be laid out: the spans of both families, and the bound
+// addresses with their classes.
+type space struct {
+	spans4, spans6   []span
+	points4, points6 []point
+	sparse           bool
+}
+
+// settle finds the class of each point in its span, and whether IPv4 is too
+// scattered for its trie. It is the last to add classes.
+func (s *space) settle(c *classes) {
+	c.settle(s.spans4, s.points4)
+	c.settle(s.spans6, s.points6)
+	if s.sparse = blocks4(s.spans4, s.points4) > maxBlocks4; !s.sparse {
+		return
+	}
+	below, above := cut(s.spans6, v4First, next(v4Last))
+	s.spans6 = slices.Concat(below, s.spans4, above)
+	at, _ := slices.BinarySearchFunc(s.points6, point{addr: v4First}, comparePoints)
+	s.points6 = slices.Concat(s.points6[:at], s.points4, s.points6[at:])
+	s.spans4, s.points4 = nil, nil
+}
+
+// cut removes the v4-mapped addresses, which are IPv4's, from IPv6's spans.
+func cut(all []span, first, after packet.Addr) (below, above []span) {
+	n := 0
+	for n < len(all) && all[n].start.Less(first) {
+		n++
+	}
+	m := n
+	for m < len(all) && !after.Less(all[m].start) {
+		m++
+	}
+	head := all[m-1]
+	head.start = after
+	return all[:n:n], append([]span{head}, all[m:]...)
+}
+
+// blocks4 counts the blocks of 256 addresses that have more than one class.
+func blocks4(spans []span, points []point) int {
+	n, last := 0, ^uint32(0)
+	touch := func(a packet.Addr) {
+		if b := a.V4() >> 8; b != last {
+			n, last = n+1, b
+		}
+	}
+	for _, s := range spans {
+		for ; len(points) > 0 && points[0].addr.Less(s.start); points = points[1:] {
+			touch(points[0].addr)
+		}
+		if s.start.V4()&0xff != 0 {
+			touch(s.start)
+		}
+	}
+	for _, p := range points {
+		touch(p.addr)
+	}
+	return n
+}
+
+// layOut builds addresses of a space.
+func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *painter[C] {
+	group := bestGroup(s.points6)
+	p := newPainter[C](capacity, seed, group)
+	p.sparse = s.sparse
+	for i, sp := range s.spans4 {
+		last := v4Last
+		if i+1 < len(s.spans4) {
+			last = prev(s.spans4[i+1].start)
+		}
+		p.range4(sp.start.V4(), last.V4(), sp.free)
+	}
+	for _, pt := range s.points4 {
+		p.set4(pt.addr.V4(), pt.class)
+	}
+	for i, sp := range s.spans6 {
+		last := v6Last
+		if i+1 < len(s.spans6) {
+			last = prev(s.spans6[i+1].start)
+		}
+		p.range6(sp.start, last, sp.free)
+	}
+	p.allot(count(s.points6, group))
+	for _, pt := range s.points6 {
+		p.set6(pt.addr, pt.class)
+	}
+	return p
+}
+
+func prev(a packet.Addr) packet.Addr {
+	if a.Lo == 0 {
+		a.Hi--
+	}
+	a.Lo--
+	return a
+}
