@@ -5,10 +5,14 @@ package xsk
 // They are the caller's.
 func (s *Socket) Complete(dst []uint64) int {
 	n := s.comp.get(dst)
-	for i := range dst[:n] {
-		dst[i] &= s.u.base
+	u := s.u
+	owner, shift := u.holder, u.shift&63
+	for i, a := range dst[:n] {
+		dst[i] = a & u.base
+		if f := a >> shift; f < uint64(len(owner)) {
+			owner[f] = heldByUser
+		}
 	}
-	s.u.hand(dst[:n], heldByUser)
 	return n
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/dataplane/xsk"
@@ -204,6 +205,36 @@ func TestDeviceDeleted(t *testing.T) {
 	}
 	if st := again.Wait(0); st != xsk.Idle {
 		t.Errorf("wait: %v, want idle", st)
+	}
+}
+
+// TestDeviceMoved moves the device into another network namespace: to the
+// socket it is as good as deleted.
+func TestDeviceMoved(t *testing.T) {
+	here := isolate(t)
+	a, _ := veth(t, "sluicea", "sluiceb", 1500)
+	s := open(t, newUMEM(t, 128), small(a))
+	s.Refill()
+	there, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	if err := netns.Set(here); err != nil {
+		t.Fatal(err)
+	}
+	l, err := netlink.LinkByIndex(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetNsFd(l, int(there)); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Wait(1); st != xsk.Dead {
+		t.Errorf("wait: %v, %v, want dead", st, s.Err())
+	}
+	if err := s.Close(); err != nil || s.UMEM().Available() != 128 {
+		t.Errorf("close: %v, %d of 128 frames free", err, s.UMEM().Available())
 	}
 }
 
