@@ -1,0 +1,120 @@
+package manifest
+
+import (
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/store"
+)
+
+// load puts contents in force. Files that have not changed are not decoded
+// again.
+func (s *Source) load(contents []content) {
+	next := State{Digest: digest(contents), Files: len(contents)}
+	files := make(map[string]*file, len(contents))
+	want := map[policy.Origin]owner{}
+	keep := map[policy.Origin]bool{}
+	stay := map[string]bool{} // rejected, with an earlier version in force
+	var skipped []skip
+	for _, c := range contents {
+		f := s.decode(c)
+		files[c.name] = f
+		next.Rejections = append(next.Rejections, f.rejections...)
+		next.Notes = append(next.Notes, f.notes...)
+		skipped = append(skipped, f.skipped...)
+		first := map[policy.Origin]string{}
+		for _, o := range f.objects {
+			if prior, ok := want[o.origin]; ok {
+				where := first[o.origin]
+				if where == "" {
+					where = prior.file
+				}
+				next.Rejections = append(next.Rejections, policy.Rejection{
+					Object: o.origin.String(), Source: o.source, Field: "metadata.name",
+					Reason: fmt.Sprintf("Duplicate value: %q", o.origin.Name),
+					Effect: "the one in " + where + " is in force",
+				})
+				continue
+			}
+			first[o.origin] = o.source
+			p, isPolicy := o.value.(*policy.Policy)
+			valid := !isPolicy || !p.Rejected || s.owned[o.origin].valid
+			want[o.origin] = owner{file: c.name, value: o.value, valid: valid}
+			if valid && isPolicy && p.Rejected {
+				stay[o.origin.String()] = true
+			}
+		}
+		for _, o := range f.retain {
+			keep[o] = true
+		}
+	}
+	for i := range next.Rejections {
+		if r := &next.Rejections[i]; stay[r.Object] {
+			r.Effect += "; the rules of its last valid version stay in force as well"
+		}
+	}
+	next.Objects = len(want)
+	next.Notes = append(next.Notes, describe(skipped)...)
+	for o, was := range s.owned {
+		f := files[was.file]
+		if _, ok := want[o]; !ok && (keep[o] || f != nil && f.broken) {
+			want[o] = was
+		}
+	}
+	s.store.Update(func(tx *store.Tx) {
+		for o := range s.owned {
+			if _, ok := want[o]; !ok {
+				remove(tx, o)
+			}
+		}
+		for o, w := range want {
+			if s.owned[o].value != w.value || w.value == nil {
+				put(tx, w.value)
+			}
+		}
+	})
+	s.files, s.owned, s.state = files, want, next
+}
+
+func (s *Source) decode(c content) *file {
+	if c.err != nil {
+		f := &file{}
+		f.fail(c.name, c.err)
+		return f
+	}
+	sum := sha256.Sum256(c.data)
+	if f := s.files[c.name]; f != nil && f.sum == sum {
+		return f
+	}
+	f := decodeFile(c.name, c.data)
+	f.sum = sum
+	return f
+}
+
+func put(tx *store.Tx, value any) {
+	switch v := value.(type) {
+	case *store.Namespace:
+		tx.SetNamespace(v)
+	case *store.Node:
+		tx.SetNode(v)
+	case *store.Pod:
+		tx.SetPod(v)
+	case *policy.Policy:
+		tx.SetPolicy(v)
+	}
+}
+
+func remove(tx *store.Tx, o policy.Origin) {
+	switch o.Kind {
+	case "Namespace":
+		tx.DeleteNamespace(o.Name)
+	case "Node":
+		tx.DeleteNode(o.Name)
+	case "Pod":
+		tx.DeletePod(store.Key{Namespace: o.Namespace, Name: o.Name})
+	case "ServiceAccount":
+	default:
+		tx.DeletePolicy(o)
+	}
+}

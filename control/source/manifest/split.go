@@ -1,0 +1,112 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// part is one YAML document of a file.
+type part struct {
+	number int // from 1, documents without content don't count
+	line   int // of its first line, from 1
+	text   []byte
+}
+
+// split cuts a file at its document markers. A marker at the start of a line
+// ends a document whatever precedes it (YAML 1.2, 9.1.2), so no parser is
+// needed to find it, and a fault in one document leaves the others alone.
+func split(data []byte) []part {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	var parts []part
+	start, startLine := 0, 1
+	flush := func(end int) {
+		if text := data[start:end]; hasContent(text) {
+			parts = append(parts, part{number: len(parts) + 1, line: startLine, text: text})
+		}
+	}
+	for pos, line := 0, 1; pos < len(data); line++ {
+		end := len(data)
+		if i := bytes.IndexByte(data[pos:], '\n'); i >= 0 {
+			end = pos + i + 1
+		}
+		if isMarker(data[pos:end]) {
+			flush(pos)
+			start, startLine = pos+3, line
+		}
+		pos = end
+	}
+	flush(len(data))
+	return parts
+}
+
+func isMarker(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, []byte("---"))
+	if !ok {
+		rest, ok = bytes.CutPrefix(line, []byte("..."))
+	}
+	return ok && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0)
+}
+
+// hasContent reports whether there is more than comments, directives and
+// space.
+func hasContent(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		if len(line) > 0 && line[0] != '#' && line[0] != '%' {
+			return true
+		}
+	}
+	return false
+}
+
+var yamlLine = regexp.MustCompile(`^(?:error converting YAML to JSON: )?(?:yaml: )?(?:unmarshal errors:\s+)?line (\d+): `)
+
+// toJSON returns a document as a JSON object. An error names the line in the
+// file where it is known.
+func (p part) toJSON() ([]byte, error) {
+	text := bytes.TrimSpace(p.text)
+	if len(text) > 0 && text[0] == '{' {
+		var probe map[string]any
+		if strict, err := kjson.UnmarshalStrict(text, &probe); err == nil {
+			return text, errors.Join(strict...)
+		}
+	}
+	out, err := yamlToJSON(p.text)
+	if err != nil {
+		return nil, p.locate(err)
+	}
+	if bytes.Equal(out, []byte("null")) {
+		return nil, nil
+	}
+	if out[0] != '{' {
+		return nil, fmt.Errorf("line %d: not an object", p.line)
+	}
+	return out, nil
+}
+
+// yamlToJSON shields from the YAML parser, which panics on some input.
+func yamlToJSON(text []byte) (out []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			out, err = nil, fmt.Errorf("not understood: %v", r)
+		}
+	}()
+	return yaml.YAMLToJSONStrict(text)
+}
+
+// locate turns a line of the document into a line of the file.
+func (p part) locate(err error) error {
+	msg := err.Error()
+	m := yamlLine.FindStringSubmatchIndex(msg)
+	if m == nil {
+		return fmt.Errorf("line %d: %s", p.line, msg)
+	}
+	n, _ := strconv.Atoi(msg[m[2]:m[3]])
+	return fmt.Errorf("line %d: %s", p.line+n-1, msg[m[1]:])
+}
