@@ -5,7 +5,7 @@ import "math/bits"
 const (
 	ways       = 8 // entries that a bucket indexes
 	bucketLoad = 5 // of these, used on average in a full table
-	probes     = 4 // buckets in which an entry may be: its home and those after it
+	maxProbes  = 8 // buckets in which an entry may be: its home and those of its stride
 )
 
 // bucket is one cache line of the index: 16-bit fingerprints, 0 if empty, and
@@ -22,17 +22,38 @@ const (
 	laneHigh = 0x8000_8000_8000_8000
 )
 
-// home is the bucket in which a hash belongs, from its high bits.
+// path is the sequence of buckets in which a hash may be: the home, from the
+// hash's high bits, then a stride of its own, so that full buckets don't
+// cluster. The number of buckets is a prime: all of them are different.
+type path struct{ at, stride, n int }
+
 func home(hash uint64, n int) int {
-	hi, _ := bits.Mul64(hash, uint64(n))
-	return int(hi)
+	at, _ := bits.Mul64(hash, uint64(n))
+	return int(at)
 }
 
-func next(b, n int) int {
-	if b++; b == n {
-		return 0
+func newPath(hash uint64, n int) path {
+	stride, _ := bits.Mul64(bits.RotateLeft64(hash, 32), uint64(n-1))
+	return path{at: home(hash, n), stride: int(stride) + 1, n: n}
+}
+
+func (p *path) next() {
+	if p.at += p.stride; p.at >= p.n {
+		p.at -= p.n
 	}
-	return b
+}
+
+// prime returns the least prime that is not below n, or 1.
+func prime(n int) int {
+	for ; ; n++ {
+		d := 2
+		for d*d <= n && n%d != 0 {
+			d++
+		}
+		if d*d > n {
+			return n
+		}
+	}
 }
 
 // fingerprint is made of the low bits of a hash and never 0.

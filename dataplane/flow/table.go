@@ -7,10 +7,10 @@
 // backs only what was used. A batched Lookup reads one cache line of index and
 // one of entry a key, and the misses of a batch overlap.
 //
-// Overflow: a new flow that finds no room takes the place of one near it in
-// the index that has expired, else of a closing one, else of the oldest one
-// that is half open or unreplied. Established flows never give way: where only
-// those are found within the bounded search, Insert refuses.
+// Overflow: a new flow that finds no room takes the place of an expired one,
+// else of a closing one, else of the oldest one that is half open or unreplied,
+// among the at most 64 flows that share its places in the index. Established
+// flows never give way: where there are only those, Insert refuses.
 package flow
 
 import (
@@ -24,12 +24,14 @@ import (
 type Table struct {
 	hasher  packet.Hasher
 	buckets []bucket
+	probes  int
 	entries []Entry
 	used    uint32 // entries from here on were never used
 	free    uint32 // head of the list of free entries below used, or noPlace
 	live    int
 	cursor  uint32 // next entry that Sweep looks at
 	idle    idle
+	touched uint64 // keeps the loads of lookup alive
 }
 
 const noPlace = 0xffffffff
@@ -39,9 +41,11 @@ func New(cfg Config, hasher packet.Hasher) (*Table, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("create flow table: %w", err)
 	}
+	n := prime(cfg.Capacity/bucketLoad + 1)
 	return &Table{
 		hasher:  hasher,
-		buckets: make([]bucket, max(cfg.Capacity/bucketLoad+1, probes)),
+		buckets: make([]bucket, n),
+		probes:  min(n, maxProbes),
 		entries: make([]Entry, cfg.Capacity),
 		free:    noPlace,
 		idle:    cfg.Timeouts.table(),
@@ -63,23 +67,56 @@ func (t *Table) At(r Ref) *Entry { return &t.entries[r] }
 // Lookup hashes all keys into hashes and writes the Ref of each flow, or
 // NoRef, to out. Both must be as long as keys.
 func (t *Table) Lookup(keys []packet.Key, hashes []uint64, out []Ref) {
+	for len(keys) > batch {
+		t.lookup(keys[:batch], hashes[:batch], out[:batch])
+		keys, hashes, out = keys[batch:], hashes[batch:], out[batch:]
+	}
+	t.lookup(keys, hashes[:len(keys)], out[:len(keys)])
+}
+
+// batch is what a word has bits for.
+const batch = 64
+
+// lookup works on at most 64 keys, in passes of loads that depend on nothing
+// but the pass before and without branches on what they find. Go has no
+// prefetch: a pass that only touches a line a key has twice as many misses
+// under way as one that works on it, because more of it fits the processor's
+// window.
+func (t *Table) lookup(keys []packet.Key, hashes []uint64, out []Ref) {
 	hashes = hashes[:len(keys)]
 	out = out[:len(keys)]
 	for i := range keys {
 		hashes[i] = t.hasher.Hash(&keys[i])
 	}
-	// One independent load of index a key, without a branch on its result:
-	// the processor has the whole batch's misses under way at once.
+	var touched uint64
+	for _, h := range hashes {
+		touched ^= t.buckets[home(h, len(t.buckets))].tag[0]
+	}
 	for i, h := range hashes {
 		out[i] = t.buckets[home(h, len(t.buckets))].candidate(h)
 	}
+	for _, r := range out {
+		absent := (uint64(r) + 1) >> 32 // 1 for NoRef
+		touched ^= t.entries[uint64(r)&(absent-1)].Key.A.Lo
+	}
+	t.touched = touched
+	var missed uint64
 	for i := range keys {
 		r := out[i]
-		if r != NoRef && t.entries[r].Key == keys[i] {
-			continue
-		}
+		absent := (uint64(r) + 1) >> 32 // 1 for NoRef
+		differs := difference(&t.entries[uint64(r)&(absent-1)].Key, &keys[i]) | absent
+		missed |= (differs | -differs) >> 63 << (i % batch)
+	}
+	for ; missed != 0; missed &= missed - 1 {
+		i := bits.TrailingZeros64(missed)
 		out[i] = t.find(&keys[i], hashes[i])
 	}
+}
+
+// difference is 0 for equal keys.
+func difference(a, b *packet.Key) uint64 {
+	return (a.A.Hi ^ b.A.Hi) | (a.A.Lo ^ b.A.Lo) | (a.B.Hi ^ b.B.Hi) | (a.B.Lo ^ b.B.Lo) |
+		uint64(a.APort^b.APort) | uint64(a.BPort^b.BPort) | uint64(a.Proto^b.Proto)
 }
 
 // Find returns the Ref of one flow, or NoRef.
@@ -88,11 +125,11 @@ func (t *Table) Find(k *packet.Key) Ref { return t.find(k, t.hasher.Hash(k)) }
 // Hash returns the hash of a key, as Lookup writes it and Insert wants it.
 func (t *Table) Hash(k *packet.Key) uint64 { return t.hasher.Hash(k) }
 
-// find probes the whole window of a key.
+// find follows the whole path of a key.
 func (t *Table) find(k *packet.Key, hash uint64) Ref {
-	b := home(hash, len(t.buckets))
-	for range probes {
-		bk := &t.buckets[b]
+	p := newPath(hash, len(t.buckets))
+	for range t.probes {
+		bk := &t.buckets[p.at]
 		for m := bk.match(hash); m != 0; m &= m - 1 {
 			r := bk.ref[bits.TrailingZeros8(m)]
 			if t.entries[r].Key == *k {
@@ -102,7 +139,7 @@ func (t *Table) find(k *packet.Key, hash uint64) Ref {
 		if bk.passed == 0 {
 			return NoRef
 		}
-		b = next(b, len(t.buckets))
+		p.next()
 	}
 	return NoRef
 }
@@ -161,14 +198,14 @@ func (t *Table) take() Ref {
 	return Ref(t.used - 1)
 }
 
-// place finds an empty place in the window of a hash.
+// place finds an empty place on the path of a hash.
 func (t *Table) place(hash uint64) (uint32, bool) {
-	b := home(hash, len(t.buckets))
-	for range probes {
-		if way, ok := t.buckets[b].empty(); ok {
-			return uint32(b)*ways + way, true
+	p := newPath(hash, len(t.buckets))
+	for range t.probes {
+		if way, ok := t.buckets[p.at].empty(); ok {
+			return uint32(p.at)*ways + way, true
 		}
-		b = next(b, len(t.buckets))
+		p.next()
 	}
 	return 0, false
 }
@@ -176,19 +213,22 @@ func (t *Table) place(hash uint64) (uint32, bool) {
 // pass counts, in each bucket before the one of place, an entry that found it
 // full, so that find knows where to stop.
 func (t *Table) pass(hash uint64, place uint32, n int) {
-	b := home(hash, len(t.buckets))
-	for b != int(place/ways) {
-		t.buckets[b].passed += uint32(n)
-		b = next(b, len(t.buckets))
+	p := newPath(hash, len(t.buckets))
+	for range t.probes {
+		if p.at == int(place/ways) {
+			return
+		}
+		t.buckets[p.at].passed += uint32(n)
+		p.next()
 	}
 }
 
-// victim returns the flow in the window of a hash that gives way to a new one.
+// victim returns the flow on the path of a hash that gives way to a new one.
 func (t *Table) victim(hash uint64, nowNs int64) Ref {
 	best, bestRank, oldest := NoRef, keep, int64(0)
-	b := home(hash, len(t.buckets))
-	for range probes {
-		bk := &t.buckets[b]
+	p := newPath(hash, len(t.buckets))
+	for range t.probes {
+		bk := &t.buckets[p.at]
 		for m := ^bk.vacant(); m != 0; m &= m - 1 {
 			r := bk.ref[bits.TrailingZeros8(m)]
 			e := &t.entries[r]
@@ -197,7 +237,7 @@ func (t *Table) victim(hash uint64, nowNs int64) Ref {
 				best, bestRank, oldest = r, rank, e.LastSeenNs
 			}
 		}
-		b = next(b, len(t.buckets))
+		p.next()
 	}
 	return best
 }
