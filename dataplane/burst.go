@@ -110,8 +110,11 @@ func (w *worker) receive() int {
 				break
 			}
 		}
+		w.counts.Add(stat.RxBytes, uint64(p.length))
 		b.n++
 	}
+	w.counts.Add(stat.RxPackets, uint64(b.n))
+	w.counts.Add(stat.Bursts, 1)
 	w.sock.Refill()
 	return b.n
 }

@@ -27,9 +27,10 @@ type Status struct {
 	Endpoints  int               `json:"endpoints"`
 	Pending    []string          `json:"pending,omitempty"` // pods whose link is not found yet
 	Workers    []Worker          `json:"workers"`
-	Modes      map[string]string `json:"modes"` // what is really in use: attach, xdp, copy, umem …
-	Flows      int               `json:"flows"` // live entries of the flow tables
-	Drops      map[string]uint64 `json:"drops"` // by reason, all workers and programs
+	Modes      map[string]string `json:"modes"`    // what is really in use: attach, xdp, copy, umem …
+	Flows      int               `json:"flows"`    // live entries of the flow tables
+	Drops      map[string]uint64 `json:"drops"`    // by reason, all workers and programs
+	Programs   map[string]uint64 `json:"programs"` // what the BPF programs did with packets that they let go on
 	Rejected   []Rejection       `json:"rejected,omitempty"`
 	Notes      []string          `json:"notes,omitempty"` // skipped kinds and the like
 }

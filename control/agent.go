@@ -1,0 +1,164 @@
+// Package control runs the agent of a node: it follows a source of pods and
+// policies, finds the pods' links, compiles what concerns them and publishes
+// it to the dataplane. One goroutine, the loop, does all of that; a burst of
+// changes becomes one publish, a single change is published at once.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/compile"
+	"github.com/sluice-net/sluice/control/link"
+	"github.com/sluice-net/sluice/control/observe"
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/dataplane"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// Source keeps the store in step with where objects come from.
+type Source interface {
+	// Run follows the source until ctx ends; it calls changed after each load.
+	Run(ctx context.Context, changed func()) error
+	// State describes what was loaded last.
+	State() SourceState
+}
+
+// SourceState is what a source has to say about itself.
+type SourceState struct {
+	Digest     string // names the version of the content
+	Rejections []policy.Rejection
+	Notes      []string
+}
+
+// Agent is the agent of one node.
+type Agent struct {
+	cfg    Config
+	log    *slog.Logger
+	store  *store.Store
+	source Source
+	plane  *dataplane.Plane
+
+	compiler *compile.Compiler
+	finder   link.Finder
+	names    atomic.Pointer[names]
+	observer *observe.Observer
+	started  time.Time
+	kick     chan struct{} // something may have changed
+
+	// The loop's.
+	attached  map[store.Key]endpoint.Endpoint
+	published bool
+	lastInput input
+
+	mu     sync.Mutex // guards status
+	status loopStatus
+}
+
+// loopStatus is what the loop last did.
+type loopStatus struct {
+	generation uint64
+	digest     string
+	pending    []string
+	ready      bool
+	err        error
+}
+
+// New loads the dataplane and adopts what an earlier agent left.
+func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, error) {
+	plane, err := dataplane.New(cfg.dataplane(), link.Filters{}, log)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		cfg: cfg, log: log, store: st, source: source, plane: plane,
+		compiler: compile.New(compile.Config{}), finder: link.Finder{NetNS: cfg.NetNS},
+		started: time.Now(), kick: make(chan struct{}, 1),
+		attached: make(map[store.Key]endpoint.Endpoint),
+	}
+	a.names.Store(&names{})
+	a.observer = observe.New(plane, a, cfg.History)
+	return a, nil
+}
+
+// Run enforces until ctx ends, then leaves the node as Config.OnExit says.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	run := func(what string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	if err := link.Watch(ctx, a.Kick); err != nil {
+		return errors.Join(err, a.plane.Close())
+	}
+	run("dataplane", func(ctx context.Context) error { return a.plane.Run(ctx, link.Ports{}) })
+	run("source", func(ctx context.Context) error { return a.source.Run(ctx, a.Kick) })
+	run("api", func(ctx context.Context) error { return api.Serve(ctx, a.cfg.Socket, a) })
+	run("observer", func(ctx context.Context) error { a.observer.Run(ctx); return nil })
+	run("loop", a.loop)
+	a.log.Info("agent started", "node", a.cfg.NodeName, "offload", a.cfg.Offload,
+		"failOpen", a.cfg.FailOpen, "adopted", a.plane.Adopted())
+	<-ctx.Done()
+	wg.Wait()
+	err := a.plane.Close()
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	if a.cfg.OnExit == ExitCleanup {
+		err = errors.Join(err, Cleanup(a.cfg))
+	}
+	a.log.Info("agent ended", "onExit", a.cfg.OnExit, "err", err)
+	return err
+}
+
+// Cleanup removes every trace of an agent from the node: programs, maps,
+// filters and steering ports. Nothing is enforced afterwards.
+func Cleanup(cfg Config) error {
+	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts())
+}
+
+// Kick has the loop look whether something has changed.
+func (a *Agent) Kick() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// retryAfter is how soon the loop looks again for links that it didn't find.
+const retryAfter = 200 * time.Millisecond
+
+func (a *Agent) loop(ctx context.Context) error {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		pending, err := a.turn()
+		if err != nil {
+			a.log.Error("apply changes", "err", err)
+		}
+		retry.Stop()
+		if pending || err != nil {
+			retry.Reset(retryAfter)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.kick:
+		case <-a.store.Changed():
+		case <-retry.C:
+		}
+	}
+}

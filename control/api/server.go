@@ -1,0 +1,148 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Agent answers the API's questions.
+type Agent interface {
+	Status() (Status, error)
+	Endpoints() []Endpoint
+	// Flows calls visit with up to last past events, oldest first, and then, if
+	// follow is set, with each new one until ctx ends or visit fails. opened is
+	// called once no later event can be missed. visit(nil) says that there is
+	// nothing more for now: what was written should be flushed.
+	Flows(ctx context.Context, last int, follow bool, opened func(), visit func(*Flow) error) error
+}
+
+// Serve answers on a Unix socket at path, mode 0600, until ctx ends. A socket
+// that an earlier agent left is replaced; one that answers is an error.
+func Serve(ctx context.Context, path string, agent Agent) error {
+	l, err := listen(path)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler:           routes(agent),
+		ReadHeaderTimeout: 5 * time.Second,
+		MaxHeaderBytes:    1 << 14,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve API at %s: %w", path, err)
+	}
+	return nil
+}
+
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("create folder of API socket: %w", err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("listen at %s: another agent answers there", path)
+	}
+	// Bound under a name of its own and moved into place, so that it is never
+	// there with a wider mode.
+	tmp := path + ".new"
+	for _, p := range []string{tmp, path} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("remove stale API socket: %w", err)
+		}
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", path, err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen at %s: %w", path, err), l.Close())
+	}
+	return l, nil
+}
+
+func routes(agent Agent) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		s, err := agent.Status()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		writeJSON(w, s)
+	})
+	mux.HandleFunc("GET /v1/endpoints", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, agent.Endpoints())
+	})
+	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, r *http.Request) {
+		last, err := number(r.FormValue("last"))
+		if err != nil {
+			http.Error(w, "last: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		follow, err := flag(r.FormValue("follow"))
+		if err != nil {
+			http.Error(w, "follow: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		streamFlows(w, r, agent, last, follow)
+	})
+	return mux
+}
+
+// streamFlows writes a line an event. A client that doesn't read is cut off
+// when its turn to be written to takes too long.
+func streamFlows(w http.ResponseWriter, r *http.Request, agent Agent, last int, follow bool) {
+	const patience = 10 * time.Second
+	ctl := http.NewResponseController(w)
+	enc := json.NewEncoder(w)
+	w.Header().Set("Content-Type", "application/jsonl")
+	opened := func() {
+		w.WriteHeader(http.StatusOK)
+		_ = ctl.Flush()
+	}
+	// An error here means that the client is gone: there is no one to tell.
+	_ = agent.Flows(r.Context(), last, follow, opened, func(f *Flow) error {
+		if f == nil {
+			return ctl.Flush()
+		}
+		if err := ctl.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		return enc.Encode(f)
+	})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client is gone
+}
+
+func number(s string) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err == nil && n < 0 {
+		err = fmt.Errorf("%d: want 0 or more", n)
+	}
+	return n, err
+}
+
+func flag(s string) (bool, error) {
+	if s == "" {
+		return false, nil
+	}
+	return strconv.ParseBool(s)
+}

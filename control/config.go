@@ -1,0 +1,135 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/sluice-net/sluice/control/link"
+	"github.com/sluice-net/sluice/dataplane"
+)
+
+// What the agent leaves behind when it is told to end.
+const (
+	// ExitKeep leaves programs, maps and ports: established flows go on, new
+	// ones meet FailOpen, a successor takes over without a gap.
+	ExitKeep = "keep"
+	// ExitCleanup removes every trace: nothing is enforced any more.
+	ExitCleanup = "cleanup"
+)
+
+// Config is the agent's configuration file. Fields that are absent have the
+// values of Default.
+type Config struct {
+	NodeName string `json:"nodeName"`
+	Socket   string `json:"socket"`  // of the local API
+	PinPath  string `json:"pinPath"` // folder on a bpffs
+	OnExit   string `json:"onExit"`  // keep or cleanup
+
+	Offload  bool `json:"offload"`
+	FailOpen bool `json:"failOpen"`
+	Shortcut bool `json:"shortcut"`
+	Workers  int  `json:"workers"`
+
+	NetNS []string `json:"netns"` // folders of the pods' network namespaces
+
+	MaxPods       int  `json:"maxPods"`
+	Frames        int  `json:"frames"`        // of each worker's UMEM
+	FrameSize     int  `json:"frameSize"`     // bytes
+	HugePages     bool `json:"hugePages"`     // for the UMEM, if there are any
+	FlowsPerQueue int  `json:"flowsPerQueue"` // entries of each worker's flow table
+	FlowCache     int  `json:"flowCache"`     // entries of the kernel's flow cache
+	DenyCache     int  `json:"denyCache"`
+	Fragments     int  `json:"fragments"`
+	EventRing     int  `json:"eventRing"`
+	History       int  `json:"history"`   // flows that the API remembers
+	MissRate      int  `json:"missRate"`  // new flows a second and pod; 0: unlimited
+	MissBurst     int  `json:"missBurst"` // and at once
+
+	DenyReport       Duration `json:"denyReport"`
+	HeartbeatTimeout Duration `json:"heartbeatTimeout"`
+}
+
+// Duration is a time.Duration that reads and writes "1.5s".
+type Duration time.Duration
+
+// UnmarshalJSON accepts what time.ParseDuration does.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := yaml.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("duration %s: want a string such as \"1.5s\"", b)
+	}
+	v, err := time.ParseDuration(s)
+	*d = Duration(v)
+	return err
+}
+
+// MarshalJSON writes it as time.Duration prints it.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return []byte(`"` + time.Duration(d).String() + `"`), nil
+}
+
+// Default returns the configuration of a node that says nothing else.
+func Default() Config {
+	name, _ := os.Hostname()
+	d := dataplane.Default()
+	return Config{
+		NodeName: name, Socket: "/run/sluice/sluice.sock", PinPath: "/sys/fs/bpf/sluice", OnExit: ExitKeep,
+		Offload: d.Offload, FailOpen: d.FailOpen, Shortcut: d.Shortcut, Workers: d.Workers,
+		NetNS: link.DefaultNetNS(), MaxPods: d.Endpoints, Frames: d.Frames, FrameSize: d.FrameSize,
+		HugePages: d.HugePages, FlowsPerQueue: d.Flow.Capacity, FlowCache: d.FlowCache,
+		DenyCache: d.DenyCache, Fragments: d.Fragments, EventRing: d.EventRing, History: 4096,
+		MissRate: d.MissRate, MissBurst: d.MissBurst, DenyReport: Duration(d.DenyReport),
+		HeartbeatTimeout: Duration(d.HeartbeatTimeout),
+	}
+}
+
+// ReadConfig reads a YAML file over the defaults. Unknown fields are errors.
+func ReadConfig(path string) (Config, error) {
+	c := Default()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if err := yaml.UnmarshalStrict(data, &c); err != nil {
+		return c, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.NodeName == "" {
+		errs = append(errs, errors.New("nodeName: missing"))
+	}
+	for field, path := range map[string]string{"socket": c.Socket, "pinPath": c.PinPath} {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("%s %q: want an absolute path", field, path))
+		}
+	}
+	if c.OnExit != ExitKeep && c.OnExit != ExitCleanup {
+		errs = append(errs, fmt.Errorf("onExit %q: want %s or %s", c.OnExit, ExitKeep, ExitCleanup))
+	}
+	if c.History < 1 {
+		errs = append(errs, fmt.Errorf("history %d: want 1 or more", c.History))
+	}
+	return errors.Join(append(errs, c.dataplane().Validate())...)
+}
+
+func (c Config) dataplane() dataplane.Config {
+	d := dataplane.Default()
+	d.PinPath, d.Workers, d.Offload, d.FailOpen, d.Shortcut = c.PinPath, c.Workers, c.Offload, c.FailOpen, c.Shortcut
+	d.Endpoints, d.Frames, d.FrameSize, d.HugePages = c.MaxPods, c.Frames, c.FrameSize, c.HugePages
+	d.Flow.Capacity, d.FlowCache, d.DenyCache, d.Fragments = c.FlowsPerQueue, c.FlowCache, c.DenyCache, c.Fragments
+	d.EventRing, d.MissRate, d.MissBurst = c.EventRing, c.MissRate, c.MissBurst
+	d.DenyReport, d.HeartbeatTimeout = time.Duration(c.DenyReport), time.Duration(c.HeartbeatTimeout)
+	return d
+}

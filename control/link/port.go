@@ -1,0 +1,137 @@
+// Package link finds the host-side links of pods and owns the steering ports.
+// It is the only user of netlink outside the benchmarks, and never touches a
+// packet. Everything happens in the network namespace of the calling thread's
+// process; a sandbox's namespace is only looked into.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/dataplane"
+)
+
+// Names of a worker's steering port: kernel's end and worker's end.
+const (
+	kernelPrefix = "sluice0."
+	workerPrefix = "sluice1."
+)
+
+// PortMTU is the largest IP packet that a steering port carries. It must be no
+// smaller than any pod's MTU; larger frames span several UMEM frames.
+const PortMTU = 16000
+
+// Ports makes steering ports: veth pairs with one queue, whose kernel's end has
+// no transmit offloads, so that what reaches the worker is segmented and
+// checksummed. It implements dataplane.Ports.
+type Ports struct{}
+
+// Ensure returns the port of a worker, made anew if it is not there or not
+// whole. An existing port is left as it is, with what is in its queues.
+func (Ports) Ensure(worker int) (dataplane.Port, error) {
+	kernel, far := fmt.Sprint(kernelPrefix, worker), fmt.Sprint(workerPrefix, worker)
+	port, err := findPort(kernel, far)
+	if err == nil {
+		return port, nil
+	}
+	for _, name := range []string{kernel, far} {
+		if l, err := netlink.LinkByName(name); err == nil {
+			if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+				return port, fmt.Errorf("delete broken steering port %s: %w", name, err)
+			}
+		}
+	}
+	if err := makePort(kernel, far); err != nil {
+		return port, err
+	}
+	return findPort(kernel, far)
+}
+
+// findPort looks a port up; it is whole if both ends are up and each other's.
+func findPort(kernel, far string) (dataplane.Port, error) {
+	var p dataplane.Port
+	a, err := netlink.LinkByName(kernel)
+	if err != nil {
+		return p, fmt.Errorf("find steering port %s: %w", kernel, err)
+	}
+	b, err := netlink.LinkByName(far)
+	if err != nil {
+		return p, fmt.Errorf("find steering port %s: %w", far, err)
+	}
+	x, y := a.Attrs(), b.Attrs()
+	up := x.Flags&net.FlagUp != 0 && y.Flags&net.FlagUp != 0
+	if x.ParentIndex != y.Index || y.ParentIndex != x.Index || !up || x.MTU != PortMTU || y.MTU != PortMTU {
+		return p, fmt.Errorf("steering port %s: not a pair that is up with MTU %d", kernel, PortMTU)
+	}
+	return dataplane.Port{Name: far, Kernel: x.Index, Worker: y.Index}, nil
+}
+
+func makePort(kernel, far string) (err error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = kernel, PortMTU
+	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
+	veth := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: far, PeerMTU: PortMTU, PeerNumTxQueues: 1, PeerNumRxQueues: 1,
+	}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("create steering port %s: %w", kernel, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, netlink.LinkDel(veth))
+		}
+	}()
+	for _, name := range []string{kernel, far} {
+		// Neither end has an address, answers ARP or speaks IPv6.
+		if err := disableIPv6(name); err != nil {
+			return err
+		}
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find steering port %s: %w", name, err)
+		}
+		if err := netlink.LinkSetARPOff(l); err != nil {
+			return fmt.Errorf("turn ARP off on %s: %w", name, err)
+		}
+		if err := disableOffloads(name); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(l); err != nil {
+			return fmt.Errorf("set %s up: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func disableIPv6(name string) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0o644)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("disable IPv6 on %s: %w", name, err)
+	}
+	return nil
+}
+
+// RemovePorts deletes all steering ports.
+func RemovePorts() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		name := l.Attrs().Name
+		if !strings.HasPrefix(name, kernelPrefix) || l.Type() != "veth" {
+			continue
+		}
+		if err := netlink.LinkDel(l); err != nil {
+			errs = append(errs, fmt.Errorf("delete steering port %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

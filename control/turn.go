@@ -1,0 +1,176 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/control/compile"
+	"github.com/sluice-net/sluice/control/link"
+	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/dataplane/classify"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/rule"
+)
+
+// input is what a publish depended on.
+type input struct {
+	store     uint64 // generation
+	endpoints uint64 // changes of the attached endpoints
+	hostAddrs []netip.Addr
+}
+
+// turn brings the dataplane in step with the store and the links. It reports
+// whether pods wait for their links.
+func (a *Agent) turn() (pending bool, err error) {
+	state := a.source.State()
+	wanted := a.wanted()
+	missing, changed, err := a.reconcile(wanted)
+	if err == nil {
+		err = a.publish(changed)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.pending, a.status.err = missing, err
+	if err == nil {
+		a.status.digest = state.Digest
+		a.status.ready = true
+	}
+	return len(missing) > 0, err
+}
+
+// wanted returns the pods that may have a link on this node.
+func (a *Agent) wanted() map[store.Key]*store.Pod {
+	pods := make(map[store.Key]*store.Pod)
+	a.store.Read(func(v store.View) {
+		for p := range v.Pods() {
+			if !p.HostNetwork && len(p.Addrs()) > 0 {
+				pods[p.Key()] = p
+			}
+		}
+	})
+	return pods
+}
+
+// reconcile attaches pods whose links are there and detaches those whose pod
+// or link has gone. It returns the pods of this node that have no link yet.
+func (a *Agent) reconcile(wanted map[store.Key]*store.Pod) (missing []string, changed bool, err error) {
+	var errs []error
+	for key, ep := range a.attached {
+		pod := wanted[key]
+		if pod != nil && pod.UID == ep.UID && link.Exists(ep.Link.Ifindex, ep.Link.Name) {
+			continue
+		}
+		errs = append(errs, a.plane.Detach(ep.ID))
+		delete(a.attached, key)
+		changed = true
+		a.log.Info("pod detached", "pod", key.String(), "iface", ep.Link.Name)
+	}
+	var look []netip.Addr
+	for key, pod := range wanted {
+		if ep, ok := a.attached[key]; !ok || !slices.Equal(ep.Addrs, pod.Addrs()) {
+			look = append(look, pod.Addrs()...)
+		}
+	}
+	if len(look) > 0 {
+		found, err := a.finder.Find(look)
+		errs = append(errs, err)
+		for _, key := range slices.SortedFunc(maps.Keys(wanted), compareKeys) {
+			did, ok, err := a.attach(wanted[key], found)
+			changed = changed || did
+			errs = append(errs, err)
+			if !ok && a.mine(wanted[key]) {
+				missing = append(missing, key.String())
+			}
+		}
+	}
+	if !a.published && len(missing) == 0 {
+		errs = append(errs, a.plane.Prune())
+	}
+	return missing, changed, errors.Join(errs...)
+}
+
+func compareKeys(a, b store.Key) int {
+	if a.Namespace != b.Namespace {
+		if a.Namespace < b.Namespace {
+			return -1
+		}
+		return 1
+	}
+	switch {
+	case a.Name < b.Name:
+		return -1
+	case a.Name > b.Name:
+		return 1
+	}
+	return 0
+}
+
+// mine reports whether a pod is scheduled to this node, or to none.
+func (a *Agent) mine(p *store.Pod) bool { return p.NodeName == "" || p.NodeName == a.cfg.NodeName }
+
+// attach attaches one pod if its link was found.
+func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found) (did, ok bool, err error) {
+	ep, attached := a.attached[pod.Key()]
+	if attached && slices.Equal(ep.Addrs, pod.Addrs()) {
+		return false, true, nil
+	}
+	var hit link.Found
+	for _, addr := range pod.Addrs() {
+		if f, there := found[addr]; there {
+			hit = f
+			break
+		}
+	}
+	if hit.Link.Ifindex == 0 {
+		return false, false, nil
+	}
+	ep = endpoint.Endpoint{
+		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
+		Addrs: pod.Addrs(), LinkLocal: hit.LinkLocal, Link: hit.Link,
+	}
+	if ep.ID, err = a.plane.Attach(ep); err != nil {
+		return false, true, err
+	}
+	a.attached[pod.Key()] = ep
+	a.log.Info("pod attached", "pod", ep.String(), "iface", ep.Link.Name, "endpoint", ep.ID)
+	return true, true, nil
+}
+
+// publish compiles and publishes if something that matters has changed.
+func (a *Agent) publish(endpointsChanged bool) error {
+	host, err := link.HostAddrs()
+	if err != nil {
+		return err
+	}
+	now := input{store: a.store.Generation(), endpoints: a.lastInput.endpoints, hostAddrs: host}
+	if endpointsChanged {
+		now.endpoints++
+	}
+	if a.published && now.store == a.lastInput.store && now.endpoints == a.lastInput.endpoints &&
+		slices.Equal(now.hostAddrs, a.lastInput.hostAddrs) {
+		return nil
+	}
+	eps := slices.Collect(maps.Values(a.attached))
+	var set *rule.Set
+	a.store.Read(func(v store.View) {
+		now.store = v.Generation()
+		set = a.compiler.Compile(compile.Input{View: v, Endpoints: eps, Node: a.cfg.NodeName, NodeAddrs: host})
+	})
+	table, err := classify.Build(set)
+	if err != nil {
+		return fmt.Errorf("build classifier of generation %d: %w", set.Generation, err)
+	}
+	a.names.Store(newNames(a.store, eps, set))
+	if err := a.plane.Publish(table); err != nil {
+		return err
+	}
+	a.published, a.lastInput = true, now
+	a.mu.Lock()
+	a.status.generation = set.Generation
+	a.mu.Unlock()
+	a.log.Info("published", "generation", set.Generation, "endpoints", len(eps))
+	return nil
+}
