@@ -23,7 +23,7 @@ func parseIPv4(b []byte, wireLen int, h *Header) stat.Reason {
 	}
 	hlen := int(b[0]&0xf) * 4
 	total := int(binary.BigEndian.Uint16(b[2:4]))
-	if b[0]>>4 != 4 || hlen < ipv4HeaderLen || total < hlen {
+	if b[0]>>4 != 4 || hlen < ipv4HeaderLen || total < hlen || Proto(b[9]) == ProtoICMPv6 {
 		return stat.Malformed
 	}
 	h.Src = AddrV4(binary.BigEndian.Uint32(b[12:16]))
@@ -57,8 +57,6 @@ func parseIPv4(b []byte, wireLen int, h *Header) stat.Reason {
 		return parseICMPv4(data, h)
 	case protoIGMP:
 		return parseIGMP(data, h)
-	case ProtoICMPv6:
-		return stat.Malformed
 	}
 	return stat.OK
 }

@@ -78,8 +78,14 @@ func parseChain(data []byte, dataLen int, h *Header) stat.Reason {
 			return stat.BadFragment // the chain must be whole (RFC 7112)
 		}
 	}
-	if r != stat.OK || h.Frag == FragLater {
+	if r != stat.OK {
 		return r
+	}
+	if h.Frag == FragLater {
+		if isIPv4Only(h.Proto) {
+			return stat.Malformed
+		}
+		return stat.OK
 	}
 	return parseTransport6(data[c.off:], dataLen-c.off, c.off-c.fragStart, c.fragged, h)
 }
@@ -93,12 +99,15 @@ func parseTransport6(data []byte, dataLen, fragPrefix int, fragged bool, h *Head
 		return parsePorts(data, dataLen, fragPrefix, h)
 	case ProtoICMPv6:
 		return parseICMPv6(data, dataLen, fragPrefix, fragged, h)
-	case ProtoICMP, protoIGMP:
+	}
+	if isIPv4Only(h.Proto) {
 		return stat.Malformed
 	}
 	h.FragHeaders = uint16(fragPrefix)
 	return stat.OK
 }
+
+func isIPv4Only(p Proto) bool { return p == ProtoICMP || p == protoIGMP }
 
 // isExtension reports whether p is a header that another header follows. ESP
 // and "no next header" end the chain and are judged as protocols, and so is
