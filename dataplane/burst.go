@@ -54,6 +54,7 @@ type burst struct {
 
 	// Packets whose flow is looked up, as indices into pkts.
 	look   [burstSize]uint8
+	late   [burstSize]uint8 // later fragments, looked up last
 	keys   [burstSize]packet.Key
 	hashes [burstSize]uint64
 	refs   [burstSize]flow.Ref
@@ -121,23 +122,54 @@ func (w *worker) receive() int {
 
 // process takes the burst through parse, flow look-up, classification and
 // judgement. After it every packet has its verb.
+//
+// Later fragments take their turn when all others are judged: their first
+// fragment may be in the same burst.
 func (w *worker) process(snap *snapshot) {
 	b := &w.b
-	b.pending = b.judged[:0]
-	b.nQueries, b.inserted = 0, false
-	n := 0
+	b.inserted = false
+	n, late := 0, 0
 	for i := range b.n {
-		if w.parse(i) {
+		switch w.parse(i) {
+		case parsed:
 			b.look[n] = uint8(i)
-			b.keys[n] = b.pkts[i].key
 			n++
+		case parsedLater:
+			b.late[late] = uint8(i)
+			late++
 		}
 	}
+	w.judge(snap, b.look[:n])
+	if late > 0 {
+		n = 0
+		for _, i := range b.late[:late] {
+			p, h := &b.pkts[i], &b.hdrs[i]
+			if r := w.frags.Resolve(h, w.nowNs); r != stat.OK {
+				w.drop(p, r)
+				continue
+			}
+			p.key, p.side = h.Key()
+			b.look[n] = i
+			n++
+		}
+		w.judge(snap, b.look[:n])
+	}
+	w.offload.flush(w)
+}
+
+// judge decides on the packets that look names.
+func (w *worker) judge(snap *snapshot, look []uint8) {
+	b := &w.b
+	b.pending, b.nQueries = b.judged[:0], 0
+	n := len(look)
+	for j, i := range look {
+		b.keys[j] = b.pkts[i].key
+	}
 	w.flows.Lookup(b.keys[:n], b.hashes[:n], b.refs[:n])
-	for j := range n {
-		p := &b.pkts[b.look[j]]
+	for j, i := range look {
+		p := &b.pkts[i]
 		p.ref, p.hash = b.refs[j], b.hashes[j]
-		w.route(snap, int(b.look[j]))
+		w.route(snap, int(i))
 	}
 	// To settle one judgement may ask for another, of the same packet.
 	for settled, asked := 0, 0; settled < len(b.pending); {
@@ -147,46 +179,52 @@ func (w *worker) process(snap *snapshot) {
 			w.settle(snap, &b.pending[settled])
 		}
 	}
-	w.offload.flush(w)
 }
 
-// parse fills in packet i; false if it is dropped already.
-func (w *worker) parse(i int) bool {
+// progress is how far parse came with a packet.
+type progress uint8
+
+const (
+	dropped     progress = iota
+	parsed               // its flow can be looked up
+	parsedLater          // once its first fragment is known
+)
+
+// parse fills in packet i.
+func (w *worker) parse(i int) progress {
 	b := &w.b
 	p, h := &b.pkts[i], &b.hdrs[i]
 	hook, _, slot, ok := xdpprog.ParseTag(p.frame)
 	if !ok {
-		return w.drop(p, stat.BadTag)
+		w.drop(p, stat.BadTag)
+		return dropped
 	}
 	p.hook, p.slot = event.Hook(hook), endpoint.ID(slot)
-	if r := packet.ParseLen(p.frame, int(p.length), h); r != stat.OK {
-		return w.drop(p, r)
-	}
-	if h.Tags > 0 {
-		return w.drop(p, stat.VLAN)
-	}
-	if h.Class.Link() && h.Class != packet.ClassIGMP {
-		// divert lets these go by; one that is here had something odd about it.
-		return w.drop(p, stat.Malformed)
-	}
+	r := packet.ParseLen(p.frame, int(p.length), h)
 	switch {
+	case r != stat.OK:
+	case h.Tags > 0:
+		r = stat.VLAN
+	case h.Class.Link() && h.Class != packet.ClassIGMP:
+		// divert lets these go by; one that is here had something odd about it.
+		r = stat.Malformed
+	case h.Frag == packet.FragLater:
+		return parsedLater
 	case h.ICMPError:
 		p.key, p.side = h.InnerKey()
-		return true
-	case h.Frag == packet.FragLater:
-		if r := w.frags.Resolve(h, w.nowNs); r != stat.OK {
-			return w.drop(p, r)
-		}
+		return parsed
+	default:
+		p.key, p.side = h.Key()
+		return parsed
 	}
-	p.key, p.side = h.Key()
-	return true
+	w.drop(p, r)
+	return dropped
 }
 
-// drop decides that a packet goes no further; it returns false for brevity.
-func (w *worker) drop(p *pkt, r stat.Reason) bool {
+// drop decides that a packet goes no further.
+func (w *worker) drop(p *pkt, r stat.Reason) {
 	p.verb, p.reason = verbDrop, r
 	w.counts.Drop(r)
-	return false
 }
 
 // allow decides how a packet goes on.

@@ -109,9 +109,6 @@ func (w *worker) follow(snap *snapshot, i int, e *flow.Entry) {
 		return
 	}
 	w.counts.Add(stat.FlowHits, 1)
-	if h.Frag == packet.FragFirst {
-		w.frags.Learn(h, w.nowNs)
-	}
 	if e.Flags&flow.Offloaded == 0 {
 		w.offload.enter(w, p.ref, e)
 	}
@@ -135,6 +132,9 @@ func (w *worker) onward(p *pkt, h *packet.Header, e *flow.Entry) {
 	}
 	if e.Flags&flow.Audit != 0 {
 		w.counts.Add(stat.AuditPackets, 1)
+	}
+	if h.Frag == packet.FragFirst {
+		w.frags.Learn(h, w.nowNs)
 	}
 	w.allow(p, h, e.Slot[p.side.Other()], e.Flags&flow.NoShortcut == 0 && w.cfg.Shortcut)
 }

@@ -104,9 +104,6 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 		e.Flags |= flow.NoShortcut
 	}
 	w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs)
-	if h.Frag == packet.FragFirst {
-		w.frags.Learn(h, w.nowNs)
-	}
 	w.report(snap, p, h, e, event.NewFlow, o)
 	w.offload.enter(w, p.ref, e)
 	w.onward(p, h, e)
