@@ -174,3 +174,16 @@ func (v View) NodeIdentity(name string) *Identity {
 	}
 	return nil
 }
+
+// AllPolicies yields what is in force of all policies, namespaces in no order.
+func (v View) AllPolicies() iter.Seq[*policy.Policy] {
+	return func(yield func(*policy.Policy) bool) {
+		for ns := range v.st.polByNS {
+			for p := range v.Policies(ns) {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
