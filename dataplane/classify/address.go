@@ -4,34 +4,39 @@ import (
 	"math/bits"
 )
 
-// An entry of root, mid or nodes is an offset into the next level, shifted
-// left by one, and the bit full. With full set the next byte of the address
-// is added to the offset; without, the whole prefix has one class and the
-// entry at the offset is used for every byte. The first entries of mid, nodes
-// and leaf are reserved for that: entry c of each leads to class c. So every
-// lookup loads the same number of entries, whatever it finds.
-
 // addresses maps remote addresses to classes, of 16 or 32 bits.
 //
-// IPv4 is a trie of 16, 8 and 8 bits. IPv6 is a hash of the bound addresses,
-// in aligned groups of 1<<group neighbours, and for what is in none of the
-// groups a trie of 8 bits a level.
+// IPv4 is a trie of 16, 8 and 8 bits. An entry of root and mid is an offset
+// into the next level, shifted left by 8, and a mask for the next byte of the
+// address: 0xff to choose from a block of 256 entries, 0 where the whole
+// prefix has one class and the entry at the offset holds for every byte. The
+// first entries of mid and leaf are kept for that: entry c leads to class c.
+// So every lookup does the same, whatever it finds.
+//
+// IPv6 is a hash of the bound addresses, in aligned groups of 1<<group
+// neighbours, and for what is in none of them a trie of 8 bits a level. An
+// entry of nodes is an offset shifted left by one, and the bit full instead
+// of a mask; entry c leads to itself for class c.
 type addresses[C uint16 | uint32] struct {
 	root []uint32 // by the upper 16 bits of an IPv4 address
 	mid  []uint32
 	leaf []C
 
-	seed  [2]uint64
-	parts []*part // a power of two of them
-	group uint8
-	nodes []uint32
-	top   uint32 // the entry of the empty prefix
-	depth int    // levels of the deepest prefix
+	seed   [2]uint64
+	parts  []*part // a power of two of them
+	group  uint8
+	groups []C // first of a group + low bits of the address → class
+	nodes  []uint32
+	top    uint32 // the entry of the empty prefix
+	depth  int    // levels of the deepest prefix
 
 	// sparse says that IPv4 addresses too scattered for the trie are looked
 	// up as the IPv6 addresses that packet.Addr writes them as.
 	sparse bool
 }
+
+// full in an entry of nodes says that a block follows.
+const full = 1
 
 // slots is the size of a part: 24 KB, which an update copies.
 const slots = 1024
@@ -39,10 +44,11 @@ const slots = 1024
 // part is one share of the hash of groups. A group is in one of two slots.
 type part [slots]slot
 
-// slot holds a group's address without its low bits. A leaf of 0 is free.
+// slot holds a group's address without its low bits, and where in groups its
+// classes begin. A slot with first 0 is free.
 type slot struct {
 	hi, lo uint64
-	leaf   uint32
+	first  uint32
 }
 
 // place returns a group's part and its two slots there.
@@ -52,53 +58,99 @@ func (a *addresses[C]) place(hi, lo uint64) (part, one, two uint64) {
 	return h >> 32 & uint64(len(a.parts)-1), h % slots, h >> 10 % slots
 }
 
-// classify finds the class of each query's remote address.
-func (a *addresses[C]) classify(q []Query, class *[batch]uint32) {
-	v4 := 0
+// everyone lists all queries of a batch.
+var everyone = func() (list [batch]uint8) {
+	for i := range list {
+		list[i] = uint8(i)
+	}
+	return list
+}()
+
+// classify finds the class of each query's remote address. It takes all
+// addresses for those of one family, and sorts them out if they aren't.
+func (a *addresses[C]) classify(q []Query, class []uint32) {
+	switch {
+	case len(q) == 0:
+	case a.sparse:
+		a.classify6(q, everyone[:len(q)], class)
+	case q[0].Remote.Is4():
+		if !a.classify4(q, class) {
+			a.classifyOthers(q, class)
+		}
+	case none4(q):
+		a.classify6(q, everyone[:len(q)], class)
+	default:
+		a.classify4(q, class)
+		a.classifyOthers(q, class)
+	}
+}
+
+func none4(q []Query) bool {
+	n := 0
 	for i := range q {
 		if q[i].Remote.Is4() {
-			v4++
+			n++
 		}
 	}
-	switch {
-	case a.sparse || v4 == 0:
-		a.classify6(q, class)
-	case v4 == len(q):
-		a.classify4(q, class)
-	default:
-		a.classifyMixed(q, class)
-	}
+	return n == 0
 }
 
-func (a *addresses[C]) classify4(q []Query, class *[batch]uint32) {
+// v4Mapped is the low word of ::ffff:0.0.0.0.
+const v4Mapped = 0xffff << 32
+
+// classify4 takes all queries for IPv4 ones and says whether they are.
+func (a *addresses[C]) classify4(q []Query, class []uint32) bool {
+	root, mid, leaf := a.root[:1<<16], a.mid, a.leaf
+	class = class[:len(q)]
+	hi, lo := uint64(0), uint64(0)
 	for i := range q {
-		v := q[i].Remote.V4()
-		e := a.root[v>>16]
-		e = a.mid[e>>1+(v>>8&0xff)&-(e&full)]
-		class[i%batch] = uint32(a.leaf[e>>1+(v&0xff)&-(e&full)])
+		r := q[i].Remote.Lo ^ v4Mapped
+		hi |= q[i].Remote.Hi
+		lo |= r
+		v := uint32(r)
+		e := root[v>>16]
+		e = mid[e>>8+(v>>8)&e&0xff]
+		class[i] = uint32(leaf[e>>8+v&e&0xff])
 	}
+	return hi|lo>>32 == 0
 }
 
-func (a *addresses[C]) classify6(q []Query, class *[batch]uint32) {
-	var missed [batch]uint32
+// classifyOthers handles those queries of a mixed batch that aren't IPv4.
+func (a *addresses[C]) classifyOthers(q []Query, class []uint32) {
+	var list [batch]uint8
 	n := 0
-	low := uint64(1)<<a.group - 1
 	for i := range q {
-		hi, lo := q[i].Remote.Hi, q[i].Remote.Lo>>(a.group%64)
+		list[n&(batch-1)] = uint8(i)
+		if !q[i].Remote.Is4() {
+			n++
+		}
+	}
+	a.classify6(q, list[:n], class)
+}
+
+// classify6 handles the listed queries.
+func (a *addresses[C]) classify6(q []Query, list []uint8, class []uint32) {
+	var missed [batch]uint8
+	n := 0
+	low := uint64(1)<<(a.group&63) - 1
+	parts, groups := a.parts, a.groups
+	for _, i := range list {
+		r := &q[i].Remote
+		hi, lo := r.Hi, r.Lo>>(a.group&63)
 		at, one, two := a.place(hi, lo)
-		p := a.parts[at]
+		p := parts[at]
 		s1, s2 := &p[one], &p[two]
 		d1, d2 := s1.hi^hi|s1.lo^lo, s2.hi^hi|s2.lo^lo
-		leaf := uint32(0)
+		first := uint32(0)
 		if d1 == 0 {
-			leaf = s1.leaf
+			first = s1.first
 		}
-		if d2 == 0 && leaf == 0 {
-			leaf = s2.leaf
+		if d2 == 0 {
+			first |= s2.first
 		}
-		class[i%batch] = uint32(a.leaf[leaf+uint32(q[i].Remote.Lo&low)])
-		missed[n%batch] = uint32(i)
-		if leaf == 0 {
+		class[i] = uint32(groups[first+uint32(r.Lo&low)])
+		missed[n&(batch-1)] = i
+		if first == 0 {
 			n++
 		}
 	}
@@ -109,48 +161,23 @@ func (a *addresses[C]) classify6(q []Query, class *[batch]uint32) {
 
 // longest finds the class of the listed queries by their longest prefix, all
 // of them one level at a time.
-func (a *addresses[C]) longest(q []Query, list []uint32, class *[batch]uint32) {
-	for i := range list {
-		class[list[i]%batch] = a.top
+func (a *addresses[C]) longest(q []Query, list []uint8, class []uint32) {
+	for _, i := range list {
+		class[i] = a.top
 	}
+	nodes := a.nodes
 	for level := range a.depth {
-		shift := 56 - 8*level%64
+		shift := uint(56 - 8*(level&7))
 		for _, i := range list {
 			word := q[i].Remote.Hi
 			if level >= 8 {
 				word = q[i].Remote.Lo
 			}
-			e := class[i%batch]
-			class[i%batch] = a.nodes[e>>1+uint32(word>>(shift%64)&0xff)&-(e&full)]
+			e := class[i]
+			class[i] = nodes[e>>1+uint32(word>>(shift&63)&0xff)&-(e&full)]
 		}
 	}
 	for _, i := range list {
-		class[i%batch] >>= 1
-	}
-}
-
-// classifyMixed sorts a batch by family and back.
-func (a *addresses[C]) classifyMixed(q []Query, class *[batch]uint32) {
-	var sorted [batch]Query
-	var from [batch]uint32
-	var found [batch]uint32
-	v4, v6 := 0, len(q)
-	for i := range q {
-		at := v4
-		if q[i].Remote.Is4() {
-			v4++
-		} else {
-			v6--
-			at = v6
-		}
-		sorted[at%batch], from[at%batch] = q[i], uint32(i)
-	}
-	a.classify4(sorted[:v4], &found)
-	for i := range v4 {
-		class[from[i%batch]%batch] = found[i%batch]
-	}
-	a.classify6(sorted[v6:len(q)], &found)
-	for i := range len(q) - v6 {
-		class[from[(v6+i)%batch]%batch] = found[i%batch]
+		class[i] >>= 1
 	}
 }

@@ -32,7 +32,7 @@ func Build(set *rule.Set) (*Table, error) {
 	sp.settle(classes)
 
 	t := &Table{set: set}
-	capacity := uint32(max(minCapacity, classes.sets.len()))
+	capacity := uint32(classes.sets.len())
 	seed := [2]uint64{rand.Uint64() | 1, rand.Uint64() | 1}
 	if capacity <= 1<<16 {
 		t.class16 = layOut[uint16](&sp, capacity, seed).publish()
@@ -74,17 +74,24 @@ func (t *Table) buildRows(set *rule.Set, programs []rule.ProgramID, used *peers,
 
 // pack lays rows out behind one another, as narrow as they allow.
 func (t *Table) pack(rows []row, ports *ports) error {
-	widest, profiles, local, cells := uint32(0), uint64(0), uint64(0), uint64(0)
+	var pages interner
+	words := make([]uint32, pageSize)
+	most, local, cells := 0, uint64(0), uint64(0)
 	for _, r := range rows {
-		t.headers = append(t.headers, header{
-			profiles: uint32(profiles), ports: uint32(local), cells: uint32(cells), width: uint32(r.width)})
-		widest = max(widest, uint32(len(r.cells)/r.width))
-		profiles += uint64(len(r.profile))
+		t.headers = append(t.headers, header{pages: uint32(len(t.pages)), ports: uint32(local), cells: uint32(cells)})
+		for from := 0; from < len(r.profile); from += pageSize {
+			clear(words)
+			for i, p := range r.profile[from:min(from+pageSize, len(r.profile))] {
+				words[i] = p * uint32(r.width)
+			}
+			t.pages = append(t.pages, pages.add(words)*pageSize)
+		}
+		most = max(most, len(r.cells))
 		local += uint64(len(r.local))
 		cells += uint64(len(r.cells))
 	}
-	if most := max(profiles, local, cells); most > 1<<32 {
-		return fmt.Errorf("%d rows: %d entries, want at most %d", len(rows), most, uint64(1)<<32)
+	if n := max(uint64(len(t.pages)), uint64(len(pages.words)), local, cells); n > 1<<32 {
+		return fmt.Errorf("%d rows: %d entries, want at most %d", len(rows), n, uint64(1)<<32)
 	}
 	t.cells = make([]Verdict, 0, cells)
 	for _, r := range rows {
@@ -95,20 +102,18 @@ func (t *Table) pack(rows []row, ports *ports) error {
 	} else {
 		t.port32 = newPortClasses[uint32](ports, rows)
 	}
-	if widest <= 1<<8 {
-		t.profile8 = concat[uint8](rows, int(profiles))
+	if most <= 1<<16 {
+		t.profile16 = convert[uint16](pages.words)
 	} else {
-		t.profile32 = concat[uint32](rows, int(profiles))
+		t.profile32 = pages.words
 	}
 	return nil
 }
 
-func concat[P uint8 | uint32](rows []row, n int) []P {
-	out := make([]P, 0, n)
-	for _, r := range rows {
-		for _, p := range r.profile {
-			out = append(out, P(p))
-		}
+func convert[P uint8 | uint16 | uint32](words []uint32) []P {
+	out := make([]P, len(words))
+	for i, w := range words {
+		out[i] = P(w)
 	}
 	return out
 }

@@ -31,26 +31,25 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 	at, one, two := p.place(hi, lo)
 	for _, i := range [2]uint64{one, two} {
 		s := &p.parts[at][i]
-		if s.leaf == 0 || s.hi != hi || s.lo != lo {
+		if s.first == 0 || s.hi != hi || s.lo != lo {
 			continue
 		}
-		if s.leaf < p.freshLeaf {
-			leaf := uint32(len(p.leaf))
-			p.leaf = append(p.leaf, p.leaf[s.leaf:s.leaf+1<<p.group]...)
+		if s.first < p.freshGroups {
+			first := uint32(len(p.groups))
+			p.groups = append(p.groups, p.groups[s.first:s.first+1<<p.group]...)
 			s = &p.ownPart(at)[i]
-			s.leaf = leaf
+			s.first = first
 		}
-		p.leaf[s.leaf+low] = C(class)
+		p.groups[s.first+low] = C(class)
 		return
 	}
-	leaf := uint32(len(p.leaf))
-	first := packet.Addr{Hi: a.Hi, Lo: lo << p.group}
+	first := uint32(len(p.groups))
 	for i := range uint64(1) << p.group {
-		p.leaf = append(p.leaf, C(p.longest6(packet.Addr{Hi: first.Hi, Lo: first.Lo | i})))
+		p.groups = append(p.groups, C(p.longest6(packet.Addr{Hi: a.Hi, Lo: lo<<p.group | i})))
 	}
-	p.leaf[leaf+low] = C(class)
+	p.groups[first+low] = C(class)
 	p.keys++
-	for s := (slot{hi, lo, leaf}); !p.insert(&s); {
+	for s := (slot{hi, lo, first}); !p.insert(&s); {
 		p.regrow()
 	}
 }
@@ -82,12 +81,12 @@ func (p *painter[C]) insert(s *slot) bool {
 	at, one, two := p.place(s.hi, s.lo)
 	part := p.ownPart(at)
 	to := one
-	if part[one].leaf != 0 {
+	if part[one].first != 0 {
 		to = two
 	}
 	for range maxKicks {
 		*s, part[to] = part[to], *s
-		if s.leaf == 0 {
+		if s.first == 0 {
 			return true
 		}
 		_, one, two = p.place(s.hi, s.lo)
@@ -113,7 +112,7 @@ func (p *painter[C]) regrow() {
 func (p *painter[C]) insertAll(parts []*part) bool {
 	for _, part := range parts {
 		for _, s := range part {
-			if s.leaf != 0 && !p.insert(&s) {
+			if s.first != 0 && !p.insert(&s) {
 				return false
 			}
 		}

@@ -6,9 +6,9 @@ import (
 	"github.com/sluice-net/sluice/dataplane/packet"
 )
 
-// maxBlocks4 is how many IPv4 blocks of 256 addresses may differ inside
-// (64 MB of them) before the trie gives way to the hash.
-const maxBlocks4 = 1 << 17
+// maxBlocks is how many blocks of a level the trie of IPv4 may have before it
+// gives way to the hash. Offsets of 24 bits allow for twice as many.
+const maxBlocks = 1 << 15
 
 // space is what is to be laid out: the spans of both families, and the bound
 // addresses with their classes.
@@ -23,7 +23,8 @@ type space struct {
 func (s *space) settle(c *classes) {
 	c.settle(s.spans4, s.points4)
 	c.settle(s.spans6, s.points6)
-	if s.sparse = blocks4(s.spans4, s.points4) > maxBlocks4; !s.sparse {
+	leafs, mids := blocks4(s.spans4, s.points4, 8), blocks4(s.spans4, s.points4, 16)
+	if s.sparse = max(leafs, mids) > maxBlocks || c.sets.len() > maxClasses4; !s.sparse {
 		return
 	}
 	below, above := cut(s.spans6, v4First, next(v4Last))
@@ -48,11 +49,14 @@ func cut(all []span, first, after packet.Addr) (below, above []span) {
 	return all[:n:n], append([]span{head}, all[m:]...)
 }
 
-// blocks4 counts the blocks of 256 addresses that have more than one class.
-func blocks4(spans []span, points []point) int {
+// maxClasses4 is how many reserved entries leave room for the blocks.
+const maxClasses4 = 1 << 22
+
+// blocks4 counts the blocks of 1<<bits addresses that have several classes.
+func blocks4(spans []span, points []point, bits int) int {
 	n, last := 0, ^uint32(0)
 	touch := func(a packet.Addr) {
-		if b := a.V4() >> 8; b != last {
+		if b := a.V4() >> bits; b != last {
 			n, last = n+1, b
 		}
 	}
@@ -60,7 +64,7 @@ func blocks4(spans []span, points []point) int {
 		for ; len(points) > 0 && points[0].addr.Less(s.start); points = points[1:] {
 			touch(points[0].addr)
 		}
-		if s.start.V4()&0xff != 0 {
+		if s.start.V4()&(1<<bits-1) != 0 {
 			touch(s.start)
 		}
 	}

@@ -13,38 +13,48 @@ func (t *Table) Classify(q []Query, out []Verdict) {
 }
 
 func (t *Table) classify(q []Query, out []Verdict) {
-	var class, cell [batch]uint32
+	var memory [2][batch]uint32
+	class, cell := memory[0][:len(q)], memory[1][:len(q)]
 	if t.class16.root != nil {
-		t.class16.classify(q, &class)
+		t.class16.classify(q, class)
 	} else {
-		t.class32.classify(q, &class)
+		t.class32.classify(q, class)
 	}
 	if t.port8.table != nil {
-		t.port8.classify(q, t.headers, &cell)
+		locate(t, &t.port8, q, class, cell)
 	} else {
-		t.port32.classify(q, t.headers, &cell)
+		locate(t, &t.port32, q, class, cell)
 	}
-	if t.profile8 != nil {
-		judge(q, t.headers, t.profile8, t.cells, &class, &cell, out)
+	if t.profile16 != nil {
+		judge(t.profile16, t.cells, class, cell, out)
 	} else {
-		judge(q, t.headers, t.profile32, t.cells, &class, &cell, out)
+		judge(t.profile32, t.cells, class, cell, out)
 	}
 }
 
-// judge is the last stage: row, class and port class → verdict.
-func judge[P uint8 | uint32](q []Query, headers []header, profiles []P, cells []Verdict, class, cell *[batch]uint32, out []Verdict) {
-	out = out[:len(q)]
+// locate finds where each query's profile number is, in class, and where its
+// cell is in the first profile of the row.
+func locate[P uint8 | uint32](t *Table, p *portClasses[P], q []Query, class, cell []uint32) {
+	headers, pages := t.headers, t.pages
+	table, local := p.table, p.local
+	class, cell = class[:len(q)], cell[:len(q)]
 	for i := range q {
-		h := &headers[known(q[i].Row, len(headers))]
-		profile := uint32(profiles[h.profiles+class[i%batch]])
-		out[i] = cells[h.cells+profile*h.width+cell[i%batch]]
+		row := q[i].Row
+		if int(row) >= len(headers) {
+			row = DenyRow
+		}
+		h := &headers[row]
+		c := class[i]
+		class[i] = pages[h.pages+c/pageSize] + c%pageSize
+		port := uint32(table[p.proto[q[i].Proto]&(uint32(q[i].Port)|0xffff0000)])
+		cell[i] = h.cells + uint32(local[h.ports+port])
 	}
 }
 
-// known returns the row itself if there are that many rows, else DenyRow.
-func known(r Row, rows int) Row {
-	if int(r) >= rows {
-		r = DenyRow
+// judge reads the verdicts.
+func judge[P uint16 | uint32](profiles []P, cells []Verdict, class, cell []uint32, out []Verdict) {
+	cell, out = cell[:len(class)], out[:len(class)]
+	for i := range class {
+		out[i] = cells[cell[i]+uint32(profiles[class[i]])]
 	}
-	return r
 }

@@ -15,18 +15,20 @@ type painter[C uint16 | uint32] struct {
 	keys     int    // groups in the hash
 
 	// Blocks that begin at or above these are not published yet.
-	freshMid, freshLeaf, freshNodes uint32
+	freshMid, freshLeaf, freshGroups, freshNodes uint32
 	// What readers may hold of these has to be copied before it is written.
 	sharedRoot, sharedParts bool
 	sharedPart              []bool
 }
 
-// minCapacity makes the reserved entries of leaf at least as many as a group
-// has addresses: a miss in the hash reads one of them, and ignores it.
-const minCapacity = 256
-
 // blockSize is how many entries a byte of an address chooses from.
 const blockSize = 256
+
+// one and many are the masks of entries of root and mid.
+const (
+	one  = 0
+	many = blockSize - 1
+)
 
 // newPainter returns a painter for which all addresses have class 0.
 func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8) *painter[C] {
@@ -38,16 +40,19 @@ func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8)
 	p.nodes = make([]uint32, capacity+1)
 	for c := range capacity {
 		p.leaf[c] = C(c)
-		p.mid[c] = c << 1
+		p.mid[c] = c<<8 | one
 		p.nodes[c] = c << 1
 	}
+	// A miss in the hash reads groups[0:1<<group], and ignores what it finds.
+	p.groups = make([]C, 1<<group)
 	p.allot(1)
 	return p
 }
 
 // publish returns what readers may use from now on, and freezes it.
 func (p *painter[C]) publish() addresses[C] {
-	p.freshMid, p.freshLeaf, p.freshNodes = uint32(len(p.mid)), uint32(len(p.leaf)), uint32(len(p.nodes))
+	p.freshMid, p.freshLeaf = uint32(len(p.mid)), uint32(len(p.leaf))
+	p.freshGroups, p.freshNodes = uint32(len(p.groups)), uint32(len(p.nodes))
 	p.sharedRoot, p.sharedParts = true, true
 	for i := range p.sharedPart {
 		p.sharedPart[i] = true
@@ -68,7 +73,7 @@ func (p *painter[C]) range4(first, last, class uint32) {
 // range16 is range4 within one block of the root.
 func (p *painter[C]) range16(first, last, class uint32) {
 	if first&0xffff == 0 && last&0xffff == 0xffff {
-		p.setRoot(first, class<<1)
+		p.setRoot(first, class<<8|one)
 		return
 	}
 	for first>>8 != last>>8 {
@@ -88,7 +93,7 @@ func (p *painter[C]) setRoot(addr, entry uint32) {
 // range8 is range4 within one block of mid.
 func (p *painter[C]) range8(first, last, class uint32) {
 	if first&0xff == 0 && last&0xff == 0xff {
-		p.mid[p.midBlock(first)+first>>8&0xff] = class << 1
+		p.mid[p.midBlock(first)+first>>8&0xff] = class<<8 | one
 		return
 	}
 	leaf := p.leafBlock(first)
@@ -105,16 +110,12 @@ func (p *painter[C]) set4(addr, class uint32) {
 // midBlock returns the block of an address's upper 16 bits, to be written.
 func (p *painter[C]) midBlock(addr uint32) uint32 {
 	e := p.root[addr>>16]
-	if e&full != 0 && e>>1 >= p.freshMid {
-		return e >> 1
+	if e&many != 0 && e>>8 >= p.freshMid {
+		return e >> 8
 	}
 	at := uint32(len(p.mid))
-	if e&full != 0 {
-		p.mid = append(p.mid, p.mid[e>>1:e>>1+blockSize]...)
-	} else {
-		p.mid = appendRepeat(p.mid, p.mid[e>>1], blockSize)
-	}
-	p.setRoot(addr, at<<1|full)
+	p.mid = appendBlock(p.mid, e>>8, e&many != 0)
+	p.setRoot(addr, at<<8|many)
 	return at
 }
 
@@ -122,16 +123,12 @@ func (p *painter[C]) midBlock(addr uint32) uint32 {
 func (p *painter[C]) leafBlock(addr uint32) uint32 {
 	at := p.midBlock(addr) + addr>>8&0xff
 	e := p.mid[at]
-	if e&full != 0 && e>>1 >= p.freshLeaf {
-		return e >> 1
+	if e&many != 0 && e>>8 >= p.freshLeaf {
+		return e >> 8
 	}
 	leaf := uint32(len(p.leaf))
-	if e&full != 0 {
-		p.leaf = append(p.leaf, p.leaf[e>>1:e>>1+blockSize]...)
-	} else {
-		p.leaf = appendRepeat(p.leaf, p.leaf[e>>1], blockSize)
-	}
-	p.mid[at] = leaf<<1 | full
+	p.leaf = appendBlock(p.leaf, e>>8, e&many != 0)
+	p.mid[at] = leaf<<8 | many
 	return leaf
 }
 
@@ -167,18 +164,19 @@ func (p *painter[C]) nodeBlock(at uint32) uint32 {
 		return e >> 1
 	}
 	block := uint32(len(p.nodes))
-	if e&full != 0 {
-		p.nodes = append(p.nodes, p.nodes[e>>1:e>>1+blockSize]...)
-	} else {
-		p.nodes = appendRepeat(p.nodes, e, blockSize)
-	}
+	p.nodes = appendBlock(p.nodes, e>>1, e&full != 0)
 	p.nodes[at] = block<<1 | full
 	return block
 }
 
-func appendRepeat[T any](s []T, v T, n int) []T {
-	at := len(s)
-	s = slices.Grow(s, n)[:at+n]
+// appendBlock appends a block to a slab: a copy of the block at from, or the
+// entry at from, 256 times.
+func appendBlock[T any](s []T, from uint32, block bool) []T {
+	if block {
+		return append(s, s[from:from+blockSize]...)
+	}
+	at, v := len(s), s[from]
+	s = slices.Grow(s, blockSize)[:at+blockSize]
 	for i := range s[at:] {
 		s[at+i] = v
 	}

@@ -14,14 +14,10 @@ const anyPorts = 0
 type ports struct {
 	sets    interner // of encoded ranges
 	classes int
-	member  [][]uint32 // port set → its port classes
-	proto   [256]uint32
-	table   []uint32 // start of the protocol's part + port&mask → port class
+	member  [][]uint32  // port set → its port classes
+	proto   [256]uint32 // as in portClasses
+	table   []uint32
 }
-
-// full in ports.proto says that the protocol has a table of 65536 entries,
-// not a single one.
-const full = 1
 
 func newPorts() *ports {
 	p := &ports{}
@@ -95,10 +91,11 @@ func (p *ports) build() {
 		}
 	}
 	number := p.number(&r)
-	p.table = []uint32{number[r.class[0]]}
+	p.table = make([]uint32, 1<<16)
+	p.table[0] = number[r.class[0]]
 	for i, it := range items[1:] {
 		if it.from == 0 {
-			p.proto[it.proto] = uint32(len(p.table))<<1 | full
+			p.proto[it.proto] = uint32(len(p.table)) | 0xffff
 		}
 		class := number[r.class[i+1]]
 		for range it.to - it.from {
@@ -145,30 +142,17 @@ func pairs(words []uint32) []protoRange {
 
 // portClasses maps protocol and port to the port classes of each row.
 type portClasses[P uint8 | uint32] struct {
-	proto [256]uint32 // offset into table, shifted left by one, and full
+	// proto has for a protocol that rules name the number of its part of
+	// table, above 16 ones; for the others 0, the one entry that they share.
+	proto [256]uint32
 	table []P
 	local []P // row's part + port class → local port class
 }
 
 func newPortClasses[P uint8 | uint32](p *ports, rows []row) portClasses[P] {
-	out := portClasses[P]{proto: p.proto, table: make([]P, len(p.table))}
-	for i, class := range p.table {
-		out.table[i] = P(class)
-	}
+	out := portClasses[P]{proto: p.proto, table: convert[P](p.table)}
 	for _, r := range rows {
-		for _, class := range r.local {
-			out.local = append(out.local, P(class))
-		}
+		out.local = append(out.local, convert[P](r.local)...)
 	}
 	return out
-}
-
-// classify finds the local port class of each query.
-func (p *portClasses[P]) classify(q []Query, headers []header, class *[batch]uint32) {
-	for i := range q {
-		h := &headers[known(q[i].Row, len(headers))]
-		e := p.proto[q[i].Proto]
-		port := uint32(p.table[e>>1+uint32(q[i].Port)&-(e&full)])
-		class[i%batch] = uint32(p.local[h.ports+port])
-	}
 }

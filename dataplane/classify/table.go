@@ -71,7 +71,8 @@ type Table struct {
 	class32   addresses[uint32]
 	port8     portClasses[uint8]
 	port32    portClasses[uint32]
-	profile8  []uint8
+	pages     []uint32 // row's part + class/pageSize → page
+	profile16 []uint16 // page + class%pageSize → profile
 	profile32 []uint32
 	cells     []Verdict
 }
@@ -80,11 +81,18 @@ type endpointRows struct{ in, out Row }
 
 // header says where the parts of a row begin.
 type header struct {
-	profiles uint32 // + class → profile
-	ports    uint32 // + port class → local port class
-	cells    uint32 // + profile × width + local port class → verdict
-	width    uint32
+	pages uint32 // in pages
+	ports uint32 // in the port classes' local
+	cells uint32 // + profile + local port class → verdict
+	_     uint32
 }
+
+// A profile is the verdicts that a row has for one class, by local port class;
+// its number is where it begins among the cells of its row.
+
+// pageSize is how many profiles of a row make a page. Most rows have the same
+// profile for most classes, so that most pages are equal and stored once.
+const pageSize = 64
 
 // Set returns what the table was built from.
 func (t *Table) Set() *rule.Set { return t.set }
