@@ -21,8 +21,8 @@ type Timeouts struct {
 	TCPEstablishedNs int64
 	TCPFinWaitNs     int64 // one side closed: the other may send on (RFC 5382: 4 minutes)
 	TCPClosedNs      int64 // both sides closed, or a reset
-	UDPNs            int64 // no reply yet
-	UDPStreamNs      int64 // replied
+	UDPNs            int64 // no reply yet, or no more than one exchange
+	UDPStreamNs      int64 // both sides were heard for at least 2 s
 	ICMPNs           int64
 	OtherNs          int64
 }

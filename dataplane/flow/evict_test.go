@@ -92,8 +92,28 @@ func TestEviction(t *testing.T) {
 				tab.At(r).LastSeenNs = 1
 			}
 		}, flow.Unreplied, 1025},
-		"replied UDP stays": {packet.ProtoUDP, func(i int, tab *flow.Table, r flow.Ref) {
+		"UDP stream stays": {packet.ProtoUDP, func(i int, tab *flow.Table, r flow.Ref) {
 			tab.Track(r, packet.SideA, 0, 60, now)
+			tab.Track(r, packet.SideB, 0, 60, now+second)
+		}, flow.Free, 0},
+		"offloaded UDP stream stays": {packet.ProtoUDP, func(i int, tab *flow.Table, r flow.Ref) {
+			tab.Track(r, packet.SideA, 0, 60, now)
+			tab.Track(r, packet.SideB, 0, 60, now+second)
+			tab.At(r).Flags |= flow.Offloaded
+		}, flow.Free, 0},
+		"oldest UDP answer gives way": {packet.ProtoUDP, func(i int, tab *flow.Table, r flow.Ref) {
+			tab.Track(r, packet.SideB, 0, 60, now-int64(i))
+			tab.At(r).CreatedNs = now - 10
+		}, flow.Established, 1031},
+		"unanswered before answered": {packet.ProtoUDP, func(i int, tab *flow.Table, r flow.Ref) {
+			if i != 3 {
+				tab.Track(r, packet.SideB, 0, 60, now-int64(i))
+			}
+		}, flow.Unreplied, 1027},
+		"replied ICMP gives way": {packet.ProtoICMP, func(i int, tab *flow.Table, r flow.Ref) {
+			tab.Track(r, packet.SideB, 0, 60, now-int64(i))
+		}, flow.Established, 1031},
+		"replied SCTP stays": {packet.ProtoSCTP, func(i int, tab *flow.Table, r flow.Ref) {
 			tab.Track(r, packet.SideB, 0, 60, now)
 		}, flow.Free, 0},
 	} {

@@ -9,8 +9,9 @@
 //
 // Overflow: a new flow that finds no room takes the place of an expired one,
 // else of a closing one, else of the oldest one that is half open or unreplied,
-// among the at most 64 flows that share its places in the index. Established
-// flows never give way: where there are only those, Insert refuses.
+// else of the oldest brief exchange (ICMP, a DNS question and its answer), among
+// the at most 64 flows that share its places in the index. Established TCP and
+// UDP streams never give way: where there are only those, Insert refuses.
 package flow
 
 import (
@@ -65,7 +66,8 @@ func (t *Table) Pressure() float64 { return float64(t.live) / float64(len(t.entr
 func (t *Table) At(r Ref) *Entry { return &t.entries[r] }
 
 // Lookup hashes all keys into hashes and writes the Ref of each flow, or
-// NoRef, to out. Both must be as long as keys.
+// NoRef, to out. Both must be as long as keys. Of equal keys that are new, each
+// gets NoRef: the caller asks Find before it inserts the second one.
 func (t *Table) Lookup(keys []packet.Key, hashes []uint64, out []Ref) {
 	for len(keys) > batch {
 		t.lookup(keys[:batch], hashes[:batch], out[:batch])
@@ -221,55 +223,4 @@ func (t *Table) pass(hash uint64, place uint32, n int) {
 		t.buckets[p.at].passed += uint32(n)
 		p.next()
 	}
-}
-
-// victim returns the flow on the path of a hash that gives way to a new one.
-func (t *Table) victim(hash uint64, nowNs int64) Ref {
-	best, bestRank, oldest := NoRef, keep, int64(0)
-	p := newPath(hash, len(t.buckets))
-	for range t.probes {
-		bk := &t.buckets[p.at]
-		for m := ^bk.vacant(); m != 0; m &= m - 1 {
-			r := bk.ref[bits.TrailingZeros8(m)]
-			e := &t.entries[r]
-			rank := t.rank(e, nowNs)
-			if rank < bestRank || rank == bestRank && rank != keep && e.LastSeenNs < oldest {
-				best, bestRank, oldest = r, rank, e.LastSeenNs
-			}
-		}
-		p.next()
-	}
-	return best
-}
-
-// Ranks of eviction, the lowest goes first.
-const (
-	expired = iota
-	closing
-	unanswered
-	unheard // in the kernel's hands: may have been answered there
-	keep
-)
-
-// rank says how readily a flow gives way. The packets of an offloaded flow
-// don't pass here, so neither its idle time nor its state can be trusted: of
-// TCP only a closed one goes.
-func (t *Table) rank(e *Entry, nowNs int64) int {
-	tcp := e.Key.Proto == packet.ProtoTCP
-	switch {
-	case e.State == Closed:
-		return closing
-	case e.Flags&Offloaded != 0:
-		if tcp || e.State == Established {
-			return keep
-		}
-		return unheard
-	case t.Deadline(e) <= nowNs:
-		return expired
-	case e.State == FinWait:
-		return closing
-	case e.State == Established:
-		return keep
-	}
-	return unanswered
 }

@@ -1,6 +1,8 @@
 package flow
 
 import (
+	"time"
+
 	"github.com/sluice-net/sluice/dataplane/packet"
 )
 
@@ -67,7 +69,26 @@ func (t *Table) Restart(r Ref, side packet.Side, nowNs int64) {
 
 // Deadline returns when a flow expires unless it is heard of again.
 func (t *Table) Deadline(e *Entry) int64 {
-	return e.LastSeenNs + t.idle[kindOf[e.Key.Proto]][e.State%numStates]
+	state := e.State % numStates
+	if state == Established && e.brief() {
+		state = Unreplied
+	}
+	return e.LastSeenNs + t.idle[kindOf[e.Key.Proto]][state]
+}
+
+// streamNs is the age at which an answered UDP flow that still sends counts as
+// a stream; Linux takes the same.
+const streamNs = int64(2 * time.Second)
+
+// brief reports whether a replied flow is ICMP, or UDP that is no stream.
+func (e *Entry) brief() bool {
+	switch kindOf[e.Key.Proto] {
+	case kindICMP:
+		return true
+	case kindUDP:
+		return e.LastSeenNs-e.CreatedNs < streamNs
+	}
+	return false
 }
 
 // trackTCP moves the state of a TCP flow on.

@@ -174,32 +174,35 @@ func TestRestart(t *testing.T) {
 }
 
 func TestTrackOthers(t *testing.T) {
-	for proto, want := range map[packet.Proto][2]int64{ // idle time before and after a reply
-		packet.ProtoUDP:    {30 * second, 180 * second},
-		packet.ProtoICMP:   {30 * second, 30 * second},
-		packet.ProtoICMPv6: {30 * second, 30 * second},
-		packet.ProtoSCTP:   {600 * second, 600 * second},
-		47:                 {600 * second, 600 * second},
+	for proto, want := range map[packet.Proto][3]int64{ // idle time before a reply, after it, and later on
+		packet.ProtoUDP:    {30 * second, 30 * second, 180 * second},
+		packet.ProtoICMP:   {30 * second, 30 * second, 30 * second},
+		packet.ProtoICMPv6: {30 * second, 30 * second, 30 * second},
+		packet.ProtoSCTP:   {600 * second, 600 * second, 600 * second},
+		47:                 {600 * second, 600 * second, 600 * second},
 	} {
 		tab := newTable(t, 8)
-		ref := insert(t, tab, keys(1, proto)[0], 0)
+		ref := insert(t, tab, keys(1, proto)[0], second)
 		e := tab.At(ref)
-		for n := range int64(2) {
-			if s := tab.Track(ref, packet.SideA, 0, 1, n); s != flow.Continue || e.State != flow.Unreplied {
-				t.Errorf("proto %d: status %d, state %v before a reply", proto, s, e.State)
+		for _, s := range []struct {
+			side  packet.Side
+			now   int64
+			want  flow.Status
+			state flow.State
+			idle  int64
+		}{
+			{packet.SideA, second, flow.Continue, flow.Unreplied, want[0]},
+			{packet.SideA, 4 * second, flow.Continue, flow.Unreplied, want[0]},
+			{packet.SideB, 3*second - 1, flow.Confirmed, flow.Established, want[1]},
+			{packet.SideB, 3*second - 1, flow.Continue, flow.Established, want[1]},
+			{packet.SideA, 3 * second, flow.Continue, flow.Established, want[2]},
+		} {
+			if got := tab.Track(ref, s.side, 0, 1, s.now); got != s.want || e.State != s.state {
+				t.Errorf("proto %d at %d: status %d, state %v, want %d, %v", proto, s.now, got, e.State, s.want, s.state)
 			}
-		}
-		if d := tab.Deadline(e); d != 1+want[0] {
-			t.Errorf("proto %d: deadline %d before a reply, want %d", proto, d, 1+want[0])
-		}
-		if s := tab.Track(ref, packet.SideB, 0, 1, 2); s != flow.Confirmed {
-			t.Errorf("proto %d: status %d of the reply", proto, s)
-		}
-		if s := tab.Track(ref, packet.SideB, 0, 1, 2); s != flow.Continue {
-			t.Errorf("proto %d: status %d of the second reply", proto, s)
-		}
-		if d := tab.Deadline(e); d != 2+want[1] {
-			t.Errorf("proto %d: deadline %d after a reply, want %d", proto, d, 2+want[1])
+			if d := tab.Deadline(e) - s.now; d != s.idle {
+				t.Errorf("proto %d at %d: idle time %d, want %d", proto, s.now, d, s.idle)
+			}
 		}
 	}
 }

@@ -3,9 +3,9 @@
 // understood is refused, never guessed.
 //
 // All functions are stateless and safe on any bytes: they never panic, never
-// read past the slice and never allocate. Parse costs 15 to 30 ns for TCP and
-// UDP. Checksums are not verified (the receiver does), except by the helpers
-// in checksum.go. Wire byte order lives in this package and nowhere else.
+// read past the slice and never allocate. Parse costs 10 to 30 ns. Checksums
+// are not verified (the receiver does), except by the helpers in checksum.go.
+// Wire byte order lives in this package and nowhere else.
 package packet
 
 import "math/bits"
@@ -163,6 +163,21 @@ func (h *Header) ClassifyPort() uint16 {
 		return uint16(h.ICMPType)<<8 | uint16(h.ICMPCode)
 	}
 	return h.DstPort
+}
+
+// Opening reports whether only the initiator of a flow may send the packet: a
+// pure SYN, or an echo request. One from the other side asks for a flow of its
+// own.
+func (h *Header) Opening() bool {
+	switch h.Proto {
+	case ProtoTCP:
+		return h.TCPFlags&(TCPSyn|TCPAck) == TCPSyn
+	case ProtoICMP:
+		return h.ICMPType == icmpEcho
+	case ProtoICMPv6:
+		return h.ICMPType == icmp6MinEcho
+	}
+	return false
 }
 
 // FragKey names a datagram while its fragments travel. The protocol is part of

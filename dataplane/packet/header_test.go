@@ -247,3 +247,36 @@ func TestAddrKinds(t *testing.T) {
 		}
 	}
 }
+
+func TestOpening(t *testing.T) {
+	for name, c := range map[string]struct {
+		frame []byte
+		want  bool
+	}{
+		"syn":       {ip4(tTCP, tcp(packet.TCPSyn)), true},
+		"syn ecn":   {ip4(tTCP, tcp(packet.TCPSyn|packet.TCPEce|packet.TCPCwr)), true},
+		"syn ack":   {ip4(tTCP, tcp(packet.TCPSyn|packet.TCPAck)), false},
+		"ack":       {ip4(tTCP, tcp(packet.TCPAck)), false},
+		"echo":      {ip4(tICMP, echo(8)), true},
+		"reply":     {ip4(tICMP, echo(0)), false},
+		"echo 6":    {ip6(tICMP6, echo(128)), true},
+		"reply 6":   {ip6(tICMP6, echo(129)), false},
+		"udp":       {ip4(tUDP, udp(0)), false},
+		"gre":       {ip4(47, make([]byte, 8)), false},
+		"timestamp": {ip4(tICMP, icmp(13, 0, make([]byte, 16))), false},
+	} {
+		if h := parse(t, c.frame); h.Opening() != c.want {
+			t.Errorf("%s: %v", name, h.Opening())
+		}
+	}
+}
+
+func TestAddrConversion(t *testing.T) {
+	for _, text := range []string{"0.0.0.0", "10.1.2.3", "255.255.255.255", "::", "2001:db8::ff", "fe80::1"} {
+		a := mustAddr(text)
+		p := packet.AddrFrom(a)
+		if p.Netip() != a || p.Is4() != a.Is4() || p != addr(a) || a.Is4() && packet.AddrV4(p.V4()) != p {
+			t.Errorf("%s became %v and back %s", text, p, p.Netip())
+		}
+	}
+}
