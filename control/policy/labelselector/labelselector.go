@@ -27,7 +27,7 @@ func Validate(sel *metav1.LabelSelector, at *field.Path) field.ErrorList {
 // Requirements converts a valid selector. An empty one has no requirements and
 // so matches everything.
 func Requirements(sel *metav1.LabelSelector) []policy.Requirement {
-	reqs := make([]policy.Requirement, 0, len(sel.MatchLabels)+len(sel.MatchExpressions))
+	var reqs []policy.Requirement
 	for k, v := range sel.MatchLabels {
 		reqs = append(reqs, policy.Requirement{Key: k, Operator: policy.In, Values: []string{v}})
 	}
