@@ -1,0 +1,249 @@
+// Package lab runs a node in network namespaces from a folder of manifests:
+// every Pod becomes a namespace with its addresses, every declared port a real
+// server, and an agent enforces the policies between them. A lab belongs to
+// the process that brought it up and ends with it, however it ends: a janitor
+// process cleans up after an owner that can't do so itself.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/bench/netlab"
+	"github.com/sluice-net/sluice/control/api"
+)
+
+// DefaultName is the name of a lab that was not given one.
+const DefaultName = "default"
+
+// Options describe a lab.
+type Options struct {
+	Name      string
+	Manifests string // a file, or a folder that is watched
+	CNI       netlab.Shape
+	MTU       int
+	Offload   bool
+	FailOpen  bool
+	// Self is the sluice binary: its agent and its janitor are started.
+	Self string
+	// Message is told, from any goroutine, what a user should know; may be nil.
+	Message func(text string)
+	// Stage is told what Up is doing; may be nil.
+	Stage func(text string)
+}
+
+// Default returns the options of a lab for the manifests.
+func Default(manifests string) Options {
+	return Options{
+		Name: DefaultName, Manifests: manifests, CNI: netlab.Routed, MTU: 1500, Offload: true,
+		Message: func(string) {}, Stage: func(string) {},
+	}
+}
+
+// Lab is a lab that is up.
+type Lab struct {
+	opts    Options
+	run     *run
+	janitor *exec.Cmd
+	client  *api.Client
+	net     *netlab.Net
+
+	// Only the goroutine that brought the lab up, or Follow, changes pods.
+	pods    map[string]*pod
+	servers servers
+	// lastPort is the last source port that a probe used, by namespace.
+	lastPort map[string]uint16
+	pool     *pool
+	mirror   mirror
+	agent    *agent
+	given    map[string][]netip.Addr // addresses that are not from the manifests
+	sum      string                  // of the manifests as last applied
+	digest   string                  // of the agent's copy of them
+	netCfg   netlab.Config
+	started  time.Time
+
+	mu    sync.Mutex // guards state, inits
+	state State
+	inits map[uint32]chan<- struct{} // by initiate tag
+
+	closing sync.Once
+	closed  error // what Close returned
+}
+
+// Up brings a lab up and returns when the agent enforces the policies on all of
+// its pods. The caller must Close it; a lab that did not come up has left
+// nothing.
+func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
+	path, err := filepath.Abs(opts.Manifests)
+	if err != nil {
+		return nil, fmt.Errorf("find manifests: %w", err)
+	}
+	opts.Manifests = path
+	opts.Stage("reading manifests")
+	m, err := readManifests(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.files) == 0 {
+		return nil, fmt.Errorf("read manifests: no *.yaml, *.yml or *.json file in %s", path)
+	}
+	specs, err := m.pods()
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	l := &Lab{
+		opts: opts, started: time.Now(), client: api.NewClient(socketPath(opts.Name)),
+		pods: map[string]*pod{}, servers: servers{}, lastPort: map[string]uint16{}, inits: map[uint32]chan<- struct{}{},
+	}
+	if err := l.prepare(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	opts.Stage("building the node")
+	l.netCfg = netlab.Default(opts.Name)
+	l.netCfg.Shape, l.netCfg.MTU = opts.CNI, opts.MTU
+	l.netCfg.NodeAddrs = nodeAddrs(specs, l.netCfg.NodeAddrs)
+	if l.net, err = netlab.New(l.netCfg); err != nil {
+		return nil, err
+	}
+	l.pool = newPool(l.netCfg.NodeAddrs)
+	if err := l.apply(ctx, m, specs); err != nil {
+		return nil, err
+	}
+	if err := l.publish(); err != nil { // so that it can be found, and ended
+		return nil, err
+	}
+	opts.Stage("starting the agent")
+	if err := l.startAgent(); err != nil {
+		return nil, err
+	}
+	if err := l.WaitEnforced(ctx); err != nil {
+		return nil, err
+	}
+	return l, l.publish()
+}
+
+// prepare takes the lab's name, with folder, mount and janitor.
+func (l *Lab) prepare() (err error) {
+	if l.run, err = acquire(l.opts.Name); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if l.janitor, err = startJanitor(l.opts.Self, l.opts.Name); err != nil {
+		return err
+	}
+	for _, dir := range []string{dirOf(l.opts.Name), bpfDir(l.opts.Name)} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("create state of lab %s: %w", l.opts.Name, err)
+		}
+	}
+	if err := unix.Mount("bpf", bpfDir(l.opts.Name), "bpf", 0, "mode=0700"); err != nil {
+		return fmt.Errorf("mount bpffs: %w", err)
+	}
+	l.mirror, err = newMirror(filepath.Join(dirOf(l.opts.Name), "manifests"))
+	return err
+}
+
+// nodeAddrs are the node's own addresses: those of its pods in the host's
+// network, and for a family without any the default.
+func nodeAddrs(specs []podSpec, defaults []netip.Addr) []netip.Addr {
+	var addrs []netip.Addr
+	for _, s := range specs {
+		if !s.hostNetwork {
+			continue
+		}
+		for _, a := range s.addrs {
+			if !slices.Contains(addrs, a) {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	for _, d := range defaults {
+		if !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is4() == d.Is4() }) {
+			addrs = append(addrs, d)
+		}
+	}
+	return addrs
+}
+
+// Client talks to the lab's agent.
+func (l *Lab) Client() *api.Client { return l.client }
+
+// Net is the node.
+func (l *Lab) Net() *netlab.Net { return l.net }
+
+// LogPath is where an owner in the background may write.
+func (l *Lab) LogPath() string { return filepath.Join(dirOf(l.opts.Name), "lab.log") }
+
+// State returns a copy of what the lab says about itself.
+func (l *Lab) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.state
+	s.Pods, s.Externals, s.Messages = slices.Clone(s.Pods), slices.Clone(s.Externals), slices.Clone(s.Messages)
+	return s
+}
+
+// publish writes the lab's state for other commands.
+func (l *Lab) publish() error {
+	s := State{
+		Name: l.opts.Name, PID: os.Getpid(), Started: l.started, Manifests: l.opts.Manifests,
+		CNI: l.opts.CNI, MTU: l.opts.MTU, Offload: l.opts.Offload, FailOpen: l.opts.FailOpen,
+		Socket: socketPath(l.opts.Name), AgentLog: agentLogPath(l.opts.Name), Host: l.net.Host().Name(),
+		Pods: []Pod{},
+	}
+	if l.agent != nil {
+		s.AgentPID = l.agent.pid()
+	}
+	for _, p := range l.pods {
+		s.Pods = append(s.Pods, p.describe())
+	}
+	slices.SortFunc(s.Pods, comparePods)
+	for _, e := range l.net.Externals() {
+		s.Externals = append(s.Externals, External{Address: e.Addr(), Netns: e.Namespace().Name()})
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Messages = l.state.Messages
+	l.state = s
+	return s.write()
+}
+
+// Close takes the lab down: afterwards nothing of it is left.
+func (l *Lab) Close() error {
+	l.closing.Do(func() {
+		var errs []error
+		if l.agent != nil {
+			errs = append(errs, l.agent.stop())
+		}
+		errs = append(errs, l.servers.closeAll())
+		if l.net != nil {
+			// Processes keep namespaces alive, so they end first.
+			errs = append(errs, endProcesses(l.opts.Name), l.net.Close())
+		}
+		errs = append(errs, clean(l.opts.Name), l.run.release())
+		if l.janitor != nil {
+			errs = append(errs, l.janitor.Wait()) // it finds nothing to do
+		}
+		l.closed = errors.Join(errs...)
+	})
+	return l.closed
+}

@@ -1,0 +1,206 @@
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+)
+
+// manifests is a file or a folder of them at one moment.
+type manifests struct {
+	files []manifestFile // sorted by name
+	sum   string
+}
+
+type manifestFile struct {
+	name string // relative to the folder
+	data []byte
+}
+
+// readManifests reads a file, or the YAML and JSON files of a folder and the
+// folders below it. Hidden names are left out.
+func readManifests(path string) (*manifests, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	m := &manifests{}
+	if !info.IsDir() {
+		if err := m.add(path, filepath.Base(path)); err != nil {
+			return nil, err
+		}
+		m.seal()
+		return m, nil
+	}
+	root, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	err = filepath.WalkDir(root, func(at string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if at != root && strings.HasPrefix(d.Name(), ".") {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if d.IsDir() || !isManifest(d.Name()) {
+			return nil
+		}
+		name, err := filepath.Rel(root, at)
+		if err != nil {
+			return err
+		}
+		return m.add(at, name)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	m.seal()
+	return m, nil
+}
+
+func isManifest(name string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
+}
+
+func (m *manifests) add(path, name string) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed since it was listed
+	}
+	if err != nil {
+		return err
+	}
+	m.files = append(m.files, manifestFile{name, data})
+	return nil
+}
+
+func (m *manifests) seal() {
+	slices.SortFunc(m.files, func(a, b manifestFile) int { return strings.Compare(a.name, b.name) })
+	h := sha256.New()
+	for _, f := range m.files {
+		fmt.Fprintf(h, "%s\x00%d\x00", f.name, len(f.data))
+		h.Write(f.data)
+	}
+	m.sum = hex.EncodeToString(h.Sum(nil))
+}
+
+// object is enough of any object to tell pods and lists of them.
+type object struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Items      []json.RawMessage `json:"items"`
+}
+
+// pods returns the pods that run: those that have finished have no network.
+// Documents that can't be read are reported, and the others returned.
+func (m *manifests) pods() ([]podSpec, error) {
+	var pods []podSpec
+	var errs []error
+	at := map[string]string{}
+	for _, f := range m.files {
+		err := eachDocument(f.data, func(doc []byte) error {
+			return eachPod(doc, func(p *corev1.Pod) error {
+				spec, err := readPod(p)
+				if err != nil {
+					return err
+				}
+				if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+					return nil
+				}
+				if first := at[spec.key]; first != "" {
+					return fmt.Errorf("pod %s: also in %s", spec.key, first)
+				}
+				at[spec.key] = f.name
+				pods = append(pods, spec)
+				return nil
+			})
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", f.name, err))
+		}
+	}
+	slices.SortFunc(pods, func(a, b podSpec) int { return strings.Compare(a.key, b.key) })
+	return pods, errors.Join(errs...)
+}
+
+// eachDocument visits the documents of a YAML or JSON file as JSON. It goes on
+// after an error.
+func eachDocument(data []byte, visit func(doc []byte) error) error {
+	r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	var errs []error
+	for i := 1; ; i++ {
+		doc, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return errors.Join(errs...)
+		}
+		if err != nil {
+			return errors.Join(append(errs, fmt.Errorf("document %d: %w", i, err))...)
+		}
+		if doc, err = yaml.YAMLToJSON(doc); err == nil && !bytes.Equal(bytes.TrimSpace(doc), []byte("null")) {
+			err = visit(doc)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("document %d: %w", i, err))
+		}
+	}
+}
+
+// eachPod visits the pods of a document, those in lists included.
+func eachPod(doc []byte, visit func(*corev1.Pod) error) error {
+	var o object
+	if err := json.Unmarshal(doc, &o); err != nil {
+		return err
+	}
+	switch {
+	case o.APIVersion != "v1":
+		return nil
+	case o.Kind == "Pod":
+		var p corev1.Pod
+		if err := json.Unmarshal(doc, &p); err != nil {
+			return fmt.Errorf("decode pod: %w", err)
+		}
+		return visit(&p)
+	case o.Kind == "List" || o.Kind == "PodList":
+		var errs []error
+		for _, item := range o.Items {
+			errs = append(errs, eachPod(typed(item, o.Kind), visit))
+		}
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+// typed gives the items of a PodList the type that they are listed without.
+func typed(item json.RawMessage, listKind string) []byte {
+	if listKind != "PodList" {
+		return item
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(item, &fields) != nil {
+		return item
+	}
+	fields["apiVersion"], fields["kind"] = json.RawMessage(`"v1"`), json.RawMessage(`"Pod"`)
+	out, err := json.Marshal(fields)
+	if err != nil {
+		return item
+	}
+	return out
+}
