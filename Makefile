@@ -1,0 +1,75 @@
+# make demo   see it work: real traffic between pods in network namespaces
+# make test   all tests that fit ten minutes, privileged ones included
+# The build and the ordinary tests run as you; sudo is used where root is needed.
+
+GO    ?= go
+BIN   := bin/sluice
+SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Tests that create network namespaces, load programs and open AF_XDP sockets.
+PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./control/link ./control/e2e ./tools/lab ./tools/demo
+RACE  := ./dataplane/... ./control/...
+FUZZTIME ?= 20s
+
+.PHONY: all build demo test test-unit test-priv test-race check fuzz bench bench-micro bench-acl generate generate-check clean
+
+all: build
+
+build: $(BIN)
+
+$(BIN): FORCE
+	$(GO) build -trimpath -o $@ ./tools/sluice
+FORCE:
+
+demo: build
+	$(SUDO) $(BIN) demo
+
+test: check test-unit test-priv
+
+check:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
+	$(GO) vet ./...
+
+# Ordinary users' run: privileged tests skip here and run below.
+test-unit:
+	$(GO) test ./...
+
+# Built as you, run as root from their own folders, so that test data is found.
+# No privileged test may skip.
+test-priv: build
+	@mkdir -p bin/test
+	@set -e; for pkg in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' $(PRIV)); do \
+		name=$$(basename $$pkg); \
+		$(GO) test -c -o bin/test/$$name.test $$pkg; \
+		echo "$(SUDO) $$name.test"; \
+		(cd $$pkg && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(CURDIR)/bin/test/$$name.test -test.timeout 8m); \
+	done
+
+test-race:
+	$(GO) test -race -short $(RACE)
+
+# A short turn of every fuzz target.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+bench: build
+	$(SUDO) $(BIN) bench
+
+bench-micro:
+	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./control/...
+
+bench-acl:
+	$(GO) run ./bench/acl
+
+# Needs clang 14 and libbpf's headers (Debian 12: clang llvm libbpf-dev).
+generate:
+	$(GO) generate ./xdpprog
+
+generate-check: generate
+	git diff --exit-code -- xdpprog
+
+clean:
+	rm -rf bin results
