@@ -165,14 +165,14 @@ enum drop_reason {
 
 /* What the programs did with packets that they did not drop. */
 enum counter {
-	COUNT_HIT = 0,	   /* allowed by the flow cache, on through the stack */
-	COUNT_SHORTCUT,	   /* allowed by the flow cache, straight into the pod */
-	COUNT_STEERED,	   /* sent to a worker */
-	COUNT_NEIGHBOUR,   /* ARP, neighbour discovery, MLD */
-	COUNT_RESUMED,	   /* came back allowed and went on */
-	COUNT_DELIVERED,   /* came back allowed and went into a pod */
-	COUNT_FAIL_OPEN,   /* no worker, let through by configuration */
-	COUNT_END_LOST,	   /* no room in the ring buffer of ended flows */
+	COUNT_HIT = 0,	 /* allowed by the flow cache, on through the stack */
+	COUNT_SHORTCUT,	 /* allowed by the flow cache, straight into the pod */
+	COUNT_STEERED,	 /* sent to a worker */
+	COUNT_NEIGHBOUR, /* ARP, neighbour discovery, MLD */
+	COUNT_RESUMED,	 /* came back allowed and went on */
+	COUNT_DELIVERED, /* came back allowed and went into a pod */
+	COUNT_FAIL_OPEN, /* no worker, let through by configuration */
+	COUNT_END_LOST,	 /* no room in the ring buffer of ended flows */
 	NUM_COUNTERS,
 };
 
@@ -183,9 +183,9 @@ struct config {
 	__u64 hash_seed;
 	__u32 resume_mark;
 	__u32 workers;
-	__u32 miss_rate;  /* new flows a second and endpoint; 0: unlimited */
+	__u32 miss_rate; /* new flows a second and endpoint; 0: unlimited */
 	__u32 miss_burst;
-	__u8 offload;	  /* consult the flow cache */
+	__u8 offload; /* consult the flow cache */
 	__u8 fail_open;
 	__u8 shortcut;
 	__u8 pad[5];

@@ -30,7 +30,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__type(key, struct frag_key);
-	__type(value, __u32); /* source port << 16 | destination port */
+	__type(value, __u32);	   /* source port << 16 | destination port */
 	__uint(max_entries, 8192); /* set by the agent */
 } frags SEC(".maps");
 

@@ -9,15 +9,15 @@
 #include "parse.h"
 
 /* RFC 4861 and RFC 3810 message types that linux/icmpv6.h leaves to the kernel. */
-#define ND_ROUTER_SOLICIT 133
-#define ND_ROUTER_ADVERT 134
+#define ND_ROUTER_SOLICIT    133
+#define ND_ROUTER_ADVERT     134
 #define ND_NEIGHBOUR_SOLICIT 135
-#define ND_NEIGHBOUR_ADVERT 136
-#define ND_REDIRECT 137
-#define MLD_QUERY 130
-#define MLD_REPORT 131
-#define MLD_DONE 132
-#define MLD2_REPORT 143
+#define ND_NEIGHBOUR_ADVERT  136
+#define ND_REDIRECT	     137
+#define MLD_QUERY	     130
+#define MLD_REPORT	     131
+#define MLD_DONE	     132
+#define MLD2_REPORT	     143
 
 struct arp_eth_ipv4 {
 	__be16 hrd, pro;
@@ -39,7 +39,7 @@ static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 
 static __always_inline bool owns(__u32 slot, const struct addr *a)
 {
-	struct own_addr k = { .addr = *a, .slot = slot };
+	struct own_addr k = {.addr = *a, .slot = slot};
 
 	return bpf_map_lookup_elem(&own_addrs, &k);
 }
@@ -53,7 +53,8 @@ static __always_inline enum drop_reason check_arp(struct __sk_buff *skb, const s
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
 		return DROP_TRUNCATED;
-	if (arp.hrd != bpf_htons(1) || arp.pro != bpf_htons(ETH_P_IP) || arp.hln != ETH_ALEN || arp.pln != 4)
+	if (arp.hrd != bpf_htons(1) || arp.pro != bpf_htons(ETH_P_IP) || arp.hln != ETH_ALEN ||
+	    arp.pln != 4)
 		return DROP_MALFORMED;
 	if (!mac_equal(arp.sha, ep->mac))
 		return DROP_NEIGHBOUR_SPOOF;

@@ -21,33 +21,33 @@
 
 #include "maps.h"
 
-#define IP_MF 0x2000
-#define IP_OFFSET 0x1fff
-#define TCP_FIN 0x01
-#define TCP_SYN 0x02
-#define TCP_RST 0x04
-#define TCP_ACK 0x10
+#define IP_MF		0x2000
+#define IP_OFFSET	0x1fff
+#define TCP_FIN		0x01
+#define TCP_SYN		0x02
+#define TCP_RST		0x04
+#define TCP_ACK		0x10
 #define MAX_EXT_HEADERS 6
 
 struct packet {
 	struct flow_key key;
-	__u8 side;	/* that sent it */
+	__u8 side; /* that sent it */
 	__u8 tcp_flags;
-	bool opening;	/* pure SYN, echo request */
-	bool plain;	/* the key is the flow's, all of it */
+	bool opening; /* pure SYN, echo request */
+	bool plain;   /* the key is the flow's, all of it */
 	bool v6;
 };
 
 /* RFC 792, RFC 4443; linux/icmp.h drags libc's headers in. */
-#define ICMP_ECHOREPLY 0
-#define ICMP_DEST_UNREACH 3
-#define ICMP_SOURCE_QUENCH 4
-#define ICMP_ECHO 8
-#define ICMP_TIME_EXCEEDED 11
-#define ICMP_PARAMETERPROB 12
-#define ICMPV6_INFO 128 /* below: errors */
+#define ICMP_ECHOREPLY	    0
+#define ICMP_DEST_UNREACH   3
+#define ICMP_SOURCE_QUENCH  4
+#define ICMP_ECHO	    8
+#define ICMP_TIME_EXCEEDED  11
+#define ICMP_PARAMETERPROB  12
+#define ICMPV6_INFO	    128 /* below: errors */
 #define ICMPV6_ECHO_REQUEST 128
-#define ICMPV6_ECHO_REPLY 129
+#define ICMPV6_ECHO_REPLY   129
 
 struct icmp_head {
 	__u8 type, code;
@@ -73,7 +73,7 @@ struct l4 {
 
 static __always_inline struct addr addr_v4(__be32 a)
 {
-	struct addr r = { .hi = 0, .lo = 0xffffULL << 32 | bpf_ntohl(a) };
+	struct addr r = {.hi = 0, .lo = 0xffffULL << 32 | bpf_ntohl(a)};
 
 	return r;
 }
@@ -81,8 +81,10 @@ static __always_inline struct addr addr_v4(__be32 a)
 static __always_inline struct addr addr_v6(const struct in6_addr *a)
 {
 	struct addr r = {
-		.hi = (__u64)bpf_ntohl(a->in6_u.u6_addr32[0]) << 32 | bpf_ntohl(a->in6_u.u6_addr32[1]),
-		.lo = (__u64)bpf_ntohl(a->in6_u.u6_addr32[2]) << 32 | bpf_ntohl(a->in6_u.u6_addr32[3]),
+		.hi = (__u64)bpf_ntohl(a->in6_u.u6_addr32[0]) << 32 |
+		      bpf_ntohl(a->in6_u.u6_addr32[1]),
+		.lo = (__u64)bpf_ntohl(a->in6_u.u6_addr32[2]) << 32 |
+		      bpf_ntohl(a->in6_u.u6_addr32[3]),
 	};
 	return r;
 }
@@ -129,7 +131,8 @@ static __always_inline bool has_ports(__u8 proto)
 }
 
 /* The packet that an ICMP error quotes: only addresses and ports, for the hash. */
-static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p, __u32 off, bool v6)
+static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p, __u32 off,
+					 bool v6)
 {
 	struct ports ports = {};
 	__u8 proto;
@@ -238,7 +241,11 @@ static __always_inline void parse_fragment(struct __sk_buff *skb, struct packet 
 					   __u32 slot, __u32 id, bool first)
 {
 	struct frag_key k = {
-		.src = p->key.a, .dst = p->key.b, .id = id, .slot = slot, .proto = p->key.proto,
+		.src = p->key.a,
+		.dst = p->key.b,
+		.id = id,
+		.slot = slot,
+		.proto = p->key.proto,
 	};
 	__u32 both, *known;
 
@@ -282,7 +289,8 @@ static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct packet *p, 
 
 static __always_inline bool ext_header(__u8 h)
 {
-	return h == IPPROTO_HOPOPTS || h == IPPROTO_ROUTING || h == IPPROTO_DSTOPTS || h == IPPROTO_AH;
+	return h == IPPROTO_HOPOPTS || h == IPPROTO_ROUTING || h == IPPROTO_DSTOPTS ||
+	       h == IPPROTO_AH;
 }
 
 /* Skips extension headers; false if they don't end where they should. */
@@ -296,7 +304,8 @@ static __always_inline bool skip_ext_headers(struct __sk_buff *skb, __u8 *proto,
 			return true;
 		if (bpf_skb_load_bytes(skb, *off, &opt, sizeof(opt)))
 			return false;
-		*off += *proto == IPPROTO_AH ? ((__u32)opt.hdrlen + 2) * 4 : ((__u32)opt.hdrlen + 1) * 8;
+		*off += *proto == IPPROTO_AH ? ((__u32)opt.hdrlen + 2) * 4
+					     : ((__u32)opt.hdrlen + 1) * 8;
 		*proto = opt.nexthdr;
 	}
 	return !ext_header(*proto);

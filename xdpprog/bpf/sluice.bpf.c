@@ -11,7 +11,7 @@
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 #define NEXT (-1) /* TCX_NEXT, TC_ACT_UNSPEC: the next program, or on through the stack */
-#define SHOT 2	      /* TC_ACT_SHOT */
+#define SHOT 2	  /* TC_ACT_SHOT */
 
 static __always_inline int drop(enum drop_reason r)
 {
@@ -56,7 +56,8 @@ static __always_inline bool worker_alive(__u32 id, __u64 now)
 }
 
 /* Sends the frame to the worker that owns its flow, tagged with where it came from. */
-static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u32 slot, enum hook hook)
+static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u32 slot,
+				    enum hook hook)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u32 id = owner(&p->key);
@@ -133,7 +134,8 @@ static __always_inline void note_end(struct flow_value *v, const struct packet *
 	bpf_ringbuf_submit(e, 0);
 }
 
-static __always_inline void note_packet(struct __sk_buff *skb, struct flow_value *v, const struct packet *p)
+static __always_inline void note_packet(struct __sk_buff *skb, struct flow_value *v,
+					const struct packet *p)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u32 segs = skb->gso_segs;
@@ -183,8 +185,8 @@ static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *
 		}
 		__builtin_memcpy(h.dst, ep->mac, ETH_ALEN);
 		__builtin_memcpy(h.src, ep->host_mac, ETH_ALEN);
-		if (p->v6 ? bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 8, 0) :
-			    bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 12, 0))
+		if (p->v6 ? bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 8, 0)
+			  : bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 12, 0))
 			return drop(DROP_TRUNCATED);
 	}
 	bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
@@ -195,7 +197,8 @@ static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *
 /* Acts on the flow cache; -2 if it has no answer. */
 #define MISS (-2)
 
-static __always_inline int cached(struct __sk_buff *skb, const struct packet *p, __u32 slot, enum hook hook)
+static __always_inline int cached(struct __sk_buff *skb, const struct packet *p, __u32 slot,
+				  enum hook hook)
 {
 	__u8 mine = hook == HOOK_FROM_POD ? p->side & 1 : (p->side & 1) ^ 1;
 	__u8 from = p->side & 1;
@@ -224,8 +227,8 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 		return NEXT;
 	}
 	d = bpf_map_lookup_elem(&denied, &p->key);
-	if (d && d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot && current(d->slot, d->gen) &&
-	    bpf_ktime_get_coarse_ns() - d->since_ns < cfg.deny_ttl_ns) {
+	if (d && d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot &&
+	    current(d->slot, d->gen) && bpf_ktime_get_coarse_ns() - d->since_ns < cfg.deny_ttl_ns) {
 		__u32 segs = skb->gso_segs;
 
 		__sync_fetch_and_add(&d->packets, segs > 1 ? segs : 1);
@@ -267,7 +270,8 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 		return drop(DROP_VLAN);
 
 	/* The fixed headers must be readable in place; what follows need not. */
-	if ((void *)(long)skb->data + ETH_HLEN + sizeof(struct ipv6hdr) > (void *)(long)skb->data_end)
+	if ((void *)(long)skb->data + ETH_HLEN + sizeof(struct ipv6hdr) >
+	    (void *)(long)skb->data_end)
 		bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128);
 
 	switch (eth.h_proto) {
@@ -329,7 +333,8 @@ int deliver(struct __sk_buff *skb)
 
 	if (bpf_skb_load_bytes(skb, 0, &tag, sizeof(tag)))
 		return drop(DROP_TRUNCATED);
-	slot = (__u32)tag.slot[0] << 24 | (__u32)tag.slot[1] << 16 | (__u32)tag.slot[2] << 8 | tag.slot[3];
+	slot = (__u32)tag.slot[0] << 24 | (__u32)tag.slot[1] << 16 | (__u32)tag.slot[2] << 8 |
+	       tag.slot[3];
 	ep = bpf_map_lookup_elem(&endpoints, &slot);
 	if (!ep || !ep->ifindex)
 		return drop(DROP_UNKNOWN_ENDPOINT);
@@ -369,7 +374,8 @@ int steer(struct xdp_md *ctx)
 {
 	struct tag *tag = (void *)(long)ctx->data;
 
-	if ((void *)(tag + 1) > (void *)(long)ctx->data_end || (tag->kind & ~HOOK_TO_POD) != TAG_BASE) {
+	if ((void *)(tag + 1) > (void *)(long)ctx->data_end ||
+	    (tag->kind & ~HOOK_TO_POD) != TAG_BASE) {
 		count_drop(DROP_BAD_TAG);
 		return XDP_DROP;
 	}
