@@ -148,7 +148,7 @@ func (w *worker) process(snap *snapshot) {
 				w.drop(p, r)
 				continue
 			}
-			p.key, p.side = h.Key()
+			p.side = h.KeyTo(&p.key)
 			b.look[n] = i
 			n++
 		}
@@ -214,7 +214,7 @@ func (w *worker) parse(i int) progress {
 		p.key, p.side = h.InnerKey()
 		return parsed
 	default:
-		p.key, p.side = h.Key()
+		p.side = h.KeyTo(&p.key)
 		return parsed
 	}
 	w.drop(p, r)
