@@ -16,14 +16,8 @@ import (
 func (p *Peers) Rules(r *policy.Rule, dir rule.Direction, subject *store.Identity) (out []rule.Rule, shared bool) {
 	line := rule.Rule{Action: actions[r.Action], Log: r.Log, AnyPeer: r.AnyPeer, AnyPort: r.AnyPort}
 	shared = true
-	if !r.AnyPeer {
-		for i := range r.Peers {
-			line.Peers = append(line.Peers, p.Of(&r.Peers[i]))
-		}
-		slices.Sort(line.Peers)
-		line.Peers = slices.Compact(line.Peers)
-	}
 	if r.AnyPort {
+		line.Peers = p.of(r)
 		return []rule.Rule{line}, true
 	}
 	var byName []policy.Port
@@ -42,12 +36,26 @@ func (p *Peers) Rules(r *policy.Rule, dir rule.Direction, subject *store.Identit
 	}
 	line.Ports = normalPorts(line.Ports)
 	if len(line.Ports) > 0 {
+		line.Peers = p.of(r)
 		out = append(out, line)
 	}
 	return append(out, p.named(r, line, byName)...), shared
 }
 
 var actions = [...]rule.Action{policy.Pass: rule.Pass, policy.Allow: rule.Allow, policy.Deny: rule.Deny}
+
+// of numbers the peers of a rule.
+func (p *Peers) of(r *policy.Rule) []rule.PeerID {
+	if r.AnyPeer {
+		return nil
+	}
+	var out []rule.PeerID
+	for i := range r.Peers {
+		out = append(out, p.Of(&r.Peers[i]))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
 
 // named makes one line of each number that named ports have on destinations.
 func (p *Peers) named(r *policy.Rule, line rule.Rule, ports []policy.Port) []rule.Rule {
@@ -73,7 +81,7 @@ func (p *Peers) named(r *policy.Rule, line rule.Rule, ports []policy.Port) []rul
 	for n, peers := range found {
 		slices.Sort(peers)
 		l := line
-		l.AnyPeer, l.AnyPort = false, false
+		l.AnyPeer = false
 		l.Peers = slices.Compact(peers)
 		l.Ports = []rule.PortRange{{Proto: uint8(n.proto), From: n.port, To: n.port}}
 		out = append(out, l)
