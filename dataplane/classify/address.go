@@ -14,9 +14,9 @@ import (
 // So every lookup does the same, whatever it finds.
 //
 // IPv6 is a hash of the bound addresses, in aligned groups of 1<<group
-// neighbours, and for what is in none of them a trie of 8 bits a level. An
-// entry of nodes is an offset shifted left by one, and the bit full instead
-// of a mask; entry c leads to itself for class c.
+// neighbours, and for what is in none of them a trie of 16 bits and then 8 a
+// level. An entry of root6 and nodes is an offset into nodes, shifted left by
+// one, and the bit full instead of a mask; entry c leads to itself for class c.
 type addresses[C uint16 | uint32] struct {
 	root []uint32 // by the upper 16 bits of an IPv4 address
 	mid  []uint32
@@ -25,10 +25,10 @@ type addresses[C uint16 | uint32] struct {
 	seed   [2]uint64
 	parts  []*part // a power of two of them
 	group  uint8
-	groups []C // first of a group + low bits of the address → class
+	groups []C      // first of a group + low bits of the address → class
+	root6  []uint32 // by the upper 16 bits of an IPv6 address
 	nodes  []uint32
-	top    uint32 // the entry of the empty prefix
-	depth  int    // levels of the deepest prefix
+	depth  int // levels of the deepest prefix below the root
 
 	// sparse says that IPv4 addresses too scattered for the trie are looked
 	// up as the IPv6 addresses that packet.Addr writes them as.
@@ -53,18 +53,14 @@ type slot struct {
 
 // place returns a group's part and its two slots there.
 func (a *addresses[C]) place(hi, lo uint64) (part, one, two uint64) {
-	h, l := bits.Mul64(hi^a.seed[0], lo^a.seed[1])
-	h ^= l
+	h := mix(hi^a.seed[0], lo^a.seed[1])
 	return h >> 32 & uint64(len(a.parts)-1), h % slots, h >> 10 % slots
 }
 
-// everyone lists all queries of a batch.
-var everyone = func() (list [batch]uint8) {
-	for i := range list {
-		list[i] = uint8(i)
-	}
-	return list
-}()
+func mix(a, b uint64) uint64 {
+	h, l := bits.Mul64(a, b)
+	return h ^ l
+}
 
 // classify finds the class of each query's remote address. It takes all
 // addresses for those of one family, and sorts them out if they aren't.
@@ -72,13 +68,13 @@ func (a *addresses[C]) classify(q []Query, class []uint32) {
 	switch {
 	case len(q) == 0:
 	case a.sparse:
-		a.classify6(q, everyone[:len(q)], class)
+		a.classify6(q, class)
 	case q[0].Remote.Is4():
 		if !a.classify4(q, class) {
 			a.classifyOthers(q, class)
 		}
 	case none4(q):
-		a.classify6(q, everyone[:len(q)], class)
+		a.classify6(q, class)
 	default:
 		a.classify4(q, class)
 		a.classifyOthers(q, class)
@@ -117,67 +113,73 @@ func (a *addresses[C]) classify4(q []Query, class []uint32) bool {
 
 // classifyOthers handles those queries of a mixed batch that aren't IPv4.
 func (a *addresses[C]) classifyOthers(q []Query, class []uint32) {
-	var list [batch]uint8
+	var others [batch]Query
+	var from, found [batch]uint32
 	n := 0
 	for i := range q {
-		list[n&(batch-1)] = uint8(i)
+		others[n&(batch-1)], from[n&(batch-1)] = q[i], uint32(i)
 		if !q[i].Remote.Is4() {
 			n++
 		}
 	}
-	a.classify6(q, list[:n], class)
+	a.classify6(others[:n], found[:n])
+	for k, i := range from[:n] {
+		class[i] = found[k]
+	}
 }
 
-// classify6 handles the listed queries.
-func (a *addresses[C]) classify6(q []Query, list []uint8, class []uint32) {
-	var missed [batch]uint8
+// classify6 takes all queries for IPv6 ones.
+func (a *addresses[C]) classify6(q []Query, class []uint32) {
+	var missed [batch]uint32
+	class = class[:len(q)]
+	a.probe(q, class)
+	low, groups := uint64(1)<<(a.group&63)-1, a.groups
 	n := 0
-	low := uint64(1)<<(a.group&63) - 1
-	parts, groups := a.parts, a.groups
-	for _, i := range list {
-		r := &q[i].Remote
-		hi, lo := r.Hi, r.Lo>>(a.group&63)
-		at, one, two := a.place(hi, lo)
-		p := parts[at]
-		s1, s2 := &p[one], &p[two]
-		d1, d2 := s1.hi^hi|s1.lo^lo, s2.hi^hi|s2.lo^lo
-		first := uint32(0)
-		if d1 == 0 {
-			first = s1.first
-		}
-		if d2 == 0 {
-			first |= s2.first
-		}
-		class[i] = uint32(groups[first+uint32(r.Lo&low)])
-		missed[n&(batch-1)] = i
-		if first == 0 {
-			n++
-		}
+	for i := range q {
+		first := class[i]
+		class[i] = uint32(groups[first+uint32(q[i].Remote.Lo&low)])
+		missed[n&(batch-1)] = uint32(i)
+		n += int((uint64(first) - 1) >> 63) // if it is 0
 	}
 	if n > 0 {
 		a.longest(q, missed[:n], class)
 	}
 }
 
-// longest finds the class of the listed queries by their longest prefix, all
-// of them one level at a time.
-func (a *addresses[C]) longest(q []Query, list []uint8, class []uint32) {
-	for _, i := range list {
-		class[i] = a.top
+// probe finds the first of each address's group, or 0. Which of the two slots
+// has it is random, so a branch would often be mispredicted.
+func (a *addresses[C]) probe(q []Query, class []uint32) {
+	parts, group := a.parts, a.group&63
+	seed0, seed1, mask := a.seed[0], a.seed[1], uint64(len(parts)-1)
+	class = class[:len(q)]
+	for i := range q {
+		hi, lo := q[i].Remote.Hi, q[i].Remote.Lo>>group
+		h := mix(hi^seed0, lo^seed1) // as place does
+		p := parts[h>>32&mask]
+		s1, s2 := &p[h%slots], &p[h>>10%slots]
+		class[i] = s1.first&zeroMask(s1.hi^hi|s1.lo^lo) | s2.first&zeroMask(s2.hi^hi|s2.lo^lo)
 	}
-	nodes := a.nodes
-	for level := range a.depth {
-		shift := uint(56 - 8*(level&7))
-		for _, i := range list {
-			word := q[i].Remote.Hi
-			if level >= 8 {
-				word = q[i].Remote.Lo
-			}
-			e := class[i]
-			class[i] = nodes[e>>1+uint32(word>>(shift&63)&0xff)&-(e&full)]
+}
+
+// zeroMask returns all ones for 0 and 0 for everything else.
+func zeroMask(d uint64) uint32 { return uint32((d|-d)>>63) - 1 }
+
+// longest finds the class of the listed queries by their longest prefix. Each
+// walks as many levels as the deepest prefix has, so that the walks overlap.
+func (a *addresses[C]) longest(q []Query, list []uint32, class []uint32) {
+	nodes, upper, lower := a.nodes, min(a.depth, 6), max(a.depth-6, 0)
+	for _, i := range list {
+		word := q[i].Remote.Hi
+		e := a.root6[word>>48]
+		for range upper {
+			word <<= 8
+			e = nodes[e>>1+uint32(word>>48&0xff)&-(e&full)]
 		}
-	}
-	for _, i := range list {
-		class[i] >>= 1
+		word = q[i].Remote.Lo
+		for range lower {
+			e = nodes[e>>1+uint32(word>>56)&-(e&full)]
+			word <<= 8
+		}
+		class[i] = e >> 1
 	}
 }

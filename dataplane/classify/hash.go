@@ -56,8 +56,8 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 
 // longest6 finds the class of an address in the trie alone.
 func (p *painter[C]) longest6(a packet.Addr) uint32 {
-	e := p.nodes[p.capacity]
-	for i := 0; e&full != 0; i++ {
+	e := p.root6[a.Hi>>48]
+	for i := 2; e&full != 0; i++ {
 		e = p.nodes[e>>1+byteOf(a, i)]
 	}
 	return e >> 1

@@ -15,7 +15,7 @@ type painter[C uint16 | uint32] struct {
 	keys     int    // groups in the hash
 
 	// Blocks that begin at or above these are not published yet.
-	freshMid, freshLeaf, freshGroups, freshNodes uint32
+	freshMid, freshLeaf, freshGroups uint32
 	// What readers may hold of these has to be copied before it is written.
 	sharedRoot, sharedParts bool
 	sharedPart              []bool
@@ -37,7 +37,8 @@ func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8)
 	p.root = make([]uint32, 1<<16)
 	p.leaf = make([]C, capacity)
 	p.mid = make([]uint32, capacity)
-	p.nodes = make([]uint32, capacity+1)
+	p.nodes = make([]uint32, capacity)
+	p.root6 = make([]uint32, 1<<16)
 	for c := range capacity {
 		p.leaf[c] = C(c)
 		p.mid[c] = c<<8 | one
@@ -51,13 +52,11 @@ func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8)
 
 // publish returns what readers may use from now on, and freezes it.
 func (p *painter[C]) publish() addresses[C] {
-	p.freshMid, p.freshLeaf = uint32(len(p.mid)), uint32(len(p.leaf))
-	p.freshGroups, p.freshNodes = uint32(len(p.groups)), uint32(len(p.nodes))
+	p.freshMid, p.freshLeaf, p.freshGroups = uint32(len(p.mid)), uint32(len(p.leaf)), uint32(len(p.groups))
 	p.sharedRoot, p.sharedParts = true, true
 	for i := range p.sharedPart {
 		p.sharedPart[i] = true
 	}
-	p.top = p.nodes[p.capacity]
 	return p.addresses
 }
 
@@ -134,39 +133,43 @@ func (p *painter[C]) leafBlock(addr uint32) uint32 {
 
 // range6 gives the addresses first to last a class in the trie.
 func (p *painter[C]) range6(first, last packet.Addr, class uint32) {
-	p.level(p.capacity, 0, first, last, class)
+	from, to := first.Hi>>48, last.Hi>>48
+	for b := from; b <= to; b++ {
+		lo, hi := within(first, last, b > from, b < to)
+		p.root6[b] = p.level(p.root6[b], 2, lo, hi, class)
+	}
 }
 
-// level is range6 within the entry at index at, whose prefix has depth bytes.
-func (p *painter[C]) level(at uint32, depth int, first, last packet.Addr, class uint32) {
+// level is range6 within an entry whose prefix has depth bytes; it returns
+// the entry as it has to be.
+func (p *painter[C]) level(e uint32, depth int, first, last packet.Addr, class uint32) uint32 {
 	if zeroFrom(first, depth) && onesFrom(last, depth) {
-		p.nodes[at] = class << 1
-		return
+		return class << 1
 	}
-	p.depth = max(p.depth, depth+1)
-	block := p.nodeBlock(at)
+	p.depth = max(p.depth, depth-1)
+	if e&full == 0 {
+		block := uint32(len(p.nodes))
+		p.nodes = appendBlock(p.nodes, e>>1, false)
+		e = block<<1 | full
+	}
 	from, to := byteOf(first, depth), byteOf(last, depth)
 	for b := from; b <= to; b++ {
-		lo, hi := first, last
-		if b > from {
-			lo = packet.Addr{}
-		}
-		if b < to {
-			hi = packet.Addr{Hi: ^uint64(0), Lo: ^uint64(0)}
-		}
-		p.level(block+b, depth+1, lo, hi, class)
+		lo, hi := within(first, last, b > from, b < to)
+		child := p.level(p.nodes[e>>1+b], depth+1, lo, hi, class)
+		p.nodes[e>>1+b] = child
 	}
+	return e
 }
 
-func (p *painter[C]) nodeBlock(at uint32) uint32 {
-	e := p.nodes[at]
-	if e&full != 0 && e>>1 >= p.freshNodes {
-		return e >> 1
+// within replaces the ends of a range that lie in other blocks.
+func within(first, last packet.Addr, fromStart, toEnd bool) (packet.Addr, packet.Addr) {
+	if fromStart {
+		first = v6First
 	}
-	block := uint32(len(p.nodes))
-	p.nodes = appendBlock(p.nodes, e>>1, e&full != 0)
-	p.nodes[at] = block<<1 | full
-	return block
+	if toEnd {
+		last = v6Last
+	}
+	return first, last
 }
 
 // appendBlock appends a block to a slab: a copy of the block at from, or the
