@@ -28,9 +28,10 @@ func large(pods, policies, local int) (*store.Store, []endpoint.Endpoint) {
 			tx.SetNamespace(&store.Namespace{Name: ns(i), Labels: map[string]string{"team": fmt.Sprint(i % 10), "env": fmt.Sprint(i % 3)}})
 		}
 		for i := range pods {
-			tx.SetPod(benchPod(i, ns(i), i%max(1, pods/local) == 0))
-			if i%max(1, pods/local) == 0 {
-				endpoints = append(endpoints, endpoint.Endpoint{ID: endpoint.ID(len(endpoints) + 1), Namespace: ns(i), Name: fmt.Sprintf("pod-%d", i)})
+			isLocal := i*7919%pods < local // spread over namespaces and apps
+			tx.SetPod(benchPod(i, ns(i/100), isLocal))
+			if isLocal {
+				endpoints = append(endpoints, endpoint.Endpoint{ID: endpoint.ID(len(endpoints) + 1), Namespace: ns(i / 100), Name: fmt.Sprintf("pod-%d", i)})
 			}
 		}
 		for i := range policies {

@@ -23,7 +23,8 @@ type causes struct {
 	byRule  map[rule.PolicyRef]rule.CauseID
 	byKey   map[string]rule.CauseID // defaults and texts
 	entries []entry                 // by CauseID
-	list    []rule.Cause            // by CauseID; published: only ever appended to
+	list    []rule.Cause            // by CauseID; published: appended to, or copied
+	cloned  uint64                  // last Set for which list was copied
 	freed   []freed                 // oldest first
 }
 
@@ -94,7 +95,9 @@ func (c *causes) take(cause rule.Cause, key string) rule.CauseID {
 			continue // it came back meanwhile
 		}
 		c.forget(id)
-		c.list = slices.Clone(c.list) // earlier Sets keep theirs
+		if c.cloned != c.set { // earlier Sets keep theirs
+			c.list, c.cloned = slices.Clone(c.list), c.set
+		}
 		c.list[id] = cause
 		c.entries[id] = entry{key: key}
 		return id
