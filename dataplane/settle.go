@@ -86,6 +86,9 @@ func (w *worker) restart(snap *snapshot, p *pkt, h *packet.Header, j *judgement,
 		w.refuse(snap, p, h, o)
 		return
 	}
+	if e := w.flows.At(p.ref); e.Flags&flow.Offloaded != 0 {
+		w.offload.absorb(w, p.ref, e)
+	}
 	w.reportEnd(w.flows.At(p.ref))
 	w.flows.Restart(p.ref, j.initiator, w.nowNs)
 	w.counts.Add(stat.FlowsNew, 1)
