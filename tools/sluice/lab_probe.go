@@ -187,7 +187,7 @@ func verdictOf(answers []lab.Answer) error {
 		switch a := &answers[i]; {
 		case a.Bad:
 			bad++
-			fmt.Fprintf(os.Stderr, "%s to %s: %s\n", a.Src, a.Dst, a.Error)
+			fmt.Fprintln(os.Stderr, a.Error)
 		case a.Error != "":
 			wrong++
 			fmt.Fprintf(os.Stderr, "%s to %s %d/%s: %s\n", a.Src, a.Dst, a.Port, a.Proto, a.Error)
