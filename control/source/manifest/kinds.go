@@ -7,9 +7,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/adminnetworkpolicy"
+	"github.com/sluice-net/sluice/control/policy/clusternetworkpolicy"
 	"github.com/sluice-net/sluice/control/policy/networkpolicy"
 	"github.com/sluice-net/sluice/control/store"
 )
@@ -24,16 +25,23 @@ var kinds = map[string]kindOf{
 	"v1 Node":                            read("Node", false, convertNode, nil),
 	"v1 Pod":                             read("Pod", true, convertPod, nil),
 	"v1 ServiceAccount":                  read("ServiceAccount", true, convertServiceAccount, nil),
-	"networking.k8s.io/v1 NetworkPolicy": read("NetworkPolicy", true, convertNetworkPolicy, networkpolicy.Salvage),
+	"networking.k8s.io/v1 NetworkPolicy": read("NetworkPolicy", true, converted(networkpolicy.Convert), networkpolicy.Salvage),
+
+	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, converted(clusternetworkpolicy.Convert), nil),
+	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, converted(adminnetworkpolicy.Convert), nil),
+	"policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy": read(adminnetworkpolicy.BaselineKind, false, converted(adminnetworkpolicy.ConvertBaseline), nil),
 }
 
-func convertNetworkPolicy(f *file, o object, np *networkingv1.NetworkPolicy) any {
-	p, rejections := networkpolicy.Convert(np)
-	for _, r := range rejections {
-		r.Source = o.source
-		f.rejections = append(f.rejections, r)
+// converted adapts a front-end.
+func converted[T any](convert func(T) (*policy.Policy, []policy.Rejection)) func(*file, object, T) any {
+	return func(f *file, o object, obj T) any {
+		p, rejections := convert(obj)
+		for _, r := range rejections {
+			r.Source = o.source
+			f.rejections = append(f.rejections, r)
+		}
+		return p
 	}
-	return p
 }
 
 func convertNamespace(f *file, o object, ns *corev1.Namespace) any {
