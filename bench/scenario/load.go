@@ -1,0 +1,65 @@
+package scenario
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// load is what the CPUs of the machine have done since it was started.
+type load struct {
+	busy, softirq time.Duration // softirq is part of busy
+}
+
+// readLoad reads /proc/stat. Time is counted by the kernel's tick, so that
+// spans of a second or more are good to about a percent.
+func readLoad() (load, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return load{}, fmt.Errorf("read load: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	f := strings.Fields(line) // cpu user nice system idle iowait irq softirq steal
+	if len(f) < 8 {
+		return load{}, fmt.Errorf("read load: %q", line)
+	}
+	var l load
+	for i, text := range f[1:8] {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return load{}, fmt.Errorf("read load: %w", err)
+		}
+		if i == 3 || i == 4 {
+			continue
+		}
+		l.busy += time.Duration(n) * tick
+		if i == 6 {
+			l.softirq += time.Duration(n) * tick
+		}
+	}
+	return l, nil
+}
+
+// meter measures how busy the machine is over a span.
+type meter struct {
+	start time.Time
+	from  load
+}
+
+func startMeter() (m meter, err error) {
+	m.from, err = readLoad()
+	m.start = time.Now()
+	return m, err
+}
+
+// cores is how many CPUs were busy on average, in all and with softirqs.
+func (m meter) metrics() ([]Metric, error) {
+	to, err := readLoad()
+	span := time.Since(m.start).Seconds()
+	return []Metric{
+		{Name: "cpu", Unit: "cores", Value: (to.busy - m.from.busy).Seconds() / span, Better: Neither},
+		{Name: "softirq", Unit: "cores", Value: (to.softirq - m.from.softirq).Seconds() / span, Better: Neither},
+	}, err
+}

@@ -1,0 +1,69 @@
+package scenario
+
+// Systems lists all systems, in the order of the report.
+func Systems() []System {
+	offload := sluice(agentMode{"sluice", "Sluice, offload: established flows in the kernel's flow cache, short-cut pod to pod", true, true})
+	return []System{
+		kernel,
+		withRPS(kernel),
+		nftables,
+		offload,
+		withRPS(offload),
+		sluice(agentMode{"sluice-nocut", "Sluice, offload, without the short-cut: established flows through the host's stack", true, false}),
+		sluice(agentMode{"inspect", "Sluice, every packet through a worker in userspace, short-cut pod to pod", false, true}),
+		asavie("asavie", "asavie/xdp l2fwd on the pods' links, no policy, the library's default rings", 0),
+		asavie("asavie-4096", "asavie/xdp l2fwd on the pods' links, no policy, 4096 frames a socket", 4096),
+		xdpDropSystem,
+		xdpRedirectSystem,
+	}
+}
+
+var (
+	routers  = []string{"kernel", "kernel-rps", "nftables", "sluice", "sluice-rps", "sluice-nocut", "inspect"}
+	inspects = []string{"asavie", "asavie-4096", "inspect", "kernel"}
+)
+
+// The floods. 18 bytes of payload make the smallest Ethernet frame over IPv4.
+const (
+	smallPayload = 18
+	manyFlows    = 2 * 32768
+	manySockets  = 2
+	newSockets   = 24
+	newPorts     = 61440
+)
+
+// Workloads lists all workloads, in the order of the report.
+func Workloads() []Workload {
+	return []Workload{
+		{Name: "tcp-stream", About: "one TCP flow from pod A to pod B, IPv4, threads unpinned",
+			Systems: routers, Family: 4, CPUs: 1, Run: stream(placement{anyCPU, anyCPU})},
+		{Name: "tcp-stream-pinned", About: "one TCP flow, IPv4, sender on CPU 0, receiver on CPU 1",
+			Systems: routers, Family: 4, CPUs: 2, Run: stream(placement{0, 1})},
+		{Name: "tcp-stream-v6", About: "one TCP flow from pod A to pod B, IPv6, threads unpinned",
+			Systems: routers, Family: 6, CPUs: 1, Run: stream(placement{anyCPU, anyCPU})},
+		{Name: "tcp-rr", About: "1-byte TCP request and response, one flow, IPv4, threads unpinned",
+			Systems: routers, Family: 4, CPUs: 1, Run: request(placement{anyCPU, anyCPU})},
+		{Name: "tcp-rr-same", About: "1-byte TCP request and response, client and server on CPU 0",
+			Systems: routers, Family: 4, CPUs: 1, Run: request(placement{0, 0})},
+		{Name: "tcp-rr-cross", About: "1-byte TCP request and response, client on CPU 0, server on CPU 1",
+			Systems: routers, Family: 4, CPUs: 2, Run: request(placement{0, 1})},
+		{Name: "udp-small", About: "18-byte UDP packets from real sockets (sendmmsg on CPU 0), one flow, IPv4; counted and dropped by a tcx program at pod B's eth0",
+			Systems: routers, Family: 4, CPUs: 2, Flows: 1, Run: flood(1, 1)},
+		{Name: "udp-small-64k", About: "the same with 65536 flows in random order",
+			Systems: routers, Family: 4, CPUs: 2, Flows: manyFlows, Run: flood(manySockets, manyFlows/manySockets)},
+		{Name: "udp-small-v6", About: "18-byte UDP packets from real sockets, one flow, IPv6",
+			Systems: routers, Family: 6, CPUs: 2, Flows: 1, Run: flood(1, 1)},
+		{Name: "tcp-crr", About: "TCP connections one after the other: connect, 1 byte each way, close",
+			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 16, Run: connect(1)},
+		{Name: "tcp-crr-16", About: "the same, 16 in parallel",
+			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 17, Run: connect(16)},
+		{Name: "new-flows", About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
+			Systems: []string{"kernel", "nftables", "sluice"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
+		{Name: "every-packet", About: "udp-small with every packet in userspace: same generator, same sink",
+			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Run: flood(1, 1)},
+		{Name: "every-packet-64k", About: "udp-small-64k with every packet in userspace",
+			Systems: inspects, Family: 4, CPUs: 2, Flows: manyFlows, Run: flood(manySockets, manyFlows/manySockets)},
+		{Name: "raw", About: "limits of XDP on veth: live frames of BPF_PROG_TEST_RUN on CPU 0, no socket and no skb",
+			Systems: []string{"xdp-drop", "xdp-redirect"}, Family: 4, CPUs: 2, Raw: true, Run: raw},
+	}
+}

@@ -1,0 +1,148 @@
+package scenario
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// WriteTable writes the results for people: medians with half their range, and
+// ratios to each workload's first system.
+func (r *Results) WriteTable(out io.Writer) error {
+	fmt.Fprintf(out, "%s\n%d runs of %s each, interleaved; median ± half the range. Ratios are medians of pairs\n"+
+		"of neighbouring runs; ~ marks a difference that is no larger than its spread.\n", r.Machine, r.Runs, r.Duration)
+	about := map[string]string{}
+	for _, w := range Workloads() {
+		about[w.Name] = w.About
+	}
+	for _, b := range r.blocks() {
+		fmt.Fprintf(out, "\n%s: %s\n", b.workload, about[b.workload])
+		if err := b.table(out); err != nil {
+			return err
+		}
+		for _, s := range b.systems {
+			if m := modes(b.modes[s]); m != "" {
+				fmt.Fprintf(out, "  %s: %s\n", s, m)
+			}
+		}
+	}
+	for title, list := range map[string][]string{"skipped": r.Skipped, "failed": r.Failures} {
+		for _, line := range list {
+			fmt.Fprintf(out, "%s: %s\n", title, line)
+		}
+	}
+	return nil
+}
+
+func (b *block) table(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	base := b.systems[0]
+	head := []string{"SYSTEM"}
+	for _, name := range b.metrics {
+		m := b.metric(name)
+		head = append(head, m.Name+" "+m.Unit)
+		if m.Better != Neither && len(b.systems) > 1 {
+			head = append(head, "vs "+base)
+		}
+	}
+	fmt.Fprintln(w, strings.Join(head, "\t"))
+	for _, system := range b.systems {
+		row := []string{system}
+		for _, name := range b.metrics {
+			at := b.data[system][name]
+			row = append(row, cell(at))
+			if b.metric(name).Better != Neither && len(b.systems) > 1 {
+				row = append(row, ratioCell(at, b.data[base][name], system == base))
+			}
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	return w.Flush()
+}
+
+func cell(s *series) string {
+	if s == nil {
+		return "-"
+	}
+	v := s.values()
+	text := number(Median(v))
+	if spread := Spread(v); spread >= 0.005 {
+		text += fmt.Sprintf(" ±%.0f%%", 100*spread)
+	}
+	return text
+}
+
+// number has three significant digits, or all of a whole one.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case a >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case a >= 1 || a == 0:
+		return strings.TrimSuffix(fmt.Sprintf("%.2f", v), ".00")
+	default:
+		return fmt.Sprintf("%.3f", v)
+	}
+}
+
+func ratioCell(s, base *series, isBase bool) string {
+	if s == nil || base == nil || isBase {
+		return ""
+	}
+	r := Compare(s.byRun, base.byRun)
+	switch {
+	case math.IsNaN(r.Median):
+		return "-"
+	case r.Clear():
+		return fmt.Sprintf("%.2f×", r.Median)
+	default:
+		return fmt.Sprintf("~ %.2f×", r.Median)
+	}
+}
+
+func modes(m map[string]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, k+"="+m[k])
+	}
+	return strings.Join(parts, ", ")
+}
+
+// WriteJSON writes every sample.
+func (r *Results) WriteJSON(out io.Writer) error {
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}
+
+// WriteBenchstat writes the results as the output of "go test -bench", for
+// benchstat: one line a sample, systems as a sub-benchmark key.
+func (r *Results) WriteBenchstat(out io.Writer) error {
+	fmt.Fprintf(out, "goos: linux\npkg: github.com/sluice-net/sluice/bench\ncpu: %s\nkernel: %s\n", r.Machine.CPU, r.Machine.Kernel)
+	for _, s := range r.Samples {
+		fmt.Fprintf(out, "Benchmark%s/system=%s-%d 1", camel(s.Workload), s.System, r.Machine.CPUs)
+		for _, m := range s.Metrics {
+			unit := strings.NewReplacer("µ", "u", " ", "-").Replace(m.Unit)
+			if _, err := fmt.Fprintf(out, " %g %s:%s", m.Value, m.Name, unit); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintln(out)
+	}
+	return nil
+}
+
+// camel is a name as benchmarks have it: TcpStreamPinned.
+func camel(name string) string {
+	var b strings.Builder
+	for part := range strings.SplitSeq(name, "-") {
+		b.WriteString(strings.ToUpper(part[:1]) + part[1:])
+	}
+	return b.String()
+}

@@ -1,0 +1,186 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sluice-net/sluice/control/api"
+)
+
+// fillers is how many peers that never match a policy has besides the one that
+// does, in Sluice as in nftables.
+const fillers = 999
+
+// agentMode is what differs between the variants of Sluice.
+type agentMode struct {
+	name, about string
+	offload     bool
+	shortcut    bool
+}
+
+// sluice is Sluice with a policy of 1000 peers in force on pod B.
+func sluice(m agentMode) System {
+	return System{
+		Name: m.name, About: m.about,
+		Start: func(ctx context.Context, s *Stage) (Running, error) { return startAgent(ctx, s, m) },
+	}
+}
+
+// agentConfig is the part of the agent's configuration file that is not left
+// to its defaults.
+type agentConfig struct {
+	NodeName      string `json:"nodeName"`
+	Socket        string `json:"socket"`
+	PinPath       string `json:"pinPath"`
+	Offload       bool   `json:"offload"`
+	Shortcut      bool   `json:"shortcut"`
+	MissRate      int    `json:"missRate"`
+	FlowsPerQueue int    `json:"flowsPerQueue"`
+	FlowCache     int    `json:"flowCache"`
+}
+
+// agent is a running Sluice.
+type agent struct {
+	process *process
+	client  *api.Client
+	status  api.Status
+	mounted string // bpffs of its own
+}
+
+// Both flow tables hold twice what the workload needs, and at least this.
+const minFlows = 1 << 17
+
+func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err error) {
+	a := &agent{mounted: filepath.Join(s.dir, "bpf")}
+	flows := max(minFlows, 2*s.Workload.Flows)
+	cfg, err := yaml.Marshal(agentConfig{
+		NodeName: "bench", Socket: filepath.Join(s.dir, "agent.sock"), PinPath: a.mounted,
+		Offload: m.offload, Shortcut: m.shortcut, FlowsPerQueue: flows, FlowCache: flows,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode configuration of the agent: %w", err)
+	}
+	config, manifests := filepath.Join(s.dir, "agent.yaml"), filepath.Join(s.dir, "manifests.yaml")
+	err = errors.Join(
+		os.WriteFile(config, cfg, 0o600),
+		os.WriteFile(manifests, []byte(policyManifests()), 0o600),
+		os.MkdirAll(a.mounted, 0o700),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("write files of the agent: %w", err)
+	}
+	if err := unix.Mount("bpf", a.mounted, "bpf", 0, ""); err != nil {
+		return nil, fmt.Errorf("mount bpffs: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Stop())
+		}
+	}()
+	a.client = api.NewClient(filepath.Join(s.dir, "agent.sock"))
+	if a.process, err = startProcess(s, "agent", "--manifests", manifests, "--config", config); err != nil {
+		return nil, err
+	}
+	if err := a.await(ctx); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, s.tail())
+	}
+	return a, nil
+}
+
+// await returns when the agent enforces the policy on both pods.
+func (a *agent) await(ctx context.Context) error {
+	const patience = 20 * time.Second
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("agent is not ready after %v", patience))
+	defer cancel()
+	for tick := time.Tick(20 * time.Millisecond); ; {
+		var err error
+		a.status, err = a.client.Status(ctx)
+		if err == nil && a.status.Ready && a.status.Endpoints == 2 && len(a.status.Pending) == 0 && a.alive() {
+			return nil
+		}
+		select {
+		case <-a.process.done:
+			return fmt.Errorf("agent ended: %v", a.process.err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick:
+		}
+	}
+}
+
+func (a *agent) alive() bool {
+	for _, w := range a.status.Workers {
+		if !w.Alive {
+			return false
+		}
+	}
+	return len(a.status.Workers) > 0
+}
+
+// Modes implements Running.
+func (a *agent) Modes() map[string]string {
+	m := map[string]string{"offload": fmt.Sprint(a.status.Offload)}
+	for k, v := range a.status.Modes {
+		m[k] = v
+	}
+	for _, w := range a.status.Workers {
+		m[fmt.Sprintf("worker%d", w.ID)] = w.Mode
+	}
+	return m
+}
+
+// Stop implements Running.
+func (a *agent) Stop() error {
+	var errs []error
+	if a.process != nil {
+		errs = append(errs, a.process.stop())
+	}
+	if err := unix.Unmount(a.mounted, unix.MNT_DETACH); err != nil {
+		errs = append(errs, fmt.Errorf("unmount bpffs: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// policyManifests are the two pods, and one policy on B that allows A by its
+// label, in both protocols from port 1024 on, beside 999 peers by address.
+func policyManifests() string {
+	var b strings.Builder
+	pod := func(name string, ips string) {
+		fmt.Fprintf(&b, `apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: bench, labels: {app: %[1]s}}
+spec: {containers: [{name: c, image: none}]}
+status: {phase: Running, podIPs: [%s]}
+---
+`, name, ips)
+	}
+	b.WriteString("apiVersion: v1\nkind: Namespace\nmetadata: {name: bench}\n---\n")
+	pod("a", fmt.Sprintf("{ip: %q}, {ip: %q}", addrsA[0], addrsA[1]))
+	pod("b", fmt.Sprintf("{ip: %q}, {ip: %q}", addrsB[0], addrsB[1]))
+	b.WriteString(`apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: thousand-peers, namespace: bench}
+spec:
+  podSelector: {matchLabels: {app: b}}
+  policyTypes: [Ingress]
+  ingress:
+  - ports: [{protocol: TCP, port: 1024, endPort: 65535}, {protocol: UDP, port: 1024, endPort: 65535}]
+    from:
+`)
+	for i := range fillers {
+		fmt.Fprintf(&b, "    - ipBlock: {cidr: %s/32}\n", filler(i))
+	}
+	b.WriteString("    - podSelector: {matchLabels: {app: a}}\n")
+	return b.String()
+}
+
+// filler is an address that nothing has.
+func filler(i int) string { return fmt.Sprintf("172.%d.%d.%d", 16+i%16, i/256, i%256) }
