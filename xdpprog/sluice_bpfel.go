@@ -145,6 +145,7 @@ const (
 	sluiceProgDivertFromPod = "divert_from_pod"
 	sluiceProgDivertToPod   = "divert_to_pod"
 	sluiceProgSteer         = "steer"
+	sluiceVarAbiTypes       = "abi_types"
 	sluiceVarCfg            = "cfg"
 )
 
@@ -219,7 +220,8 @@ type sluiceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sluiceVariableSpecs struct {
-	Cfg *ebpf.VariableSpec `ebpf:"cfg"`
+	AbiTypes *ebpf.VariableSpec `ebpf:"abi_types"`
+	Cfg      *ebpf.VariableSpec `ebpf:"cfg"`
 }
 
 // sluiceObjects contains all objects after they have been loaded into the kernel.
@@ -279,7 +281,8 @@ func (m *sluiceMaps) Close() error {
 //
 // It can be passed to loadSluiceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sluiceVariables struct {
-	Cfg *ebpf.Variable `ebpf:"cfg"`
+	AbiTypes *ebpf.Variable `ebpf:"abi_types"`
+	Cfg      *ebpf.Variable `ebpf:"cfg"`
 }
 
 // sluicePrograms contains all programs after they have been loaded into the kernel.

@@ -10,6 +10,17 @@
 
 const volatile struct config cfg = {};
 
+/* Never read: keeps these types in the BTF, where the agent's tests find them. */
+const volatile struct {
+	struct flow_end flow_end;
+	enum drop_reason drop_reason;
+	enum counter counter;
+	enum hook hook;
+	enum verb verb;
+	enum flow_flags flow_flags;
+	enum flow_ended flow_ended;
+} abi_types = {};
+
 /* Allowed flows: written by the workers, counted by divert. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

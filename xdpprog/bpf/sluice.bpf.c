@@ -148,10 +148,16 @@ static __always_inline void note_packet(struct __sk_buff *skb, struct flow_value
 		v->tcp_flags[p->side & 1] |= p->tcp_flags;
 }
 
+/* A cache hit that goes on through the stack. */
+static __always_inline int hit(void)
+{
+	count(COUNT_HIT);
+	return NEXT;
+}
+
 /*
  * Straight into the destination pod, as a router (TTL, both MACs) or a bridge
- * (frame unchanged) would have carried the frame there; NEXT to leave it to
- * the stack.
+ * (frame unchanged) would have carried the frame there, or left to the stack.
  */
 static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *p, __u32 slot)
 {
@@ -163,19 +169,19 @@ static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *
 	} __attribute__((packed, aligned(4))) h;
 
 	if (!ep || !ep->ifindex)
-		return NEXT;
+		return hit();
 	if (bpf_skb_load_bytes(skb, 0, &h, sizeof(h)))
-		return NEXT;
+		return hit();
 	if (!mac_equal(h.dst, ep->mac)) {
 		if (p->v6) {
 			if (h.ip[7] <= 1)
-				return NEXT;
+				return hit();
 			h.ip[7]--;
 		} else {
 			__u32 sum;
 
 			if (h.ip[8] <= 1)
-				return NEXT;
+				return hit();
 			h.ip[8]--;
 			/* RFC 1624: the word that holds the TTL shrank by 0x0100. */
 			sum = ((__u32)h.ip[10] << 8 | h.ip[11]) + 0x0100;
@@ -223,8 +229,7 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 		}
 		if (hook == HOOK_FROM_POD && v->flags & FLOW_SHORTCUT)
 			return shortcut(skb, p, v->slot[(from ^ 1) & 1]);
-		count(COUNT_HIT);
-		return NEXT;
+		return hit();
 	}
 	d = bpf_map_lookup_elem(&denied, &p->key);
 	if (d && d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot &&
