@@ -1,0 +1,122 @@
+package xdpprog_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// Message types of RFC 4861 and RFC 3810.
+const (
+	mldReport    = 143
+	routerSolici = 133
+	routerAdvert = 134
+	nbrSolicit   = 135
+	nbrAdvert    = 136
+	ndRedirect   = 137
+)
+
+// nd is a message of neighbour discovery or MLD with a target or other body.
+type nd struct {
+	kind     uint8
+	code     uint8
+	src      netip.Addr
+	target   netip.Addr
+	hopLimit uint8
+	ext      []byte // hop-by-hop header
+	cut      int    // bytes cut off the end
+}
+
+func (m nd) frame(t *testing.T, mac [6]byte) []byte {
+	ip := ip6(m.src, netip.MustParseAddr("ff02::1"), layers.IPProtocolICMPv6)
+	ip.HopLimit = m.hopLimit
+	body := append([]byte{m.kind, m.code, 0, 0, 0, 0, 0, 0}, m.target.AsSlice()...)
+	if m.ext != nil {
+		ip.NextHeader = layers.IPProtocolIPv6HopByHop
+		body = append(append([]byte(nil), m.ext...), body...)
+	}
+	return build(t, eth(mac, [6]byte{0x33, 0x33, 0, 0, 0, 1}, layers.EthernetTypeIPv6), ip, gopacket.Payload(body[:len(body)-m.cut]))
+}
+
+func TestNeighbourDiscovery(t *testing.T) {
+	r := newRig(t, nil)
+	unspecified := netip.IPv6Unspecified()
+	alert := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert
+	const from, to = xdpprog.PodIngress, xdpprog.PodEgress
+	for _, c := range []struct {
+		name string
+		at   xdpprog.Point
+		msg  nd
+		want string
+	}{
+		{"solicit from own address", from, nd{kind: nbrSolicit, src: pod6, target: peer6, hopLimit: 255}, "neighbour"},
+		{"solicit from own link-local", from, nd{kind: nbrSolicit, src: podLL, target: peer6, hopLimit: 255}, "neighbour"},
+		{"duplicate address detection", from, nd{kind: nbrSolicit, src: unspecified, target: pod6, hopLimit: 255}, "neighbour"},
+		{"solicit from another's address", from, nd{kind: nbrSolicit, src: peer6, target: pod6, hopLimit: 255}, "drop neighbour-spoof"},
+		{"solicit from afar", from, nd{kind: nbrSolicit, src: pod6, target: peer6, hopLimit: 254}, "drop malformed"},
+		{"solicit with a code", from, nd{kind: nbrSolicit, code: 1, src: pod6, target: peer6, hopLimit: 255}, "drop malformed"},
+		{"solicit behind a header", from, nd{kind: nbrSolicit, src: pod6, target: peer6, hopLimit: 255, ext: alert}, "drop malformed"},
+		{"advert of own address", from, nd{kind: nbrAdvert, src: pod6, target: pod6, hopLimit: 255}, "neighbour"},
+		{"advert of another's address", from, nd{kind: nbrAdvert, src: pod6, target: peer6, hopLimit: 255}, "drop neighbour-spoof"},
+		{"advert of the gateway", from, nd{kind: nbrAdvert, src: podLL, target: netip.MustParseAddr("fe80::1"), hopLimit: 255}, "drop neighbour-spoof"},
+		{"advert cut short", from, nd{kind: nbrAdvert, src: pod6, target: pod6, hopLimit: 255, cut: 8}, "drop truncated"},
+		{"advert to the pod", to, nd{kind: nbrAdvert, src: peer6, target: peer6, hopLimit: 255}, "neighbour"},
+		{"router solicit", from, nd{kind: routerSolici, src: podLL, target: unspecified, hopLimit: 255}, "neighbour"},
+		{"router advert of the pod", from, nd{kind: routerAdvert, src: podLL, target: unspecified, hopLimit: 255}, "drop redirect"},
+		{"router advert to the pod", to, nd{kind: routerAdvert, src: peer6, target: unspecified, hopLimit: 255}, "neighbour"},
+		{"redirect of the pod", from, nd{kind: ndRedirect, src: podLL, target: pod6, hopLimit: 255}, "drop redirect"},
+		{"redirect to the pod", to, nd{kind: ndRedirect, src: peer6, target: pod6, hopLimit: 255}, "drop redirect"},
+		{"MLD report", from, nd{kind: mldReport, src: podLL, target: unspecified, hopLimit: 1, ext: alert}, "neighbour"},
+		{"MLD report without an address", from, nd{kind: mldReport, src: unspecified, target: unspecified, hopLimit: 1, ext: alert}, "neighbour"},
+		{"MLD report of another", from, nd{kind: mldReport, src: peer6, target: unspecified, hopLimit: 1, ext: alert}, "drop neighbour-spoof"},
+		{"MLD report that travels", from, nd{kind: mldReport, src: podLL, target: unspecified, hopLimit: 2, ext: alert}, "drop malformed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			mac := podMAC
+			if c.at == to {
+				mac = hostMAC
+			}
+			if got := r.fate(c.at, c.msg.frame(t, mac)); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestARP(t *testing.T) {
+	r := newRig(t, nil)
+	own := arp(t, podMAC, podMAC, pod4)
+	oddLength := append([]byte(nil), own...)
+	oddLength[14+4] = 8
+	for _, c := range []struct {
+		name  string
+		at    xdpprog.Point
+		frame []byte
+		want  string
+	}{
+		{"own", xdpprog.PodIngress, own, "neighbour"},
+		{"probe", xdpprog.PodIngress, arp(t, podMAC, podMAC, netip.IPv4Unspecified()), "neighbour"},
+		{"another's address", xdpprog.PodIngress, arp(t, podMAC, podMAC, peer4), "drop neighbour-spoof"},
+		{"another's MAC inside", xdpprog.PodIngress, arp(t, podMAC, peerMAC, pod4), "drop neighbour-spoof"},
+		{"another's MAC", xdpprog.PodIngress, arp(t, peerMAC, peerMAC, peer4), "drop spoofed-mac"},
+		{"cut short", xdpprog.PodIngress, own[:30], "drop truncated"},
+		{"odd hardware", xdpprog.PodIngress, oddLength, "drop malformed"},
+		{"to the pod", xdpprog.PodEgress, arp(t, hostMAC, hostMAC, far4), "neighbour"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := r.fate(c.at, c.frame); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+	t.Run("address taken away", func(t *testing.T) {
+		r.must(r.SetOwnAddrs(podSlot, []xdpprog.Addr{addr(pod6)}))
+		if got := r.fate(xdpprog.PodIngress, own); got != "drop neighbour-spoof" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
