@@ -1,0 +1,190 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sluice-net/sluice/control/api"
+)
+
+// agentBPFFS is the descriptor by which the agent gets its bpffs.
+const agentBPFFS = 3
+
+// agent is a running agent.
+type agent struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	log   lockedBuffer
+	done  chan struct{} // closed when it has ended
+	err   error         // of Wait
+}
+
+// lockedBuffer is written by the agent's pipe and read by the test.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// command prepares the test binary to be an agent on the node.
+func (n *node) command(extra ...string) *exec.Cmd {
+	n.Helper()
+	conf, err := yaml.Marshal(n.cfg)
+	must(n.T, err)
+	must(n.T, os.WriteFile(n.confPath, conf, 0o644))
+	exe, err := os.Executable()
+	must(n.T, err)
+	dup, err := unix.FcntlInt(uintptr(n.bpffs), unix.F_DUPFD_CLOEXEC, 0)
+	must(n.T, err)
+	cmd := exec.Command(exe)
+	cmd.Env = append(append(os.Environ(), configVar+"="+n.confPath, manifestsVar+"="+n.dir), extra...)
+	cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(dup), "bpffs")} // becomes agentBPFFS
+	return cmd
+}
+
+// start starts an agent and waits until it enforces what the manifests say.
+func (n *node) start() {
+	n.Helper()
+	n.launch()
+	n.settle()
+}
+
+// launch starts an agent.
+func (n *node) launch() {
+	n.Helper()
+	cmd := n.command()
+	defer cmd.ExtraFiles[0].Close()
+	a := &agent{cmd: cmd, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &a.log, &a.log
+	stdin, err := cmd.StdinPipe()
+	must(n.T, err)
+	a.stdin = stdin
+	must(n.T, n.net.Host().Start(cmd))
+	go func() {
+		a.err = cmd.Wait()
+		close(a.done)
+	}()
+	n.agent = a
+	n.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-a.done
+	})
+}
+
+// signal sends the agent a signal, and waits for its end if that is one.
+func (n *node) signal(s unix.Signal) {
+	n.Helper()
+	must(n.T, n.agent.cmd.Process.Signal(s))
+	if s != unix.SIGKILL && s != unix.SIGTERM {
+		return
+	}
+	select {
+	case <-n.agent.done:
+	case <-time.After(patience):
+		n.Fatalf("agent still runs after %v", s)
+	}
+}
+
+// cleanup runs the agent's clean-up.
+func (n *node) cleanup() {
+	n.Helper()
+	cmd := n.command(cleanupVar + "=1")
+	defer cmd.ExtraFiles[0].Close()
+	stdin, err := cmd.StdinPipe() // open until the end
+	must(n.T, err)
+	defer stdin.Close()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := n.net.Host().Run(cmd); err != nil {
+		n.Fatalf("clean-up: %v: %s", err, out.String())
+	}
+}
+
+// status asks the agent how it is.
+func (n *node) status() api.Status {
+	n.Helper()
+	s, err := n.api.Status(n.Context())
+	must(n.T, err)
+	return s
+}
+
+// events returns what the API remembers, oldest first.
+func (n *node) events() []api.Flow {
+	n.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var all []api.Flow
+	err := n.api.Flows(ctx, n.cfg.History, false, nil, func(f *api.Flow) error {
+		all = append(all, *f)
+		return nil
+	})
+	must(n.T, err)
+	return all
+}
+
+// event waits for an event that fits.
+func (n *node) event(what string, fits func(*api.Flow) bool) api.Flow {
+	n.Helper()
+	var hit api.Flow
+	n.eventually("event: "+what, func() bool {
+		for _, f := range n.events() {
+			if fits(&f) {
+				hit = f
+				return true
+			}
+		}
+		return false
+	})
+	return hit
+}
+
+// explain shows what the agent had to say if the test has failed.
+func (n *node) explain() {
+	if !n.Failed() || n.agent == nil {
+		return
+	}
+	n.Logf("agent's log:\n%s", n.agent.log.String())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s, err := n.api.Status(ctx)
+	if err == nil {
+		n.Logf("drops %v, programs %v, flows %d, pending %v, notes %v", s.Drops, s.Programs, s.Flows, s.Pending, s.Notes)
+	} else {
+		n.Log(err)
+	}
+	flows := []string{}
+	err = n.api.Flows(ctx, 40, false, nil, func(f *api.Flow) error {
+		flows = append(flows, describe(f))
+		return nil
+	})
+	n.Logf("last events (%v):", errors.Join(err))
+	for _, f := range flows {
+		n.Log(f)
+	}
+}
+
+func describe(f *api.Flow) string {
+	return fmt.Sprintf("%s %s %s %s %s:%d > %s:%d %s %s reply=%v %v %q", f.Time.Format("05.000"), f.Event, f.Hook, f.Proto,
+		f.Src.Addr, f.Src.Port, f.Dst.Addr, f.Dst.Port, f.TCPFlags, f.Reason, f.Reply, f.DecidedBy, f.Text)
+}

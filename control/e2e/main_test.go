@@ -1,0 +1,104 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/bench/netlab"
+	"github.com/sluice-net/sluice/control"
+	"github.com/sluice-net/sluice/control/source/manifest"
+	"github.com/sluice-net/sluice/control/store"
+)
+
+// The variables that make an agent of the test binary.
+const (
+	configVar    = "SLUICE_E2E_CONFIG"    // configuration file
+	manifestsVar = "SLUICE_E2E_MANIFESTS" // folder of manifests
+	cleanupVar   = "SLUICE_E2E_CLEANUP"   // clean up instead of serving
+)
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(configVar); path != "" {
+		if err := agentMain(path, os.Getenv(manifestsVar), os.Getenv(cleanupVar) != ""); err != nil {
+			fmt.Fprintln(os.Stderr, "agent:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if os.Geteuid() == 0 {
+		sweepStale()
+	}
+	os.Exit(m.Run())
+}
+
+// agentMain is the agent, until it is told to end or its parent has gone.
+func agentMain(config, manifests string, cleanup bool) error {
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(3)
+	}()
+	cfg, err := control.ReadConfig(config)
+	if err != nil {
+		return err
+	}
+	if cleanup {
+		return control.Cleanup(cfg)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	st := store.New()
+	src, err := manifest.Open(manifests, st)
+	if err != nil {
+		return err
+	}
+	agent, err := control.New(cfg, st, source{src}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		return err
+	}
+	return agent.Run(ctx)
+}
+
+// source makes a control.Source of a folder of manifests.
+type source struct{ *manifest.Source }
+
+func (s source) State() control.SourceState {
+	m := s.Source.State()
+	return control.SourceState{Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
+}
+
+// Folders and nets of a test run carry the process ID of the run, so that a
+// later one knows what was left behind by one that was killed.
+func runName(n int) string { return fmt.Sprintf("e2e-%d-%d", os.Getpid(), n) }
+
+var staleRE = regexp.MustCompile(`sluice-(e2e-(\d+)-\d+)`)
+
+// sweepStale removes what test runs that were killed have left.
+func sweepStale() {
+	spaces, _ := netlab.Namespaces("sluice-e2e-")
+	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), "sluice-e2e-*"))
+	for _, name := range append(spaces, folders...) {
+		m := staleRE.FindStringSubmatch(name)
+		if m == nil {
+			continue
+		}
+		pid, _ := strconv.Atoi(m[2])
+		if err := unix.Kill(pid, 0); err != unix.ESRCH {
+			continue // another test run is at work there
+		}
+		if filepath.IsAbs(name) {
+			_ = os.RemoveAll(name)
+		} else {
+			_ = netlab.Sweep(m[1])
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/sluice-net/sluice/bench/netlab"
+	"github.com/sluice-net/sluice/control/api"
+)
+
+// probe is one attempt to reach an echo server, and whether it should succeed.
+type probe struct {
+	proto  string // tcp or udp
+	from   *netlab.Namespace
+	src    netip.Addr
+	dst    netip.Addr
+	dport  uint16
+	pass   bool
+	reason string // of the denial, or ""
+	policy string // that a denial names, or ""
+
+	sport uint16
+}
+
+func (p *probe) String() string {
+	return fmt.Sprintf("%s %v > %v:%d", p.proto, p.src, p.dst, p.dport)
+}
+
+// serve runs echo servers for both protocols at an address until the test ends.
+func (n *node) serve(at *netlab.Namespace, a netip.Addr, port uint16) {
+	n.Helper()
+	ap := netip.AddrPortFrom(a, port)
+	tcp, err := at.EchoTCP(ap)
+	must(n.T, err)
+	n.Cleanup(func() { tcp.Close() })
+	udp, err := at.EchoUDP(ap)
+	must(n.T, err)
+	n.Cleanup(func() { udp.Close() })
+}
+
+// serveBoth serves both families of a pod.
+func (n *node) serveBoth(p *pod, port uint16) {
+	n.Helper()
+	n.serve(p.Namespace(), p.v4, port)
+	n.serve(p.Namespace(), p.v6, port)
+}
+
+// all gives the probes of both protocols and families between two pods.
+func all(from, to *pod, port uint16, pass bool, why ...string) []*probe {
+	var out []*probe
+	for _, proto := range []string{"tcp", "udp"} {
+		for _, family := range []int{4, 6} {
+			p := &probe{proto: proto, from: from.Namespace(), src: from.addr(family), dst: to.addr(family), dport: port, pass: pass}
+			if len(why) > 0 {
+				p.reason = "policy"
+				p.policy = why[0]
+			}
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// probeAll runs probes at the same time, and compares what happened with what
+// should, and the denied ones with what the API says about them.
+func (n *node) probeAll(probes ...*probe) {
+	n.Helper()
+	var wg sync.WaitGroup
+	results := make([]string, len(probes))
+	for i, p := range probes {
+		p.sport = n.port()
+		wg.Go(func() {
+			src, dst := netip.AddrPortFrom(p.src, p.sport), netip.AddrPortFrom(p.dst, p.dport)
+			probe := p.from.ProbeTCP
+			if p.proto == "udp" {
+				probe = p.from.ProbeUDP
+			}
+			r, err := probe(n.Context(), src, dst)
+			if err != nil || r.Passed != p.pass {
+				results[i] = fmt.Sprintf("%v: passed %v (%s, %v), want %v", p, r.Passed, r.Seen, err, p.pass)
+			}
+		})
+	}
+	wg.Wait()
+	for _, r := range results {
+		if r != "" {
+			n.Error(r)
+		}
+	}
+	for _, p := range probes {
+		if p.reason != "" {
+			n.expectDenied(p)
+		}
+	}
+}
+
+// expectDenied looks for the event of a probe's denial.
+func (n *node) expectDenied(p *probe) {
+	n.Helper()
+	f := n.event(p.String(), func(f *api.Flow) bool {
+		return f.Event == "denied" && f.Src.Addr == p.src && f.Src.Port == p.sport && f.Dst.Addr == p.dst && f.Dst.Port == p.dport
+	})
+	if f.Reason != p.reason || f.Verdict != "deny" {
+		n.Errorf("%v: %s because of %q, want %q", p, f.Verdict, f.Reason, p.reason)
+	}
+	if p.policy == "" {
+		return
+	}
+	for _, ref := range f.DecidedBy {
+		if ref.Name == p.policy && ref.Kind == "NetworkPolicy" && ref.Namespace == "x" {
+			return
+		}
+	}
+	n.Errorf("%v: decided by %+v, want %s", p, f.DecidedBy, p.policy)
+}
+
+// dial opens a TCP connection from a namespace.
+func dial(from *netlab.Namespace, src netip.AddrPort, dst netip.AddrPort) (c *net.TCPConn, err error) {
+	err = from.Do(func() error {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(src), Timeout: patience}
+		conn, err := d.Dial("tcp", dst.String())
+		if err == nil {
+			c = conn.(*net.TCPConn)
+		}
+		return err
+	})
+	return c, err
+}
