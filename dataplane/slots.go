@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
@@ -232,12 +234,27 @@ func (p *Plane) Publish(table *classify.Table) error {
 	}
 	// Workers first: once a flow misses in the kernel, they must know better.
 	p.refresh()
+	if first && p.objs.Adopted() {
+		p.awaitWorkers()
+	}
 	var errs []error
 	for _, id := range changed {
 		s := &p.slots[id]
 		errs = append(errs, p.objs.PutEndpoint(uint32(id), s.kernel(&s.ep)))
 	}
 	return errors.Join(errs...)
+}
+
+// awaitWorkers waits until all workers serve their queues: with new
+// generations all flows of an earlier agent miss at once, and none shall be
+// lost to a worker that is about to start. One that can't start must not hold
+// the rules up for long.
+func (p *Plane) awaitWorkers() {
+	for end := time.Now().Add(p.cfg.HeartbeatTimeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !slices.ContainsFunc(p.workers, func(w *worker) bool { return !w.alive.Load() }) {
+			return
+		}
+	}
 }
 
 // refresh gives the workers a new snapshot.
