@@ -87,6 +87,9 @@ func (n *node) launch() {
 	}()
 	n.agent = a
 	n.Cleanup(func() {
+		if n.agent == a {
+			n.explain()
+		}
 		_ = cmd.Process.Kill()
 		<-a.done
 	})
@@ -161,7 +164,7 @@ func (n *node) event(what string, fits func(*api.Flow) bool) api.Flow {
 
 // explain shows what the agent had to say if the test has failed.
 func (n *node) explain() {
-	if !n.Failed() || n.agent == nil {
+	if !n.Failed() {
 		return
 	}
 	n.Logf("agent's log:\n%s", n.agent.log.String())

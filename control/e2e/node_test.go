@@ -100,7 +100,6 @@ func newNode(t *testing.T, s setup) *node {
 		s.change(&n.cfg)
 	}
 	n.api = api.NewClient(n.cfg.Socket)
-	t.Cleanup(n.explain)
 	n.write("namespace", "apiVersion: v1\nkind: Namespace\nmetadata: {name: x, labels: {kubernetes.io/metadata.name: x}}\n")
 	if !s.noAgent {
 		n.start()

@@ -1,0 +1,176 @@
+package e2e_test
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/bench/netlab"
+)
+
+// stream is numbered datagrams that one end sends at a moderate rate and an
+// echo server returns: what is lost on the way, or doubled, shows.
+type stream struct {
+	n    *node
+	conn *net.UDPConn
+	sent atomic.Uint64
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex
+	seen map[uint64]int
+}
+
+const streamEvery = 2 * time.Millisecond
+
+// stream starts a stream from a new port of src to an echo server at dst.
+func (n *node) stream(from *netlab.Namespace, src, dst netip.Addr, dport uint16) *stream {
+	n.Helper()
+	s := &stream{n: n, stop: make(chan struct{}), seen: make(map[uint64]int)}
+	must(n.T, from.Do(func() (err error) {
+		s.conn, err = net.DialUDP("udp", &net.UDPAddr{IP: src.AsSlice(), Port: int(n.port())}, &net.UDPAddr{IP: dst.AsSlice(), Port: int(dport)})
+		return err
+	}))
+	s.wg.Go(s.send)
+	s.wg.Go(s.receive)
+	n.Cleanup(s.close)
+	return s
+}
+
+// podStream starts one between two pods, over the given family, and waits until
+// it flows.
+func (n *node) podStream(from, to *pod, family int, dport uint16) *stream {
+	n.Helper()
+	s := n.stream(from.Namespace(), from.addr(family), to.addr(family), dport)
+	s.flows()
+	return s
+}
+
+func (s *stream) send() {
+	tick := time.NewTicker(streamEvery)
+	defer tick.Stop()
+	var b [64]byte
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+			binary.BigEndian.PutUint64(b[:], s.sent.Load())
+			if _, err := s.conn.Write(b[:]); err == nil {
+				s.sent.Add(1)
+			}
+		}
+	}
+}
+
+func (s *stream) receive() {
+	var b [128]byte
+	for {
+		size, err := s.conn.Read(b[:])
+		switch {
+		case err == nil && size == 64:
+			s.mu.Lock()
+			s.seen[binary.BigEndian.Uint64(b[:])]++
+			s.mu.Unlock()
+		case err != nil && !isRefused(err):
+			return
+		}
+	}
+}
+
+// isRefused tells an ICMP error of an earlier datagram from a closed socket.
+func isRefused(err error) bool {
+	op, ok := err.(*net.OpError)
+	return ok && (op.Timeout() || unwrapErrno(op.Err) == unix.ECONNREFUSED)
+}
+
+// received is how many different datagrams came back.
+func (s *stream) received() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.seen)
+}
+
+// flows waits until datagrams that are sent from now on come back.
+func (s *stream) flows() {
+	s.n.Helper()
+	from := s.sent.Load()
+	s.n.eventually("stream flows", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := from; i < s.sent.Load(); i++ {
+			if s.seen[i] > 0 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// mark names a place in the stream: what is sent from now on is behind it.
+func (s *stream) mark() uint64 { return s.sent.Load() }
+
+// after waits until so many more datagrams have been sent.
+func (s *stream) after(count uint64) {
+	s.n.Helper()
+	from := s.sent.Load()
+	s.n.eventually("stream goes on", func() bool { return s.sent.Load() >= from+count })
+}
+
+// lost waits for what is under way and lists the datagrams of [from, to) that
+// never came back.
+func (s *stream) lost(from, to uint64) []uint64 {
+	var missing []uint64
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		missing = missing[:0]
+		s.mu.Lock()
+		for i := from; i < to; i++ {
+			if s.seen[i] == 0 {
+				missing = append(missing, i)
+			}
+		}
+		s.mu.Unlock()
+		if len(missing) == 0 || time.Now().After(end) {
+			return missing
+		}
+	}
+}
+
+// intact fails the test if anything since from was lost.
+func (s *stream) intact(what string, from uint64) {
+	s.n.Helper()
+	to := s.sent.Load()
+	if to == from {
+		s.n.Errorf("%s: nothing was sent", what)
+	}
+	if missing := s.lost(from, to); len(missing) > 0 {
+		s.n.Errorf("%s: %d of %d datagrams lost, numbers %d to %d", what, len(missing), to-from, missing[0], missing[len(missing)-1])
+	}
+}
+
+// silent fails the test if anything of the next datagrams comes back.
+func (s *stream) silent(what string) {
+	s.n.Helper()
+	from := s.mark()
+	s.after(100)
+	to := s.mark()
+	if back := int(to-from) - len(s.lost(from, to)); back > 0 {
+		s.n.Errorf("%s: %d of %d datagrams came back", what, back, to-from)
+	}
+}
+
+func (s *stream) close() {
+	select {
+	case <-s.stop:
+		return
+	default:
+	}
+	close(s.stop)
+	s.conn.Close()
+	s.wg.Wait()
+}
