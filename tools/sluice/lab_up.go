@@ -50,6 +50,9 @@ const readyFd = 3
 
 // runLab runs a lab until the context ends.
 func runLab(ctx context.Context, opts lab.Options, background bool) error {
+	if background {
+		unix.CloseOnExec(readyFd) // or agent and janitor keep it open
+	}
 	p := newProgress(os.Stderr)
 	opts.Message, opts.Stage = p.message, p.stage
 	if err := lab.SweepDead(); err != nil {
