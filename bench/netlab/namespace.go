@@ -87,8 +87,8 @@ func (ns *Namespace) Close() error { return ns.fd.Close() }
 // goroutines that rely on the namespace.
 func (ns *Namespace) Do(f func() error) error {
 	return onOwnThread(func() error {
-		if err := netns.Set(ns.fd); err != nil {
-			return fmt.Errorf("enter namespace %s: %w", ns.name, err)
+		if err := ns.Enter(); err != nil {
+			return err
 		}
 		return f()
 	})
@@ -105,12 +105,21 @@ func (ns *Namespace) Run(cmd *exec.Cmd) error {
 	return cmd.Wait()
 }
 
+// Enter moves the calling thread into the namespace for good; the caller has
+// locked its goroutine to it. The thread must end with the goroutine.
+func (ns *Namespace) Enter() error {
+	if err := netns.Set(ns.fd); err != nil {
+		return fmt.Errorf("enter namespace %s: %w", ns.name, err)
+	}
+	return nil
+}
+
 // Exec replaces this process by path, run inside the namespace. It returns
 // only if that was not possible.
 func (ns *Namespace) Exec(path string, argv, env []string) error {
 	runtime.LockOSThread() // execve keeps the namespace of the calling thread
-	if err := netns.Set(ns.fd); err != nil {
-		return fmt.Errorf("enter namespace %s: %w", ns.name, err)
+	if err := ns.Enter(); err != nil {
+		return err
 	}
 	if err := unix.Exec(path, argv, env); err != nil {
 		return fmt.Errorf("execute %s: %w", path, err)

@@ -3,7 +3,9 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
@@ -184,4 +186,13 @@ func (n *Net) AddExternal(a netip.Addr) (_ *External, err error) {
 	}
 	n.externals[a] = e
 	return e, n.announceOffLink(a)
+}
+
+// Externals lists the external hosts by address.
+func (n *Net) Externals() []*External {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := slices.Collect(maps.Values(n.externals))
+	slices.SortFunc(list, func(a, b *External) int { return a.addr.Compare(b.addr) })
+	return list
 }
