@@ -29,10 +29,18 @@ type talk struct {
 // talk opens a connection between two pods.
 func (n *node) talk(from, to *pod, family int, dport uint16) *talk {
 	n.Helper()
-	src, dst := netip.AddrPortFrom(from.addr(family), n.port()), netip.AddrPortFrom(to.addr(family), dport)
-	conn, err := dial(from.Namespace(), src, dst)
+	return n.talkTo(from, at(to.addr(family), dport))
+}
+
+func (n *node) talkTo(from *pod, dst netip.AddrPort) *talk {
+	n.Helper()
+	src := from.v4
+	if dst.Addr().Is6() {
+		src = from.v6
+	}
+	conn, err := dial(from.Namespace(), at(src, n.port()), dst)
 	if err != nil {
-		n.Fatalf("%s to %s: %v", from.name, to.name, err)
+		n.Fatalf("%s to %v: %v", from.name, dst, err)
 	}
 	n.Cleanup(func() { conn.Close() })
 	t := &talk{n, conn}
