@@ -64,7 +64,7 @@ func startAsavie(s *Stage, frames int) (Running, error) {
 
 // Modes implements Running.
 func (f *forwarder) Modes() map[string]string {
-	return map[string]string{"xsk": "copy", "frames": strconv.Itoa(f.frames), "pods": "tx-checksum off, no TSO"}
+	return map[string]string{"xsk": "copy", "frames": strconv.Itoa(max(f.frames, xdp.DefaultSocketOptions.NumFrames)), "pods": "tx-checksum off, no TSO"}
 }
 
 // Stop implements Running.

@@ -56,8 +56,6 @@ func (s steered) Modes() map[string]string {
 	return m
 }
 
-func (s steered) Unwrap() Running { return s.Running }
-
 // rpsMask has a bit for each CPU, in groups of 32 (Documentation/networking/scaling.rst).
 func rpsMask() string {
 	n := runtime.NumCPU()

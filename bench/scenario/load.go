@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -62,4 +63,45 @@ func (m meter) metrics() ([]Metric, error) {
 		{Name: "cpu", Unit: "cores", Value: (to.busy - m.from.busy).Seconds() / span, Better: Neither},
 		{Name: "softirq", Unit: "cores", Value: (to.softirq - m.from.softirq).Seconds() / span, Better: Neither},
 	}, err
+}
+
+// Kernel threads are children of this process.
+const kthreadd = 2
+
+// othersTime is the CPU time that has been spent by all processes but this one,
+// its children and the kernel's threads. What a process that ended has spent
+// is found with its parent, so that the sum never shrinks.
+func othersTime() (time.Duration, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	self := os.Getpid()
+	var sum time.Duration
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		pid, err1 := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // from field 3 on, proc_pid_stat(5)
+		if err1 != nil || len(f) < 15 {
+			return 0, fmt.Errorf("read CPU time: %s is short", path)
+		}
+		parent, err := strconv.Atoi(f[1])
+		if err != nil {
+			return 0, fmt.Errorf("read CPU time: %w", err)
+		}
+		if pid == self || parent == self || pid == kthreadd || parent == kthreadd {
+			continue
+		}
+		for _, text := range f[11:15] { // utime, stime, cutime, cstime
+			n, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read CPU time: %w", err)
+			}
+			sum += time.Duration(n) * tick
+		}
+	}
+	return sum, nil
 }

@@ -14,6 +14,7 @@ import (
 // WriteTable writes the results for people: medians with half their range, and
 // ratios to each workload's first system.
 func (r *Results) WriteTable(out io.Writer) error {
+	// Errors of out surface in the tables' flushes.
 	fmt.Fprintf(out, "%s\n%d runs of %s each, interleaved; median ± half the range. Ratios are medians of pairs\n"+
 		"of neighbouring runs; ~ marks a difference that is no larger than its spread.\n", r.Machine, r.Runs, r.Duration)
 	about := map[string]string{}
@@ -25,16 +26,21 @@ func (r *Results) WriteTable(out io.Writer) error {
 		if err := b.table(out); err != nil {
 			return err
 		}
+		if n, worst := b.disturbed(); n > 0 {
+			fmt.Fprintf(out, "  disturbed: during %d of %d samples other processes used more than %g CPUs (%.1f at worst)\n",
+				n, len(b.others), disturbance, worst)
+		}
 		for _, s := range b.systems {
 			if m := modes(b.modes[s]); m != "" {
 				fmt.Fprintf(out, "  %s: %s\n", s, m)
 			}
 		}
 	}
-	for title, list := range map[string][]string{"skipped": r.Skipped, "failed": r.Failures} {
-		for _, line := range list {
-			fmt.Fprintf(out, "%s: %s\n", title, line)
-		}
+	for _, line := range r.Skipped {
+		fmt.Fprintln(out, "skipped:", line)
+	}
+	for _, line := range r.Failures {
+		fmt.Fprintln(out, "failed:", line)
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ type block struct {
 	metrics  []string // in the order of their first appearance
 	data     map[string]map[string]*series
 	modes    map[string]map[string]string // by system
+	others   []float64                    // of each sample
 }
 
 // blocks sorts the samples by workload.
@@ -65,6 +66,7 @@ func (b *block) add(s Sample) {
 		b.data[s.System] = map[string]*series{}
 	}
 	b.modes[s.System] = s.Modes
+	b.others = append(b.others, s.Others)
 	for _, m := range s.Metrics {
 		if !slices.Contains(b.metrics, m.Name) {
 			b.metrics = append(b.metrics, m.Name)
@@ -86,4 +88,15 @@ func (b *block) metric(name string) Metric {
 		}
 	}
 	return Metric{Name: name}
+}
+
+// disturbed says how many samples others disturbed, and the worst of it.
+func (b *block) disturbed() (n int, worst float64) {
+	for _, o := range b.others {
+		if o > disturbance {
+			n++
+		}
+		worst = max(worst, o)
+	}
+	return n, worst
 }

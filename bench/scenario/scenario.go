@@ -76,4 +76,6 @@ type Sample struct {
 	Started  time.Time         `json:"started"`
 	Metrics  []Metric          `json:"metrics"`
 	Modes    map[string]string `json:"modes,omitempty"`
+	// Others is how many CPUs all other processes of the machine used meanwhile.
+	Others float64 `json:"others"`
 }

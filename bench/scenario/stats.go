@@ -34,9 +34,8 @@ func Spread(values []float64) float64 {
 // Ratio compares two systems by pairs: the runs of both under one number were
 // made one soon after the other, so that drift of the machine cancels out.
 type Ratio struct {
-	Median   float64 `json:"median"` // of the pairs' ratios
-	Min, Max float64
-	Pairs    int `json:"pairs"`
+	Median, Min, Max float64 // of the pairs' ratios
+	Pairs            int
 }
 
 // Compare pairs the values of each run that both have. Pairs whose base is 0

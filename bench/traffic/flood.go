@@ -80,6 +80,11 @@ func (f Flood) send(g *Flooding, ready chan<- struct{}) (err error) {
 			return err
 		}
 		fds = append(fds, fd)
+		if f.Ports == 1 { // connected, it needs no route for each packet
+			if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(f.To, FirstPort))); err != nil {
+				return fmt.Errorf("connect UDP: %w", err)
+			}
+		}
 	}
 	to := f.destinations()
 	m := newMessage(make([]byte, f.PayloadBytes))
@@ -91,7 +96,9 @@ func (f Flood) send(g *Flooding, ready chan<- struct{}) (err error) {
 					return nil
 				}
 				n := min(batchSize, len(to)-at)
-				m.address(to[at : at+n])
+				if f.Ports > 1 {
+					m.address(to[at : at+n])
+				}
 				sent, err := m.send(fd, n)
 				switch {
 				case err == nil:

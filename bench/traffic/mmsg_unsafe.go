@@ -15,23 +15,32 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// message is a batch for sendmmsg: the same payload to many destinations. It
-// must not be copied: the kernel's structures point into it.
+// message is a batch for sendmmsg. It must not be copied: the kernel's
+// structures point into it.
 type message struct {
-	hdrs    [batchSize]mmsghdr
-	iov     unix.Iovec
-	payload []byte
+	hdrs [batchSize]mmsghdr
+	iovs [batchSize]unix.Iovec
 }
 
+// newMessage makes a batch that carries the same payload in all its messages.
 func newMessage(payload []byte) *message {
-	m := &message{payload: payload}
-	m.iov.Base = unsafe.SliceData(m.payload)
-	m.iov.SetLen(len(payload))
+	m := &message{}
 	for i := range m.hdrs {
-		m.hdrs[i].hdr.Iov = &m.iov
+		m.hdrs[i].hdr.Iov = &m.iovs[i]
 		m.hdrs[i].hdr.SetIovlen(1)
+		m.iovs[i].Base = unsafe.SliceData(payload)
+		m.iovs[i].SetLen(len(payload))
 	}
 	return m
+}
+
+// carry gives each of the first messages a payload of its own, which must stay
+// where it is until send returns.
+func (m *message) carry(payloads [][]byte) {
+	for i, p := range payloads {
+		m.iovs[i].Base = unsafe.SliceData(p)
+		m.iovs[i].SetLen(len(p))
+	}
 }
 
 // address points the first len(to) messages at destinations; the names must

@@ -90,8 +90,9 @@ type RawFlood struct {
 	Frame   []byte
 }
 
-// rawRepeat is how many frames one system call makes: some 10 ms.
-const rawRepeat = 1 << 15
+// rawRepeat is how many frames one system call makes: half a second's, because
+// each call spends some 30 ms on setting its page pool up and down.
+const rawRepeat = 1 << 21
 
 // Start starts a flood that lasts until Stop.
 func (f RawFlood) Start(ctx context.Context) (*Flooding, error) {

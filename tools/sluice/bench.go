@@ -72,6 +72,7 @@ behind. Needs root, and a machine that does nothing else.
 			plan.Progress = func(done, total int, what string) {
 				p.stage(fmt.Sprintf("%d/%d %s", done+1, total, what))
 			}
+			plan.Waiting = func() { p.stage("waiting for another benchmark on this machine to end") }
 			results, err := plan.Run(cmd.Context())
 			p.done()
 			if results == nil {
