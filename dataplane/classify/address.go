@@ -157,7 +157,7 @@ func (a *addresses[C]) probe(q []Query, class []uint32) {
 		h := mix(hi^seed0, lo^seed1) // as place does
 		p := parts[h>>32&mask]
 		s1, s2 := &p[h%slots], &p[h>>10%slots]
-		class[i] = s1.first&zeroMask(s1.hi^hi|s1.lo^lo) | s2.first&zeroMask(s2.hi^hi|s2.lo^lo)
+		class[i] = s1.first&zeroMask(s1.hi^hi|(s1.lo^lo)) | s2.first&zeroMask(s2.hi^hi|(s2.lo^lo))
 	}
 }
 

@@ -51,3 +51,78 @@ func checkProgram(p *rule.Program) error {
 	}
 	return nil
 }
+
+// checkPeers reports peers that the set doesn't have, in programs, in the
+// identities from one on, and in blocks.
+func checkPeers(set *rule.Set, programs []rule.ProgramID, identity int, blocks bool) error {
+	for _, id := range programs {
+		for t := range set.Programs[id].Tiers {
+			for i := range set.Programs[id].Tiers[t].Rules {
+				if err := checkIDs(set, set.Programs[id].Tiers[t].Rules[i].Peers); err != nil {
+					return fmt.Errorf("program %d: %w", id, err)
+				}
+			}
+		}
+	}
+	for i, ids := range set.Identities[identity:] {
+		if err := checkIDs(set, ids); err != nil {
+			return fmt.Errorf("identity %d: %w", identity+i, err)
+		}
+	}
+	for i, b := range set.Blocks {
+		if !blocks {
+			break
+		}
+		if !b.Prefix.IsValid() {
+			return fmt.Errorf("block %d of peer %d: not a prefix", i, b.Peer)
+		}
+		if int(b.Peer) >= set.Peers {
+			return fmt.Errorf("block %s: peer %d: the set has %d", b.Prefix, b.Peer, set.Peers)
+		}
+	}
+	return nil
+}
+
+func checkIDs(set *rule.Set, ids []rule.PeerID) error {
+	for _, id := range ids {
+		if int64(id) >= int64(set.Peers) {
+			return fmt.Errorf("peer %d: the set has %d", id, set.Peers)
+		}
+	}
+	return nil
+}
+
+func checkAddress(set *rule.Set, a rule.Address) error {
+	if !a.Addr.IsValid() {
+		return fmt.Errorf("address of identity %d: not an address", a.Identity)
+	}
+	if int64(a.Identity) >= int64(len(set.Identities)) {
+		return fmt.Errorf("address %s: identity %d: the set has %d", a.Addr, a.Identity, len(set.Identities))
+	}
+	return nil
+}
+
+// sortedAddresses returns the addresses of a set, unmapped, in order.
+func sortedAddresses(set *rule.Set) ([]rule.Address, error) {
+	list, inOrder := set.Addresses, true
+	for i, a := range list {
+		if err := checkAddress(set, a); err != nil {
+			return nil, err
+		}
+		inOrder = inOrder && a.Addr == a.Addr.Unmap().WithZone("") && (i == 0 || list[i-1].Addr.Less(a.Addr))
+	}
+	if inOrder {
+		return list, nil
+	}
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Addr = list[i].Addr.Unmap().WithZone("")
+	}
+	slices.SortFunc(list, func(a, b rule.Address) int { return a.Addr.Compare(b.Addr) })
+	for i := 1; i < len(list); i++ {
+		if list[i].Addr == list[i-1].Addr {
+			return nil, fmt.Errorf("address %s: bound twice", list[i].Addr)
+		}
+	}
+	return list, nil
+}

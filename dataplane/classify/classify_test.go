@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/dataplane/classify"
-	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/dataplane/rule/ruletest"
 )
@@ -14,17 +13,16 @@ import (
 func compare(t *testing.T, table *classify.Table, set *rule.Set, rng *rand.Rand, n int) {
 	t.Helper()
 	probes := make([]ruletest.Probe, n)
-	queries := make([]classify.Query, n)
 	for i := range probes {
-		p := ruletest.RandomProbe(rng, set)
-		probes[i] = p
-		queries[i] = classify.Query{
-			Remote: packet.AddrFrom(p.Remote), Row: table.Row(p.Endpoint, p.Direction),
-			Port: p.Port, Proto: packet.Proto(p.Proto),
-		}
+		probes[i] = ruletest.RandomProbe(rng, set)
 	}
-	out := make([]classify.Verdict, n)
-	table.Classify(queries, out)
+	compareProbes(t, table, set, probes)
+}
+
+func compareProbes(t *testing.T, table *classify.Table, set *rule.Set, probes []ruletest.Probe) {
+	t.Helper()
+	out := make([]classify.Verdict, len(probes))
+	table.Classify(queries(table, probes), out)
 	for i, p := range probes {
 		action, audit, log, cause := ruletest.Evaluate(set, p.Endpoint, p.Direction, p.Remote, p.Proto, p.Port)
 		v := out[i]
@@ -62,12 +60,50 @@ func TestNoAllocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	queries, out := make([]classify.Query, 1000), make([]classify.Verdict, 1000)
-	for i := range queries {
-		p := ruletest.RandomProbe(rng, set)
-		queries[i] = classify.Query{Remote: packet.AddrFrom(p.Remote), Row: table.Row(p.Endpoint, p.Direction), Port: p.Port, Proto: packet.Proto(p.Proto)}
+	probes := make([]ruletest.Probe, 1000)
+	for i := range probes {
+		probes[i] = ruletest.RandomProbe(rng, set)
 	}
-	if n := testing.AllocsPerRun(100, func() { table.Classify(queries, out) }); n != 0 {
+	q, out := queries(table, probes), make([]classify.Verdict, len(probes))
+	if n := testing.AllocsPerRun(100, func() { table.Classify(q, out) }); n != 0 {
 		t.Errorf("%v allocations a batch", n)
 	}
+}
+
+// TestBatches checks that a batch of any length gets the answers that its
+// queries get alone.
+func TestBatches(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 4))
+	set := ruletest.Random(rng, ruletest.Small())
+	table := build(t, set)
+	for n := range 200 {
+		probes := make([]ruletest.Probe, n)
+		for i := range probes {
+			probes[i] = ruletest.RandomProbe(rng, set)
+		}
+		q, out := queries(table, probes), make([]classify.Verdict, n+1)
+		out[n] = 12345
+		table.Classify(q, out)
+		for i := range q {
+			var alone [1]classify.Verdict
+			if table.Classify(q[i:i+1], alone[:]); alone[0] != out[i] {
+				t.Fatalf("query %d of %d: got %x, alone %x", i, n, out[i], alone[0])
+			}
+		}
+		if out[n] != 12345 {
+			t.Fatalf("batch of %d: wrote behind its end", n)
+		}
+	}
+}
+
+// FuzzAgainstOracle lets the fuzzer choose the seeds of sets and questions.
+func FuzzAgainstOracle(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(seed, seed*7, uint8(seed*30))
+	}
+	f.Fuzz(func(t *testing.T, a, b uint64, n uint8) {
+		rng := rand.New(rand.NewPCG(a, b))
+		set := ruletest.Random(rng, ruletest.Small())
+		compare(t, build(t, set), set, rng, int(n))
+	})
 }

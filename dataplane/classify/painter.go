@@ -60,6 +60,28 @@ func (p *painter[C]) publish() addresses[C] {
 	return p.addresses
 }
 
+// words is how much memory the slabs use that only grow.
+func (p *painter[C]) words() int { return len(p.mid) + len(p.leaf) + len(p.groups) }
+
+// maxOffset is what an entry of root or mid can hold.
+const maxOffset = 1 << 24
+
+// move gives addresses their classes, or refuses to if there isn't room.
+func (p *painter[C]) move(list []point, classes int) bool {
+	room := blockSize * (len(list) + 1)
+	if classes > int(p.capacity) || !p.sparse && max(len(p.mid), len(p.leaf))+room > maxOffset {
+		return false
+	}
+	for _, pt := range list {
+		if pt.addr.Is4() && !p.sparse {
+			p.set4(pt.addr.V4(), pt.class)
+		} else {
+			p.set6(pt.addr, pt.class)
+		}
+	}
+	return true
+}
+
 // range4 gives the IPv4 addresses first to last a class.
 func (p *painter[C]) range4(first, last, class uint32) {
 	for first>>16 != last>>16 {
@@ -92,7 +114,8 @@ func (p *painter[C]) setRoot(addr, entry uint32) {
 // range8 is range4 within one block of mid.
 func (p *painter[C]) range8(first, last, class uint32) {
 	if first&0xff == 0 && last&0xff == 0xff {
-		p.mid[p.midBlock(first)+first>>8&0xff] = class<<8 | one
+		at := p.midBlock(first) + first>>8&0xff
+		p.mid[at] = class<<8 | one
 		return
 	}
 	leaf := p.leafBlock(first)
@@ -103,7 +126,8 @@ func (p *painter[C]) range8(first, last, class uint32) {
 
 // set4 gives one IPv4 address a class.
 func (p *painter[C]) set4(addr, class uint32) {
-	p.leaf[p.leafBlock(addr)+addr&0xff] = C(class)
+	at := p.leafBlock(addr) + addr&0xff
+	p.leaf[at] = C(class)
 }
 
 // midBlock returns the block of an address's upper 16 bits, to be written.

@@ -1,7 +1,6 @@
 package classify
 
 import (
-	"fmt"
 	"slices"
 	"sort"
 
@@ -12,34 +11,32 @@ import (
 // unused marks a peer that no program of the node refers to.
 const unused = ^uint32(0)
 
-// peers numbers the peers that programs use, densely and in PeerID's order.
+// peers numbers the peers that programs use, densely, for as long as the
+// builder lives.
 type peers struct {
 	dense []uint32 // by PeerID
 	count uint32
 }
 
-func usedPeers(set *rule.Set, programs []rule.ProgramID) (peers, error) {
-	p := peers{dense: make([]uint32, set.Peers)}
+// use numbers the peers of programs that have no number yet and returns them.
+func (p *peers) use(set *rule.Set, programs []rule.ProgramID) (added []rule.PeerID) {
+	for len(p.dense) < set.Peers {
+		p.dense = append(p.dense, unused)
+	}
 	for _, id := range programs {
 		for t := range set.Programs[id].Tiers {
 			for i := range set.Programs[id].Tiers[t].Rules {
 				for _, peer := range set.Programs[id].Tiers[t].Rules[i].Peers {
-					if int(peer) >= set.Peers {
-						return p, fmt.Errorf("program %d: peer %d: the set has %d", id, peer, set.Peers)
+					if p.dense[peer] == unused {
+						p.dense[peer] = p.count
+						p.count++
+						added = append(added, peer)
 					}
-					p.dense[peer] = 1
 				}
 			}
 		}
 	}
-	for i, used := range p.dense {
-		p.dense[i] = unused
-		if used != 0 {
-			p.dense[i] = p.count
-			p.count++
-		}
-	}
-	return p, nil
+	return added
 }
 
 // appendUsed appends the dense numbers of the used ones among ids, sorted.
@@ -70,20 +67,20 @@ type classes struct {
 
 type joint struct{ class, round uint32 }
 
-func newClasses(set *rule.Set, p *peers) (*classes, error) {
-	c := &classes{identity: make([]uint32, len(set.Identities))}
+func newClasses(set *rule.Set, p *peers) *classes {
+	c := &classes{}
 	c.sets.add(nil)
 	c.fixed.add(nil)
-	for i, ids := range set.Identities {
-		for _, id := range ids {
-			if int(id) >= len(p.dense) {
-				return nil, fmt.Errorf("identity %d: peer %d: the set has %d", i, id, set.Peers)
-			}
-		}
-		c.scratch = slices.Compact(p.appendUsed(c.scratch[:0], ids))
-		c.identity[i] = c.sets.add(c.scratch)
+	for _, ids := range set.Identities {
+		c.identity = append(c.identity, c.of(ids, p))
 	}
-	return c, nil
+	return c
+}
+
+// of returns the class of an identity.
+func (c *classes) of(ids rule.Identity, p *peers) uint32 {
+	c.scratch = p.appendUsed(c.scratch[:0], ids)
+	return c.sets.add(slices.Compact(c.scratch))
 }
 
 // settle finds the class of each of a family's points; both are sorted.
@@ -166,14 +163,9 @@ func comparePoints(a, b point) int {
 	return 0
 }
 
-func points(set *rule.Set) (v4, v6 []point, err error) {
-	for _, a := range set.Addresses {
-		if !a.Addr.IsValid() {
-			return nil, nil, fmt.Errorf("address of identity %d: not an address", a.Identity)
-		}
-		if int(a.Identity) >= len(set.Identities) {
-			return nil, nil, fmt.Errorf("address %s: identity %d: the set has %d", a.Addr, a.Identity, len(set.Identities))
-		}
+// points converts sorted addresses, by family.
+func points(addresses []rule.Address) (v4, v6 []point) {
+	for _, a := range addresses {
 		p := point{addr: packet.AddrFrom(a.Addr), identity: a.Identity}
 		if p.addr.Is4() {
 			v4 = append(v4, p)
@@ -181,15 +173,5 @@ func points(set *rule.Set) (v4, v6 []point, err error) {
 			v6 = append(v6, p)
 		}
 	}
-	for _, list := range [][]point{v4, v6} {
-		if !slices.IsSortedFunc(list, comparePoints) {
-			slices.SortFunc(list, comparePoints)
-		}
-		for i := 1; i < len(list); i++ {
-			if list[i].addr == list[i-1].addr {
-				return nil, nil, fmt.Errorf("address %s: bound twice", list[i].addr.Netip())
-			}
-		}
-	}
-	return v4, v6, nil
+	return v4, v6
 }

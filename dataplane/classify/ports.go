@@ -17,6 +17,7 @@ type ports struct {
 	member  [][]uint32  // port set → its port classes
 	proto   [256]uint32 // as in portClasses
 	table   []uint32
+	table8  []uint8
 }
 
 func newPorts() *ports {
@@ -50,6 +51,15 @@ func (p *ports) add(r *rule.Rule) (set uint32, ok bool) {
 		return 0, false
 	}
 	return p.sets.add(words), true
+}
+
+// addAll adds the sets of all rules of a program.
+func (p *ports) addAll(program *rule.Program) {
+	for t := range program.Tiers {
+		for i := range program.Tiers[t].Rules {
+			p.add(&program.Tiers[t].Rules[i])
+		}
+	}
 }
 
 // build finds the classes once all sets are added.
@@ -140,6 +150,27 @@ func pairs(words []uint32) []protoRange {
 	return out
 }
 
+// narrow returns the table in bytes; there are at most 256 classes.
+func (p *ports) narrow() []uint8 {
+	if p.table8 == nil {
+		p.table8 = narrow(p.table8, p.table)
+	}
+	return p.table8
+}
+
+// origins returns, for each port class, the one of p that it is a part of;
+// next has all sets of p, and others.
+func (p *ports) origins(next *ports) []uint32 {
+	out := make([]uint32, next.classes)
+	out[next.table[0]] = p.table[0]
+	for proto, e := range next.proto {
+		for port := uint32(0); e != 0 && port < 1<<16; port++ {
+			out[next.table[e&(port|0xffff0000)]] = p.table[p.proto[proto]&(port|0xffff0000)]
+		}
+	}
+	return out
+}
+
 // portClasses maps protocol and port to the port classes of each row.
 type portClasses[P uint8 | uint32] struct {
 	// proto has for a protocol that rules name the number of its part of
@@ -147,12 +178,4 @@ type portClasses[P uint8 | uint32] struct {
 	proto [256]uint32
 	table []P
 	local []P // row's part + port class → local port class
-}
-
-func newPortClasses[P uint8 | uint32](p *ports, rows []row) portClasses[P] {
-	out := portClasses[P]{proto: p.proto, table: convert[P](p.table)}
-	for _, r := range rows {
-		out.local = append(out.local, convert[P](r.local)...)
-	}
-	return out
 }

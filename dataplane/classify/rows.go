@@ -39,11 +39,6 @@ type rowRule struct {
 	round uint32 // of byClass, 0 for any peer
 }
 
-// deny returns the row of unknown endpoints.
-func (w *rower) deny() row {
-	return row{profile: make([]uint32, w.classes), local: make([]uint32, w.ports.classes), width: 1, cells: make([]Verdict, 1)}
-}
-
 // compile turns one program into a row.
 func (w *rower) compile(p *rule.Program) row {
 	w.flatten(p)
@@ -167,4 +162,34 @@ func (w *rower) judge(p *rule.Program, port int) Verdict {
 		}
 	}
 	return newVerdict(rule.NoCause) | allowBit | log
+}
+
+// begin prepares to judge classes for a row one by one.
+func (w *rower) begin(p *rule.Program, local []uint32, width int) {
+	w.flatten(p)
+	for i := range w.rules {
+		r := &w.rules[i]
+		r.round = uint32(i + 1)
+		r.mask = make([]bool, width)
+		for _, c := range w.ports.member[r.ports] {
+			r.mask[local[c]] = true
+		}
+	}
+	w.vector = slices.Grow(w.vector[:0], width)[:width]
+}
+
+// judgeSet returns the verdicts, by local port class, of addresses that match
+// a set of dense peers.
+func (w *rower) judgeSet(p *rule.Program, set []uint32) []uint32 {
+	w.matched = slices.Grow(w.matched[:0], len(w.rules)+1)[:len(w.rules)+1]
+	for i := range w.rules {
+		w.matched[i+1] = slices.ContainsFunc(w.rules[i].rule.Peers, func(id rule.PeerID) bool {
+			_, found := slices.BinarySearch(set, w.peers.dense[id])
+			return found
+		})
+	}
+	for port := range w.vector {
+		w.vector[port] = uint32(w.judge(p, port))
+	}
+	return w.vector
 }

@@ -1,7 +1,6 @@
 package classify
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -55,16 +54,11 @@ type level struct {
 var v4First, v4Last = packet.AddrV4(0), packet.AddrV4(^uint32(0))
 var v6First, v6Last = packet.Addr{}, packet.Addr{Hi: ^uint64(0), Lo: ^uint64(0)}
 
-func spans(set *rule.Set, p *peers, c *classes) (v4, v6 []span, err error) {
+// spans divides both address spaces by the blocks of used peers.
+func spans(set *rule.Set, p *peers, c *classes) (v4, v6 []span) {
 	var edges4, edges6 []edge
 	s := &spanner{classes: c, all: newCounter(p.count), bound: newCounter(p.count)}
-	for i, b := range set.Blocks {
-		if !b.Prefix.IsValid() {
-			return nil, nil, fmt.Errorf("block %d of peer %d: not a prefix", i, b.Peer)
-		}
-		if int(b.Peer) >= len(p.dense) {
-			return nil, nil, fmt.Errorf("block %s: peer %d: the set has %d", b.Prefix, b.Peer, set.Peers)
-		}
+	for _, b := range set.Blocks {
 		if p.dense[b.Peer] == unused {
 			continue
 		}
@@ -81,9 +75,10 @@ func spans(set *rule.Set, p *peers, c *classes) (v4, v6 []span, err error) {
 			}
 		}
 	}
-	return s.walk(edges4, v4First, v4Last), s.walk(edges6, v6First, v6Last), nil
+	return s.walk(edges4, v4First, v4Last), s.walk(edges6, v6First, v6Last)
 }
 
+// newEdge returns the first and last address of a prefix, masked.
 func newEdge(p netip.Prefix, block uint32, except bool) edge {
 	bits := p.Bits()
 	if p.Addr().Is4() {

@@ -63,7 +63,7 @@ func (v Verdict) Log() bool { return v&logBit != 0 }
 // parts one is in use: the wide one where identifiers don't fit into the
 // narrow one.
 type Table struct {
-	set     *rule.Set
+	origin  origin
 	rows    []endpointRows // by endpoint.ID
 	headers []header       // by Row
 
@@ -94,8 +94,9 @@ type header struct {
 // profile for most classes, so that most pages are equal and stored once.
 const pageSize = 64
 
-// Set returns what the table was built from.
-func (t *Table) Set() *rule.Set { return t.set }
+// Set returns what the table was built from. After an Update that is spelt
+// out at the first call.
+func (t *Table) Set() *rule.Set { return t.origin.get() }
 
 // Row returns the row of an endpoint and direction.
 func (t *Table) Row(id endpoint.ID, d rule.Direction) Row {
