@@ -1,0 +1,94 @@
+package lint
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/resolve"
+	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/tools/verdict"
+)
+
+// effects finds rules that never decide, and policies that change nothing.
+// Both hold for the pods that there are.
+func (l *linter) effects(set *rule.Set, policies []*policy.Policy) {
+	var own []netip.Addr
+	for p := range l.view.Pods() {
+		own = append(own, p.Addrs()...)
+	}
+	for n := range l.view.Nodes() {
+		own = append(own, n.Addrs...)
+	}
+	j := newJudge(set, own)
+	j.run()
+	for _, p := range policies {
+		object := p.Origin.String()
+		if l.said[object] {
+			continue
+		}
+		for _, dir := range []rule.Direction{rule.Ingress, rule.Egress} {
+			section := resolve.Section(p, dir)
+			if !section.Applies {
+				continue
+			}
+			for i := range section.Rules {
+				l.ruleEffect(j, p, dir, section, i)
+			}
+		}
+		if !j.effect[p.Origin] {
+			l.add(Info, CheckNoEffect, object, "", "without it every verdict would be the same, as things are")
+		}
+	}
+}
+
+// ruleEffect says so if a rule has no say that another one doesn't have.
+func (l *linter) ruleEffect(j *judge, p *policy.Policy, dir rule.Direction, section *policy.Section, i int) {
+	r := &section.Rules[i]
+	object, path := p.Origin.String(), "spec."+verdict.RulePath(dir, r.Index)
+	if l.said[object+path] {
+		return
+	}
+	u := j.find(resolve.Ref(p, r.Index, dir))
+	switch {
+	case u == nil:
+		l.add(Warning, CheckNoEffect, object, path, "matches no packet of the pods that there are")
+		return
+	case u.decided == 0:
+		l.add(j.shadowSeverity(u, section.Rules[i].Action), CheckShadowed, object, path,
+			"never decides: all that it matches is decided before, by "+j.names(u.by))
+		return
+	}
+	// A later rule that does the same and matches all that this one does.
+	for k := i + 1; k < len(section.Rules) && section.Rules[k].Action == r.Action; k++ {
+		wider := j.cause(resolve.Ref(p, section.Rules[k].Index, dir))
+		if wider != rule.NoCause && u.within[wider] == u.matched {
+			l.add(Warning, CheckShadowed, object, path, "is needless: "+verdict.RulePath(dir, section.Rules[k].Index)+
+				" of the same policy matches all that it does")
+			return
+		}
+	}
+}
+
+// shadowSeverity: that several policies allow the same is no mistake.
+func (j *judge) shadowSeverity(u *usage, action policy.Action) Severity {
+	for cause := range u.by {
+		for _, ref := range j.set.Causes[cause].Refs {
+			if origin(ref) == origin(u.ref) {
+				return Warning
+			}
+			if ref.Rule != rule.DefaultRule && (ref.Tier != u.ref.Tier || action != policy.Allow) {
+				return Warning
+			}
+		}
+	}
+	return Info
+}
+
+func (j *judge) cause(ref rule.PolicyRef) rule.CauseID {
+	return rule.CauseID(max(0, slices.IndexFunc(j.set.Causes, func(c rule.Cause) bool {
+		return len(c.Refs) == 1 && c.Refs[0] == ref
+	})))
+}
+
+func (j *judge) find(ref rule.PolicyRef) *usage { return j.usage[j.cause(ref)] }

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+func init() { commands = append(commands, newPolicyCommand) }
+
+func newPolicyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Check, picture and compare policies before they are applied",
+		Long: `Look at policies in a folder of manifests, without a cluster. What a policy does
+is not guessed from how it looks: policies are compiled as for nodes, and all
+packets that they could tell apart are judged.`,
+		Example: `  sluice policy lint -f ./manifests
+  sluice policy matrix -f ./manifests -o svg > matrix.svg
+  sluice policy diff -f ./before -f ./after`,
+	}
+	cmd.AddCommand(newPolicyLintCommand(), newPolicyMatrixCommand(), newPolicyDiffCommand())
+	return cmd
+}
+
+func writeIndented(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
