@@ -1,0 +1,97 @@
+package e2e_test
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sluice-net/sluice/control"
+)
+
+// TestTablesFull has far more flows than fit in any table: what is allowed
+// still passes, and what is denied doesn't.
+func TestTablesFull(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*control.Config)
+	}{
+		{"flow cache", func(c *control.Config) { c.FlowCache, c.DenyCache = 64, 64 }},
+		{"flow table", func(c *control.Config) { c.FlowsPerQueue, c.FlowCache = 128, 4096 }},
+		{"both", func(c *control.Config) { c.FlowsPerQueue, c.FlowCache, c.DenyCache = 128, 64, 64 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n := newPair(t, setup{change: c.change})
+			talk := n.talk(n.friend, n.server, 4, 80)
+			// Datagrams to many ports, none answered: half of them denied.
+			n.spray(n.friend, n.other, 600)
+			n.spray(n.other, n.server, 600)
+			talk.say("tables full")
+			var probes []*probe
+			for range 40 {
+				probes = append(probes, all(n.friend, n.server, 80, true)...)
+			}
+			for range 5 {
+				probes = append(probes, all(n.other, n.server, 80, false, "server")...)
+			}
+			n.probeAll(probes...)
+			n.spray(n.friend, n.other, 600)
+			talk.say("tables full again")
+			n.allow("role: nobody")
+			talk.cut("tightened")
+			n.allow("role: friend")
+			talk.resumes("loosened")
+		})
+	}
+}
+
+// spray sends one datagram to each of many ports, of an address where nobody
+// answers but with an ICMP error.
+func (n *node) spray(from, to *pod, count int) {
+	n.Helper()
+	var conn *net.UDPConn
+	must(n.T, from.Namespace().Do(func() (err error) {
+		conn, err = net.ListenUDP("udp", &net.UDPAddr{IP: from.v4.AsSlice()})
+		return err
+	}))
+	defer conn.Close()
+	for i := range count {
+		_, err := conn.WriteToUDPAddrPort([]byte("spray"), at(to.v4, uint16(30000+i)))
+		if err != nil && !isRefused(err) {
+			n.Fatal(err)
+		}
+	}
+}
+
+// TestBudget floods the agent with new flows of one pod. Another pod's
+// connections all succeed.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	n := newPair(t, setup{change: func(c *control.Config) { c.MissRate, c.MissBurst = 2000, 100 }})
+	n.serveBoth(n.friend, 80)
+	var stop atomic.Bool
+	var flood sync.WaitGroup
+	for range 2 {
+		flood.Go(func() {
+			for !stop.Load() {
+				n.spray(n.other, n.server, 500)
+			}
+		})
+	}
+	t.Cleanup(func() { stop.Store(true); flood.Wait() })
+	n.eventually("the flood is limited", func() bool { return n.status().Drops["rate-limited"] > 1000 })
+	for i := range 60 {
+		if err := n.brief(n.friend, n.server, 4+2*(i%2), n.port()); err != nil {
+			t.Errorf("connection %d: %v", i, err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	stop.Store(true)
+	flood.Wait()
+	n.eventually("the flooding pod may open flows again", func() bool {
+		r, err := n.other.Namespace().ProbeUDP(t.Context(), at(n.other.v4, n.port()), at(n.friend.v4, 80))
+		return err == nil && r.Passed
+	})
+}
