@@ -68,6 +68,9 @@ type burst struct {
 
 	out  [maxDescs]xsk.Desc // to send
 	gone [maxDescs]xsk.Desc // to give back
+
+	direct  []endpoint.ID // pods whose direct socket holds packets of this burst
+	directs [burstSize]endpoint.ID
 }
 
 // judgement is a packet that waits for the classifier.

@@ -269,7 +269,7 @@ func (p *Plane) refresh() {
 		if !s.used {
 			continue
 		}
-		l := local{mac: s.ep.Link.MAC, hostMAC: s.ep.Link.HostMAC}
+		l := local{mac: s.ep.Link.MAC, hostMAC: s.ep.Link.HostMAC, ifindex: s.ep.Link.Ifindex}
 		if s.ready && p.table != nil {
 			l.gen = s.gen
 			l.ingress, l.egress = p.table.Row(id, rule.Ingress), p.table.Row(id, rule.Egress)

@@ -22,6 +22,7 @@ type local struct {
 	gen             uint32 // of its rules, as in the kernel's map; 0: not ready
 	ingress, egress classify.Row
 	mac, hostMAC    endpoint.MAC
+	ifindex         int           // of its host-side link
 	own             []packet.Addr // may be sources of its packets
 }
 

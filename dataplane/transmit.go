@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/stat"
@@ -11,12 +12,13 @@ import (
 // maxKicks bounds the system calls that one burst's transmission may take.
 const maxKicks = 16
 
-// transmit sends the descriptors of allowed packets back into the steering
-// port, with a tag that tells deliver where to take them, and gives the frames
-// of dropped ones back.
+// transmit sends the frames of allowed packets on: straight into a pod where
+// there is a way, else back into the steering port with a tag that tells
+// deliver where to take them. The frames of dropped ones are free again.
 func (w *worker) transmit(snap *snapshot) {
 	b := &w.b
 	nOut, nGone := 0, 0
+	b.direct = b.directs[:0]
 	for i := range b.n {
 		p := &b.pkts[i]
 		descs := b.descs[p.desc : p.desc+p.descs]
@@ -24,20 +26,31 @@ func (w *worker) transmit(snap *snapshot) {
 			nGone += copy(b.gone[nGone:], descs)
 			continue
 		}
-		w.address(snap, p, &b.hdrs[i])
-		nOut += copy(b.out[nOut:], descs)
 		w.counts.Add(stat.TxPackets, 1)
 		w.counts.Add(stat.TxBytes, uint64(p.length))
+		d, slot := w.address(snap, p, &b.hdrs[i])
+		switch {
+		case d == nil:
+			nOut += copy(b.out[nOut:], descs)
+		case !w.queue(d, slot, descs):
+			w.counts.Drop(stat.TxFull)
+			nGone += copy(b.gone[nGone:], descs)
+		}
 	}
 	w.umem.FreeDescs(b.gone[:nGone])
-	if nOut == 0 {
-		return
+	for _, slot := range b.direct {
+		if d := &w.direct[slot]; d.used {
+			w.kick(d)
+		}
 	}
-	w.send(b.out[:nOut])
+	if nOut > 0 {
+		w.send(b.out[:nOut])
+	}
 }
 
-// address writes a frame's Ethernet header for the way down.
-func (w *worker) address(snap *snapshot, p *pkt, h *packet.Header) {
+// address writes a frame's Ethernet header for its way down, and returns the
+// direct way into the pod of slot if it takes that.
+func (w *worker) address(snap *snapshot, p *pkt, h *packet.Header) (d *direct, slot endpoint.ID) {
 	switch {
 	case p.verb == verbShortcut:
 		to, from := snap.endpoint(p.to), snap.endpoint(p.slot)
@@ -49,12 +62,23 @@ func (w *worker) address(snap *snapshot, p *pkt, h *packet.Header) {
 			copy(src, to.hostMAC[:]) // routed
 			packet.DecrementTTL(p.frame, h)
 		}
-		xdpprog.PutTag(p.frame, xdpprog.VerbShortcut, uint8(w.id), uint32(p.to))
-	case p.hook == event.FromPod:
-		xdpprog.PutTag(p.frame, xdpprog.VerbResumeFromPod, uint8(w.id), uint32(p.slot))
-	default:
-		xdpprog.PutTag(p.frame, xdpprog.VerbResumeToPod, uint8(w.id), uint32(p.slot))
+		return w.into(p, p.to, to, xdpprog.VerbShortcut)
+	case p.hook == event.ToPod:
+		return w.into(p, p.slot, snap.endpoint(p.slot), xdpprog.VerbResumeToPod)
 	}
+	xdpprog.PutTag(p.frame, xdpprog.VerbResumeFromPod, uint8(w.id), uint32(p.slot))
+	return nil, p.slot
+}
+
+// into writes the destination of a frame that goes into a pod.
+func (w *worker) into(p *pkt, slot endpoint.ID, l *local, v xdpprog.Verb) (*direct, endpoint.ID) {
+	d := w.directTo(slot, l)
+	if d == nil {
+		xdpprog.PutTag(p.frame, v, uint8(w.id), uint32(slot))
+		return nil, slot
+	}
+	copy(p.frame[:6], l.mac[:])
+	return d, slot
 }
 
 // send puts all of descs on the ring, or none, and has the kernel send them.

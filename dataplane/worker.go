@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/flow"
 	"github.com/sluice-net/sluice/dataplane/packet"
@@ -37,6 +38,9 @@ type worker struct {
 	frags   *flow.Fragments
 	reports reportTable
 	offload offloader
+	direct  []direct       // by slot
+	wanted  endpoint.ID    // to whose pod a direct socket is to be opened
+	stale   int            // cursor of closeStale
 	counts  *stat.Counters // read by anyone
 	events  *event.Ring    // read by the consumer of events
 	denies  *event.Ring    // likewise
@@ -62,6 +66,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 		counts: &stat.Counters{},
 		inbox:  make(chan xdpprog.FlowEnd, 4096),
 		clock:  newClock(),
+		direct: make([]direct, cfg.Endpoints+1),
 	}
 	frags := flow.DefaultFragments()
 	frags.Capacity = max(cfg.Fragments/cfg.Workers, 64)
@@ -152,6 +157,9 @@ func (w *worker) open(ports Ports) (err error) {
 
 func (w *worker) close() error {
 	w.alive.Store(false)
+	for i := range w.direct {
+		w.closeDirect(&w.direct[i])
+	}
 	var err error
 	if w.sock != nil {
 		err = w.sock.Close()
@@ -186,7 +194,7 @@ func (w *worker) serve(ctx context.Context) error {
 			w.process(snap)
 			w.transmit(snap)
 		}
-		w.housekeep()
+		w.housekeep(snap)
 		w.events.Flush()
 		w.denies.Flush()
 		w.counts.Publish()
@@ -204,7 +212,7 @@ func (w *worker) tick() {
 }
 
 // housekeep does what is due beside packets: ended flows, expiry.
-func (w *worker) housekeep() {
+func (w *worker) housekeep(snap *snapshot) {
 	for range 64 {
 		select {
 		case end := <-w.inbox:
@@ -219,5 +227,7 @@ func (w *worker) housekeep() {
 	}
 	w.nextSweep = w.nowNs + int64(5*time.Millisecond)
 	w.sweep()
+	w.openWanted(snap)
+	w.closeStale(snap)
 	w.live.Store(int64(w.flows.Len()))
 }
