@@ -79,6 +79,16 @@ func (ns *Namespace) ProbeTCP(ctx context.Context, src, dst netip.AddrPort) (Res
 	return Result{Passed: true, Seen: "connected, echoed"}, nil
 }
 
+// DialTCP connects from any address of the namespace to dst.
+func (ns *Namespace) DialTCP(ctx context.Context, dst netip.AddrPort) (conn net.Conn, err error) {
+	err = ns.Do(func() error {
+		d := net.Dialer{Timeout: patience}
+		conn, err = d.DialContext(ctx, "tcp", dst.String())
+		return err
+	})
+	return conn, err
+}
+
 // connect starts connecting and waits for the end of it.
 func connect(f *os.File, dst netip.AddrPort, wait time.Duration) error {
 	raw, err := f.SyscallConn()

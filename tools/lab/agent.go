@@ -115,6 +115,8 @@ type expectation struct {
 }
 
 func (l *Lab) expectation() expectation {
+	l.node.Lock()
+	defer l.node.Unlock()
 	e := expectation{agent: l.agent, digest: l.digest, log: agentLogPath(l.opts.Name)}
 	for _, p := range l.pods {
 		if !p.spec.hostNetwork {

@@ -34,13 +34,10 @@ func (l *Lab) Follow(ctx context.Context) error {
 			l.opts.Message(fmt.Sprintf("the agent ended (%v); starting it again in %v", l.agent.err, restartDelay))
 			agentDone, restart = nil, time.After(restartDelay)
 		case <-restart:
-			if err := l.startAgent(); err != nil {
+			if err := l.restartAgent(); err != nil {
 				return err
 			}
 			agentDone, restart = l.agent.done, nil
-			if err := l.publish(); err != nil {
-				return err
-			}
 			waiting.start(ctx, l.expectation(), l.tellEnforced)
 		case <-tick:
 			changed, err := l.refresh(ctx)
@@ -52,6 +49,15 @@ func (l *Lab) Follow(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (l *Lab) restartAgent() error {
+	l.node.Lock()
+	defer l.node.Unlock()
+	if err := l.startAgent(); err != nil {
+		return err
+	}
+	return l.publish()
 }
 
 // Refresh applies the manifests as they are now, for an owner that doesn't
@@ -66,6 +72,8 @@ func (l *Lab) Refresh(ctx context.Context) error {
 // refresh applies the manifests if they changed. Faults of the manifests are
 // told, not returned.
 func (l *Lab) refresh(ctx context.Context) (changed bool, err error) {
+	l.node.Lock()
+	defer l.node.Unlock()
 	m, err := readManifests(l.opts.Manifests)
 	if err != nil {
 		l.tell(err)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -30,10 +31,13 @@ const DefaultName = "default"
 type Options struct {
 	Name      string
 	Manifests string // a file, or a folder that is watched
-	CNI       netlab.Shape
-	MTU       int
-	Offload   bool
-	FailOpen  bool
+	// Files, if set, are put into a folder of the lab's own, which then is
+	// Manifests: they go with the lab.
+	Files    fs.FS
+	CNI      netlab.Shape
+	MTU      int
+	Offload  bool
+	FailOpen bool
 	// Self is the sluice binary: its agent and its janitor are started.
 	Self string
 	// Message is told, from any goroutine, what a user should know; may be nil.
@@ -58,7 +62,7 @@ type Lab struct {
 	client  *api.Client
 	net     *netlab.Net
 
-	// Only the goroutine that brought the lab up, or Follow, changes pods.
+	node    sync.Mutex // guards what follows
 	pods    map[string]*pod
 	servers servers
 	// lastPort is the last source port that a probe used, by namespace.
@@ -84,23 +88,6 @@ type Lab struct {
 // its pods. The caller must Close it; a lab that did not come up has left
 // nothing.
 func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
-	path, err := filepath.Abs(opts.Manifests)
-	if err != nil {
-		return nil, fmt.Errorf("find manifests: %w", err)
-	}
-	opts.Manifests = path
-	opts.Stage("reading manifests")
-	m, err := readManifests(path)
-	if err != nil {
-		return nil, err
-	}
-	if len(m.files) == 0 {
-		return nil, fmt.Errorf("read manifests: no *.yaml, *.yml or *.json file in %s", path)
-	}
-	specs, err := m.pods()
-	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
-	}
 	l := &Lab{
 		opts: opts, started: time.Now(), client: api.NewClient(socketPath(opts.Name)),
 		pods: map[string]*pod{}, servers: servers{}, lastPort: map[string]uint16{}, inits: map[uint32]chan<- struct{}{},
@@ -113,14 +100,19 @@ func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	opts.Stage("building the node")
-	l.netCfg = netlab.Default(opts.Name)
-	l.netCfg.Shape, l.netCfg.MTU = opts.CNI, opts.MTU
-	l.netCfg.NodeAddrs = nodeAddrs(specs, l.netCfg.NodeAddrs)
-	if l.net, err = netlab.New(l.netCfg); err != nil {
+	opts.Stage("reading manifests")
+	m, specs, err := l.readManifests()
+	if err != nil {
 		return nil, err
 	}
-	l.pool = newPool(l.netCfg.NodeAddrs)
+	opts.Stage("building the node")
+	cfg := netlab.Default(opts.Name)
+	cfg.Shape, cfg.MTU = opts.CNI, opts.MTU
+	cfg.NodeAddrs = nodeAddrs(specs, cfg.NodeAddrs)
+	if l.net, err = netlab.New(cfg); err != nil {
+		return nil, err
+	}
+	l.pool = newPool(cfg.NodeAddrs)
 	if err := l.apply(ctx, m, specs); err != nil {
 		return nil, err
 	}
@@ -135,6 +127,34 @@ func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 		return nil, err
 	}
 	return l, l.publish()
+}
+
+// readManifests reads what the lab is made from for the first time: a fault in
+// it is an error.
+func (l *Lab) readManifests() (*manifests, []podSpec, error) {
+	if l.opts.Files != nil {
+		l.opts.Manifests = filepath.Join(dirOf(l.opts.Name), "source")
+		if err := os.CopyFS(l.opts.Manifests, l.opts.Files); err != nil {
+			return nil, nil, fmt.Errorf("put manifests in place: %w", err)
+		}
+	}
+	path, err := filepath.Abs(l.opts.Manifests)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find manifests: %w", err)
+	}
+	l.opts.Manifests = path
+	m, err := readManifests(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(m.files) == 0 {
+		return nil, nil, fmt.Errorf("read manifests: no *.yaml, *.yml or *.json file in %s", path)
+	}
+	specs, err := m.pods()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read manifests: %w", err)
+	}
+	return m, specs, nil
 }
 
 // prepare takes the lab's name, with folder, mount and janitor.
@@ -184,6 +204,19 @@ func nodeAddrs(specs []podSpec, defaults []netip.Addr) []netip.Addr {
 	return addrs
 }
 
+// Manifests is where the lab's manifests are.
+func (l *Lab) Manifests() string { return l.opts.Manifests }
+
+// Pod returns a pod's namespace and addresses, or nil, nil.
+func (l *Lab) Pod(key string) (*netlab.Namespace, []netip.Addr) {
+	l.node.Lock()
+	defer l.node.Unlock()
+	if p := l.pods[key]; p != nil {
+		return p.ns, p.spec.addrs
+	}
+	return nil, nil
+}
+
 // Client talks to the lab's agent.
 func (l *Lab) Client() *api.Client { return l.client }
 
@@ -202,7 +235,8 @@ func (l *Lab) State() State {
 	return s
 }
 
-// publish writes the lab's state for other commands.
+// publish writes the lab's state for other commands. The caller holds node, as
+// all that builds the lab does.
 func (l *Lab) publish() error {
 	s := State{
 		Name: l.opts.Name, PID: os.Getpid(), Started: l.started, Manifests: l.opts.Manifests,

@@ -53,16 +53,10 @@ func (a *attempt) verdict() string {
 }
 
 // Probe attempts each query as a real, new connection, all at once, and
-// answers in their order.
+// answers in their order. Several Probes may run at once.
 func (l *Lab) Probe(ctx context.Context, queries []Query) ([]Answer, error) {
-	attempts := make([]attempt, len(queries))
-	for i := range queries {
-		attempts[i].query = &queries[i]
-		if err := l.plan(&attempts[i]); err != nil {
-			attempts[i].err, attempts[i].bad = err, true
-		}
-	}
-	if err := l.publish(); err != nil { // there may be new external hosts
+	attempts, err := l.planAll(queries)
+	if err != nil {
 		return nil, err
 	}
 	events, err := watchEvents(ctx, l.client)
@@ -80,6 +74,20 @@ func (l *Lab) Probe(ctx context.Context, queries []Query) ([]Answer, error) {
 		answers[i] = attempts[i].answer(events)
 	}
 	return answers, nil
+}
+
+// planAll prepares the node for all queries.
+func (l *Lab) planAll(queries []Query) ([]attempt, error) {
+	l.node.Lock()
+	defer l.node.Unlock()
+	attempts := make([]attempt, len(queries))
+	for i := range queries {
+		attempts[i].query = &queries[i]
+		if err := l.plan(&attempts[i]); err != nil {
+			attempts[i].err, attempts[i].bad = err, true
+		}
+	}
+	return attempts, l.publish() // there may be new external hosts
 }
 
 // plan finds both ends of a query, serves its port and picks a source port.

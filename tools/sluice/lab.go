@@ -47,12 +47,17 @@ type labFlags struct {
 }
 
 func (f *labFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.manifests, "filename", "f", "", "file or folder of manifests (required)")
+	cmd.Flags().BoolVar(&f.failOpen, "fail-open", false, "let new flows pass while no agent runs")
+	f.registerNode(cmd)
+}
+
+// registerNode registers the flags that say what the node is like.
+func (f *labFlags) registerNode(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVarP(&f.manifests, "filename", "f", "", "file or folder of manifests (required)")
 	flags.StringVar(&f.offload, "offload", "on", "leave established flows to the kernel: on or off")
 	flags.StringVar(&f.cni, "cni", string(netlab.Routed), "how pods are connected: routed or bridge")
 	flags.IntVar(&f.mtu, "mtu", 1500, "MTU of all links, in bytes")
-	flags.BoolVar(&f.failOpen, "fail-open", false, "let new flows pass while no agent runs")
 	cmd.RegisterFlagCompletionFunc("offload", cobra.FixedCompletions([]string{"on", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("cni", cobra.FixedCompletions([]string{"routed", "bridge"}, cobra.ShellCompDirectiveNoFileComp))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -153,31 +155,35 @@ func paintVerdict(p painter, verdict string, wrong bool) string {
 	}
 }
 
-// decidedBy names the policies that gave a verdict as a user would.
+// decidedBy names rules, or the policies none of whose rules matched, as short
+// as a table needs it: a NetworkPolicy without its kind, a namespace once.
 func decidedBy(refs []rule.PolicyRef, reason string) string {
-	text := ""
+	if len(refs) == 0 {
+		return cmp.Or(reason, "no policy")
+	}
+	var text strings.Builder
 	for i, r := range refs {
+		sep, was := "", rule.PolicyRef{}
 		if i > 0 {
-			text += ", "
+			sep, was = ", ", refs[i-1]
 		}
-		text += r.Name
-		if r.Namespace != "" {
-			text = text[:len(text)-len(r.Name)] + r.Namespace + "/" + r.Name
+		text.WriteString(sep)
+		isDefault := r.Rule == rule.DefaultRule
+		if isDefault && (i == 0 || was.Rule != rule.DefaultRule || was.Direction != r.Direction) {
+			fmt.Fprintf(&text, "no %s rule of ", r.Direction)
 		}
-		if r.Rule == rule.DefaultRule {
-			text += fmt.Sprintf(" (%s: no rule matches)", r.Direction)
-		} else {
-			text += fmt.Sprintf(" (%s[%d])", r.Direction, r.Rule)
+		if r.Kind != "NetworkPolicy" {
+			text.WriteString(r.Kind + " ")
+		}
+		if r.Namespace != was.Namespace {
+			text.WriteString(r.Namespace + "/")
+		}
+		text.WriteString(r.Name)
+		if !isDefault {
+			fmt.Fprintf(&text, " %s[%d]", r.Direction, r.Rule)
 		}
 	}
-	switch {
-	case text == "" && reason == "":
-		return "no policy"
-	case text == "":
-		return reason
-	default:
-		return text
-	}
+	return text.String()
 }
 
 // verdictOf sums the answers up as an exit code.

@@ -67,7 +67,10 @@ func run(args []string) int {
 	}
 	exit := &exitError{code: exitFailed, err: err}
 	errors.As(err, &exit)
-	if exit.err != nil {
+	switch {
+	case errors.Is(exit.err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "Interrupted.")
+	case exit.err != nil:
 		fmt.Fprintln(os.Stderr, "Error:", err)
 	}
 	return exit.code
