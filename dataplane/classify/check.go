@@ -109,7 +109,7 @@ func sortedAddresses(set *rule.Set) ([]rule.Address, error) {
 		if err := checkAddress(set, a); err != nil {
 			return nil, err
 		}
-		inOrder = inOrder && a.Addr == a.Addr.Unmap().WithZone("") && (i == 0 || list[i-1].Addr.Less(a.Addr))
+		inOrder = inOrder && !a.Addr.Is4In6() && a.Addr.Zone() == "" && (i == 0 || list[i-1].Addr.Less(a.Addr))
 	}
 	if inOrder {
 		return list, nil

@@ -15,6 +15,7 @@ const maxBlocks = 1 << 15
 type space struct {
 	spans4, spans6   []span
 	points4, points6 []point
+	leafs, mids      int // blocks that IPv4 needs
 	sparse           bool
 }
 
@@ -23,15 +24,15 @@ type space struct {
 func (s *space) settle(c *classes) {
 	c.settle(s.spans4, s.points4)
 	c.settle(s.spans6, s.points6)
-	leafs, mids := blocks4(s.spans4, s.points4, 8), blocks4(s.spans4, s.points4, 16)
-	if s.sparse = max(leafs, mids) > maxBlocks || c.sets.len() > maxClasses4; !s.sparse {
+	s.leafs, s.mids = blocks4(s.spans4, s.points4)
+	if s.sparse = max(s.leafs, s.mids) > maxBlocks || c.sets.len() > maxClasses4; !s.sparse {
 		return
 	}
 	below, above := cut(s.spans6, v4First, next(v4Last))
 	s.spans6 = slices.Concat(below, s.spans4, above)
 	at, _ := slices.BinarySearchFunc(s.points6, point{addr: v4First}, comparePoints)
 	s.points6 = slices.Concat(s.points6[:at], s.points4, s.points6[at:])
-	s.spans4, s.points4 = nil, nil
+	s.spans4, s.points4, s.leafs, s.mids = nil, nil, 0, 0
 }
 
 // cut removes the v4-mapped addresses, which are IPv4's, from IPv6's spans.
@@ -52,26 +53,32 @@ func cut(all []span, first, after packet.Addr) (below, above []span) {
 // maxClasses4 is how many reserved entries leave room for the blocks.
 const maxClasses4 = 1 << 22
 
-// blocks4 counts the blocks of 1<<bits addresses that have several classes.
-func blocks4(spans []span, points []point, bits int) int {
-	n, last := 0, ^uint32(0)
-	touch := func(a packet.Addr) {
-		if b := a.V4() >> bits; b != last {
-			n, last = n+1, b
+// blocks4 counts the blocks of 1<<8 and of 1<<16 addresses that have several
+// classes.
+func blocks4(spans []span, points []point) (leafs, mids int) {
+	lastLeaf, lastMid := ^uint32(0), ^uint32(0)
+	touch := func(v uint32) {
+		if b := v >> 8; b != lastLeaf {
+			leafs, lastLeaf = leafs+1, b
+		}
+		if b := v >> 16; b != lastMid {
+			mids, lastMid = mids+1, b
 		}
 	}
 	for _, s := range spans {
 		for ; len(points) > 0 && points[0].addr.Less(s.start); points = points[1:] {
-			touch(points[0].addr)
+			touch(points[0].addr.V4())
 		}
-		if s.start.V4()&(1<<bits-1) != 0 {
-			touch(s.start)
+		if v := s.start.V4(); v&0xff != 0 {
+			touch(v)
+		} else if v&0xffff != 0 && v>>16 != lastMid {
+			mids, lastMid = mids+1, v>>16
 		}
 	}
 	for _, p := range points {
-		touch(p.addr)
+		touch(p.addr.V4())
 	}
-	return n
+	return leafs, mids
 }
 
 // layOut builds addresses of a space.
@@ -79,6 +86,10 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 	group := bestGroup(s.points6)
 	p := newPainter[C](capacity, seed, group)
 	p.sparse = s.sparse
+	groups := count(s.points6, group)
+	p.mid = slices.Grow(p.mid, blockSize*s.mids)
+	p.leaf = slices.Grow(p.leaf, blockSize*s.leafs)
+	p.groups = slices.Grow(p.groups, groups<<group)
 	for i, sp := range s.spans4 {
 		last := v4Last
 		if i+1 < len(s.spans4) {
@@ -96,7 +107,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 		}
 		p.range6(sp.start, last, sp.free)
 	}
-	p.allot(count(s.points6, group))
+	p.allot(groups)
 	for _, pt := range s.points6 {
 		p.set6(pt.addr, pt.class)
 	}

@@ -159,6 +159,10 @@ func (p *painter[C]) leafBlock(addr uint32) uint32 {
 func (p *painter[C]) range6(first, last packet.Addr, class uint32) {
 	from, to := first.Hi>>48, last.Hi>>48
 	for b := from; b <= to; b++ {
+		if b > from && b < to {
+			p.root6[b] = class << 1
+			continue
+		}
 		lo, hi := within(first, last, b > from, b < to)
 		p.root6[b] = p.level(p.root6[b], 2, lo, hi, class)
 	}

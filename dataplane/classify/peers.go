@@ -163,15 +163,12 @@ func comparePoints(a, b point) int {
 	return 0
 }
 
-// points converts sorted addresses, by family.
+// points converts sorted addresses, by family: IPv4 sorts first.
 func points(addresses []rule.Address) (v4, v6 []point) {
-	for _, a := range addresses {
-		p := point{addr: packet.AddrFrom(a.Addr), identity: a.Identity}
-		if p.addr.Is4() {
-			v4 = append(v4, p)
-		} else {
-			v6 = append(v6, p)
-		}
+	n := sort.Search(len(addresses), func(i int) bool { return addresses[i].Addr.Is6() })
+	out := make([]point, len(addresses))
+	for i := range addresses {
+		out[i] = point{addr: packet.AddrFrom(addresses[i].Addr), identity: addresses[i].Identity}
 	}
-	return v4, v6
+	return out[:n:n], out[n:]
 }
