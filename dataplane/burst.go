@@ -78,6 +78,7 @@ type judgement struct {
 	pkt       uint8
 	initiator packet.Side // in whose direction the flow is judged
 	fresh     bool        // no live entry: enter the flow if allowed
+	stale     bool        // the rules that admitted the flow have changed
 	src, dst  endpoint.ID // local ends in that direction
 	egress    int16       // indices into queries, or -1
 	ingress   int16

@@ -59,6 +59,10 @@ func (w *worker) known(snap *snapshot, i int) {
 		mine = mine.Other()
 	}
 	switch {
+	case e.State == flow.Free:
+		// An earlier packet of this burst found it void.
+		p.ref = flow.NoRef
+		w.query(snap, i, p.side, true)
 	case e.Slot[mine] != p.slot:
 		// The address has moved to another pod since: not this flow.
 		w.forget(p.ref)
@@ -66,6 +70,7 @@ func (w *worker) known(snap *snapshot, i int) {
 		w.query(snap, i, p.side, true)
 	case !snap.current(e):
 		w.query(snap, i, e.Initiator, false)
+		w.b.pending[len(w.b.pending)-1].stale = true
 	case e.Flags&cut != 0:
 		w.deny(snap, p, h, stat.Policy, e)
 	case againstFlow(h, p.side == e.Initiator):

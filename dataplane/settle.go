@@ -12,6 +12,10 @@ import (
 func (w *worker) settle(snap *snapshot, j *judgement) {
 	p, h := &w.b.pkts[j.pkt], &w.b.hdrs[j.pkt]
 	o := w.outcome(snap, j)
+	if p.ref != flow.NoRef && !w.flows.Holds(p.ref, &p.key) {
+		// Its entry gave way to another flow of this burst.
+		p.ref = flow.NoRef
+	}
 	if p.ref == flow.NoRef && w.b.inserted {
 		// An earlier packet of this burst may have opened the flow.
 		if p.ref = w.flows.Find(&p.key); p.ref != flow.NoRef {
@@ -24,8 +28,11 @@ func (w *worker) settle(snap *snapshot, j *judgement) {
 		w.enter(snap, p, h, j, &o)
 	case j.fresh:
 		w.restart(snap, p, h, j, &o)
-	case j.initiator == w.flows.At(p.ref).Initiator && !snap.current(w.flows.At(p.ref)):
+	case j.stale && !snap.current(w.flows.At(p.ref)):
 		w.rejudge(snap, p, h, j, &o)
+	case j.stale:
+		// An earlier packet of this burst has renewed the flow.
+		w.known(snap, int(j.pkt))
 	default:
 		w.aside(snap, p, h, &o)
 	}

@@ -65,6 +65,13 @@ func (t *Table) Pressure() float64 { return float64(t.live) / float64(len(t.entr
 // At returns the entry of a live Ref. The pointer is good until Remove.
 func (t *Table) At(r Ref) *Entry { return &t.entries[r] }
 
+// Holds reports whether a Ref still stands for the flow of a key: another one
+// may have taken its place since it was looked up.
+func (t *Table) Holds(r Ref, k *packet.Key) bool {
+	e := &t.entries[r]
+	return e.State != Free && e.Key == *k
+}
+
 // Lookup hashes all keys into hashes and writes the Ref of each flow, or
 // NoRef, to out. Both must be as long as keys. Of equal keys that are new, each
 // gets NoRef: the caller asks Find before it inserts the second one.
