@@ -71,12 +71,13 @@ const kthreadd = 2
 // othersTime is the CPU time that has been spent by all processes but this one,
 // its children and the kernel's threads. What a process that ended has spent
 // is found with its parent, so that the sum never shrinks.
-func othersTime() (time.Duration, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+func othersTime() (time.Duration, error) { return othersTimeIn("/proc", os.Getpid()) }
+
+func othersTimeIn(proc string, self int) (time.Duration, error) {
+	stats, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "stat"))
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("list processes: %w", err)
 	}
-	self := os.Getpid()
 	var sum time.Duration
 	for _, path := range stats {
 		b, err := os.ReadFile(path)

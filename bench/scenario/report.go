@@ -77,7 +77,10 @@ func cell(s *series) string {
 	}
 	v := s.values()
 	text := number(Median(v))
-	if spread := Spread(v); spread >= 0.005 {
+	switch spread := Spread(v); {
+	case math.IsInf(spread, 0): // half the range itself: there is no share of 0
+		text += " ±" + number((v[len(v)-1]-v[0])/2)
+	case spread >= 0.005:
 		text += fmt.Sprintf(" ±%.0f%%", 100*spread)
 	}
 	return text
@@ -131,17 +134,30 @@ func (r *Results) WriteJSON(out io.Writer) error {
 // benchstat: one line a sample, systems as a sub-benchmark key.
 func (r *Results) WriteBenchstat(out io.Writer) error {
 	fmt.Fprintf(out, "goos: linux\npkg: github.com/sluice-net/sluice/bench\ncpu: %s\nkernel: %s\n", r.Machine.CPU, r.Machine.Kernel)
+	units := map[string]bool{}
+	for _, s := range r.Samples {
+		for _, m := range s.Metrics {
+			if u := unit(m); m.Better != Neither && !units[u] {
+				units[u] = true
+				fmt.Fprintf(out, "Unit %s better=%s\n", u, m.Better)
+			}
+		}
+	}
 	for _, s := range r.Samples {
 		fmt.Fprintf(out, "Benchmark%s/system=%s-%d 1", camel(s.Workload), s.System, r.Machine.CPUs)
 		for _, m := range s.Metrics {
-			unit := strings.NewReplacer("µ", "u", " ", "-").Replace(m.Unit)
-			if _, err := fmt.Fprintf(out, " %g %s:%s", m.Value, m.Name, unit); err != nil {
+			if _, err := fmt.Fprintf(out, " %g %s", m.Value, unit(m)); err != nil {
 				return err
 			}
 		}
 		fmt.Fprintln(out)
 	}
 	return nil
+}
+
+// unit names a metric as benchmarks name their units: without blanks.
+func unit(m Metric) string {
+	return m.Name + ":" + strings.NewReplacer("µ", "u", " ", "-").Replace(m.Unit)
 }
 
 // camel is a name as benchmarks have it: TcpStreamPinned.

@@ -23,7 +23,10 @@ type Plan struct {
 	Systems   []string // only these; empty: all that a workload is meant for
 	Runs      int
 	Duration  time.Duration // of each measurement
-	Self      string        // the binary that has the agent and the peers in it
+	// Retries is how often a measurement that other processes disturbed is made
+	// again.
+	Retries int
+	Self    string // the binary that has the agent and the peers in it
 	// Progress, if not nil, is told of each measurement before it starts.
 	Progress func(done, total int, what string)
 	// Waiting, if not nil, is told again and again that another benchmark runs
@@ -36,6 +39,9 @@ func (p Plan) Validate() error {
 	var errs []error
 	if p.Runs < 1 {
 		errs = append(errs, fmt.Errorf("runs %d: want 1 or more", p.Runs))
+	}
+	if p.Retries < 0 {
+		errs = append(errs, fmt.Errorf("retries %d: want 0 or more", p.Retries))
 	}
 	if p.Duration < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("duration %v: want 100ms or more", p.Duration))
@@ -169,16 +175,13 @@ func (p Plan) Run(ctx context.Context) (*Results, error) {
 }
 
 // disturbance is how many CPUs other processes may use during a measurement
-// that is not repeated; tries is how often one is made at most.
-const (
-	disturbance = 0.1
-	tries       = 3
-)
+// that is not repeated.
+const disturbance = 0.1
 
 // calm measures, and measures again if other processes disturbed it. The least
 // disturbed sample counts, whatever its numbers.
 func (p Plan) calm(ctx context.Context, st step) (best Sample, err error) {
-	for try := range tries {
+	for try := range 1 + p.Retries {
 		sample, err := p.measure(ctx, st)
 		if err != nil {
 			return best, err

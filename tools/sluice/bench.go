@@ -99,6 +99,7 @@ behind. Needs root, and a machine that does nothing else.
 	flags.StringSliceVar(&systems, "systems", nil, "measure only these")
 	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each workload")
 	flags.DurationVar(&plan.Duration, "duration", 2*time.Second, "of each measurement")
+	flags.IntVar(&plan.Retries, "retries", 2, "repeat a measurement that other processes disturbed, this often at most")
 	flags.StringVarP(&output, "output", "o", "table", "table, json or benchstat")
 	flags.StringVar(&dir, "out", "", "folder for the results in all forms")
 	cmd.AddCommand(newBenchForwarderCommand())

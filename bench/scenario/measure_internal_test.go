@@ -1,0 +1,133 @@
+package scenario
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-net/sluice/bench/netlab"
+)
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("REQUIRE_PRIV") == "1" {
+		t.Fatal("network namespaces need root")
+	}
+	t.Skip("network namespaces need root")
+}
+
+// buildBinary builds the one binary, for the systems that are commands of it.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sluice")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/sluice-net/sluice/tools/sluice").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return path
+}
+
+// Every system carries the traffic of a workload that is meant for it, tells
+// numbers, and leaves nothing behind.
+func TestEverySystemMeasures(t *testing.T) {
+	needRoot(t)
+	plan := Plan{Runs: 1, Duration: 100 * time.Millisecond, Self: buildBinary(t)}
+	workloads := Workloads()
+	for _, system := range Systems() {
+		t.Run(system.Name, func(t *testing.T) {
+			if system.Needs != nil {
+				if err := system.Needs(); err != nil {
+					t.Skip(err) // a program that this machine doesn't have
+				}
+			}
+			at := slices.IndexFunc(workloads, func(w Workload) bool { return slices.Contains(w.Systems, system.Name) })
+			sample, err := plan.measure(t.Context(), step{&workloads[at], system, 0})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(sample.Metrics) == 0 || sample.Metrics[0].Value <= 0 {
+				t.Errorf("got %+v", sample.Metrics)
+			}
+			nothingLeft(t)
+		})
+	}
+}
+
+// Every workload runs, on the system that the others are compared to.
+func TestEveryWorkloadMeasures(t *testing.T) {
+	needRoot(t)
+	plan := Plan{Runs: 1, Duration: 100 * time.Millisecond, Self: buildBinary(t)}
+	for _, w := range Workloads() {
+		t.Run(w.Name, func(t *testing.T) {
+			if runtime.NumCPU() < w.CPUs {
+				t.Skip("too few CPUs")
+			}
+			all := Systems()
+			at := slices.IndexFunc(all, func(s System) bool { return s.Name == w.Systems[0] })
+			sample, err := plan.measure(t.Context(), step{&w, all[at], 0})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range sample.Metrics {
+				if m.Better != Neither && m.Value <= 0 {
+					t.Errorf("%s: %v %s", m.Name, m.Value, m.Unit)
+				}
+			}
+			nothingLeft(t)
+		})
+	}
+}
+
+func nothingLeft(t *testing.T) {
+	t.Helper()
+	spaces, err := netlab.Namespaces(netlab.Prefix(stageName(os.Getpid())))
+	if err != nil || len(spaces) > 0 {
+		t.Errorf("namespaces left: %v (%v)", spaces, err)
+	}
+	dir := stageDir(os.Getpid())
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("%s is left", dir)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil || strings.Contains(string(mounts), dir) {
+		t.Errorf("mounts left in %s (%v)", dir, err)
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", os.Getpid(), os.Getpid()))
+	if err == nil && len(strings.TrimSpace(string(children))) > 0 {
+		t.Errorf("children left: %s", children)
+	}
+}
+
+// What a benchmark that was killed left goes with the next one.
+func TestSweepDead(t *testing.T) {
+	needRoot(t)
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	pid := gone.Process.Pid
+	s, err := newStage(stageName(pid), stageDir(pid), "", &Workloads()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Net = nil // as if the process had ended
+	if err := sweepDead(); err != nil {
+		t.Fatal(err)
+	}
+	spaces, err := netlab.Namespaces(netlab.Prefix(stageName(pid)))
+	if err != nil || len(spaces) > 0 {
+		t.Errorf("namespaces left: %v (%v)", spaces, err)
+	}
+	if _, err := os.Stat(stageDir(pid)); err == nil {
+		t.Errorf("%s is left", stageDir(pid))
+	}
+}

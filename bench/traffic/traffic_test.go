@@ -1,0 +1,328 @@
+package traffic_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/sluice-net/sluice/bench/netlab"
+	"github.com/sluice-net/sluice/bench/traffic"
+)
+
+// spaceFor makes a namespace with a loopback that the test's end deletes.
+func spaceFor(t *testing.T) *netlab.Namespace {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("REQUIRE_PRIV") == "1" {
+			t.Fatal("network namespaces need root")
+		}
+		t.Skip("network namespaces need root")
+	}
+	name := fmt.Sprintf("sluice-traffic-%d-%s", os.Getpid(), strings.ToLower(t.Name()))
+	ns, err := netlab.CreateNamespace(strings.ReplaceAll(name, "/", "-"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(ns.Close(), netlab.DeleteNamespace(ns.Name())); err != nil {
+			t.Error(err)
+		}
+	})
+	return ns
+}
+
+var loopbacks = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
+
+const brief = 50 * time.Millisecond
+
+// onLoopback runs a test in both families.
+func onLoopback(t *testing.T, f func(t *testing.T, end traffic.End, addr netip.Addr)) {
+	for _, a := range loopbacks {
+		t.Run(a.String(), func(t *testing.T) {
+			f(t, traffic.End{Space: spaceFor(t), CPU: traffic.AnyCPU}, a)
+		})
+	}
+}
+
+func TestStream(t *testing.T) {
+	onLoopback(t, func(t *testing.T, end traffic.End, addr netip.Addr) {
+		r, err := traffic.Stream{
+			Client: end, Server: end, To: netip.AddrPortFrom(addr, 9000), Warmup: brief, Duration: brief,
+		}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Bytes == 0 || r.Elapsed < brief || r.GbitPerSecond() <= 0 {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+func TestRequest(t *testing.T) {
+	onLoopback(t, func(t *testing.T, end traffic.End, addr netip.Addr) {
+		end.CPU = 0
+		r, err := traffic.Request{
+			Client: end, Server: end, To: netip.AddrPortFrom(addr, 9000), Warmup: brief, Duration: brief,
+		}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Latency.Count() == 0 || r.Latency.Quantile(0.5) <= 0 || r.Latency.Quantile(0.5) > brief {
+			t.Errorf("%d round trips, median %v", r.Latency.Count(), r.Latency.Quantile(0.5))
+		}
+	})
+}
+
+func TestConnect(t *testing.T) {
+	onLoopback(t, func(t *testing.T, end traffic.End, addr netip.Addr) {
+		r, err := traffic.Connect{
+			Client: end, Server: end, To: netip.AddrPortFrom(addr, 9000), Parallel: 3, Warmup: brief, Duration: brief,
+		}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Connections == 0 || r.Connections != r.Latency.Count() {
+			t.Errorf("%d connections, %d latencies", r.Connections, r.Latency.Count())
+		}
+	})
+}
+
+// Nobody listens: an error, not a hang and not a zero.
+func TestGeneratorsSayThatNobodyAnswers(t *testing.T) {
+	end := traffic.End{Space: spaceFor(t), CPU: traffic.AnyCPU}
+	unroutable := netip.MustParseAddrPort("192.0.2.1:9")
+	for name, run := range map[string]func(context.Context) error{
+		"stream": func(ctx context.Context) error {
+			_, err := traffic.Stream{Client: end, Server: end, To: unroutable, Duration: brief}.Run(ctx)
+			return err
+		},
+		"request": func(ctx context.Context) error {
+			_, err := traffic.Request{Client: end, Server: end, To: unroutable, Duration: brief}.Run(ctx)
+			return err
+		},
+		"connect": func(ctx context.Context) error {
+			_, err := traffic.Connect{Client: end, Server: end, To: unroutable, Parallel: 2, Duration: brief}.Run(ctx)
+			return err
+		},
+		"flood": func(ctx context.Context) error {
+			f, err := traffic.Flood{
+				Client: end, From: unroutable.Addr(), To: unroutable.Addr(), PayloadBytes: 1, Sockets: 1, Ports: 1,
+			}.Start(ctx)
+			if err == nil {
+				err = f.Stop()
+			}
+			return err
+		},
+	} {
+		if err := run(t.Context()); err == nil {
+			t.Errorf("%s to an address that nothing has: no error", name)
+		}
+	}
+}
+
+func TestCancelEndsAStream(t *testing.T) {
+	end := traffic.End{Space: spaceFor(t), CPU: traffic.AnyCPU}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(brief, cancel)
+	_, err := traffic.Stream{
+		Client: end, Server: end, To: netip.AddrPortFrom(loopbacks[0], 9000), Duration: time.Hour,
+	}.Run(ctx)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that it was cancelled", err)
+	}
+}
+
+// Every packet of a flood that is sent once is a flow of its own, and the sink
+// sees each.
+func TestFloodOnceReachesTheSink(t *testing.T) {
+	onLoopback(t, func(t *testing.T, end traffic.End, addr netip.Addr) {
+		sink := sinkOn(t, end, "lo")
+		f, err := traffic.Flood{
+			Client: end, From: addr, To: addr, PayloadBytes: 18, Sockets: 3, Ports: 1000, Once: true,
+		}.Start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-f.Done()
+		if err := f.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := sink.Received()
+		if err != nil || got != 3000 || f.Sent() != 3000 {
+			t.Errorf("sent %d, received %d (%v), want 3000", f.Sent(), got, err)
+		}
+	})
+}
+
+func sinkOn(t *testing.T, end traffic.End, name string) *traffic.Sink {
+	t.Helper()
+	var sink *traffic.Sink
+	err := end.Space.(*netlab.Namespace).Do(func() error {
+		link, err := net.InterfaceByName(name)
+		if err == nil {
+			sink, err = traffic.NewSink(link.Index)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sink.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sink
+}
+
+func TestFloodValidates(t *testing.T) {
+	for _, f := range []traffic.Flood{{Sockets: 0, Ports: 1}, {Sockets: 1, Ports: 0}, {Sockets: 1, Ports: 65536}} {
+		if _, err := f.Start(t.Context()); err == nil {
+			t.Errorf("%d sockets, %d ports: no error", f.Sockets, f.Ports)
+		}
+	}
+}
+
+// pair is a veth pair between two namespaces.
+type pair struct {
+	a, b       *netlab.Namespace
+	ia, ib     int
+	macA, macB net.HardwareAddr
+}
+
+func pairFor(t *testing.T) (p pair) {
+	t.Helper()
+	p.a = spaceFor(t)
+	name := p.a.Name() + "-far"
+	var err error
+	if p.b, err = netlab.CreateNamespace(name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(p.b.Close(), netlab.DeleteNamespace(name)); err != nil {
+			t.Error(err)
+		}
+	})
+	err = p.a.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "va"
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "vb"}); err != nil {
+			return err
+		}
+		far, err := netlink.LinkByName("vb")
+		if err != nil {
+			return err
+		}
+		fd, err := os.Open("/run/netns/" + name)
+		if err != nil {
+			return err
+		}
+		defer fd.Close()
+		return netlink.LinkSetNsFd(far, int(fd.Fd()))
+	})
+	up := func(ns *netlab.Namespace, name string, index *int, mac *net.HardwareAddr) error {
+		return ns.Do(func() error {
+			l, err := netlink.LinkByName(name)
+			if err == nil {
+				*index, *mac = l.Attrs().Index, l.Attrs().HardwareAddr
+				err = netlink.LinkSetUp(l)
+			}
+			return err
+		})
+	}
+	if err == nil {
+		err = errors.Join(up(p.a, "va", &p.ia, &p.macA), up(p.b, "vb", &p.ib, &p.macB))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// awaitCount waits until a counter moves.
+func awaitCount(t *testing.T, count func() (uint64, error)) {
+	t.Helper()
+	for range 200 {
+		n, err := count()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("nothing arrived")
+}
+
+func TestFrameFloodCrossesAVeth(t *testing.T) {
+	for i, addr := range []string{"192.0.2.1", "2001:db8::1"} {
+		t.Run(addr, func(t *testing.T) {
+			p := pairFor(t)
+			sink := sinkOn(t, traffic.End{Space: p.b}, "vb")
+			a := netip.MustParseAddr(addr)
+			f, err := traffic.FrameFlood{
+				Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, FromMAC: p.macA, ToMAC: p.macB,
+				From: a, To: a.Next(), PayloadBytes: 18, Sources: 1 + i, Ports: 100,
+			}.Start(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			awaitCount(t, sink.Received)
+			if err := f.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestRawFloodMeetsXDP(t *testing.T) {
+	p := pairFor(t)
+	var drop *traffic.XDPDrop
+	err := p.b.Do(func() (err error) {
+		drop, err = traffic.NewXDPDrop(p.ib)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer drop.Close()
+	frame := append(append(append([]byte{}, p.macB...), p.macA...), make([]byte, 48)...)
+	f, err := traffic.RawFlood{Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, Frame: frame}.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitCount(t, drop.Received)
+	if err := f.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOffload(t *testing.T) {
+	p := pairFor(t)
+	err := p.a.Do(func() error {
+		for _, want := range []bool{true, false, true} {
+			if err := traffic.TSO.Set("va", want); err != nil {
+				return err
+			}
+			if got, err := traffic.TSO.Get("va"); err != nil || got != want {
+				t.Errorf("TSO is %v (%v), want %v", got, err, want)
+			}
+		}
+		if _, err := traffic.TSO.Get("none"); err == nil {
+			t.Error("a link that doesn't exist has TSO")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
