@@ -70,9 +70,6 @@ func podEnd(v store.View, name string) (End, error) {
 	if len(addrs) == 0 {
 		return End{}, fmt.Errorf("pod %s: has no address: want status.podIPs", name)
 	}
-	if p.HostNetwork {
-		return End{Pod: p, Addrs: addrs}, nil
-	}
 	var errs []error
 	for _, a := range addrs {
 		errs = append(errs, claimed(v, a))

@@ -106,12 +106,17 @@ func (t *Trace) agree(c *Cluster, src, dst End, pair Pair, f Flow) error {
 		if err != nil {
 			return err
 		}
-		if d.Allowed != (leg.Verdict == Allow) || d.Audit != leg.Audit || d.Reason != leg.reason || !slices.Equal(d.DecidedBy, leg.refs) {
+		if d.Allowed != (leg.Verdict == Allow) || d.Audit != leg.Audit || d.Reason != leg.reason || !sameRefs(d.DecidedBy, leg.refs) {
 			return fmt.Errorf("%s of %s to %s %s: the compiled rules say %s by %s, the policies %s by %s: please report this",
 				rule.Direction(dir), t.Src, t.Dst, f, word(d.Allowed), d.Text(), leg.Verdict, RefsText(leg.refs))
 		}
 	}
 	return nil
+}
+
+// sameRefs compares in any order: policies that isolate together have none.
+func sameRefs(a, b []rule.PolicyRef) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(r rule.PolicyRef) bool { return !slices.Contains(b, r) })
 }
 
 func word(allowed bool) string {
