@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -107,6 +109,21 @@ func (n *node) signal(s unix.Signal) {
 	case <-time.After(patience):
 		n.Fatalf("agent still runs after %v", s)
 	}
+}
+
+// stopped reports whether all of the agent's threads stand still.
+func (a *agent) stopped() bool {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", a.cmd.Process.Pid))
+	if err != nil || len(files) == 0 {
+		return false
+	}
+	for _, f := range files {
+		stat, err := os.ReadFile(f)
+		if err != nil || !strings.Contains(string(stat), ") T ") {
+			return false
+		}
+	}
+	return true
 }
 
 // cleanup runs the agent's clean-up.

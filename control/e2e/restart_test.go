@@ -97,20 +97,22 @@ func TestTightenedWhileAway(t *testing.T) {
 	s.flows()
 }
 
-// TestRestarts restarts the agent again and again under traffic.
+// TestRestarts restarts the agent again and again under traffic, with other
+// numbers of workers.
 func TestRestarts(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, setup{change: func(c *control.Config) { c.Workers = 2 }})
 	s := p.podStream(p.friend, p.server, 4, 80)
 	back := p.podStream(p.server, p.other, 6, 80)
 	talk := p.talk(p.friend, p.server, 4, 80)
-	for i := range 4 {
+	for i := range 5 {
 		fromS, fromBack := s.mark(), back.mark()
 		if i%2 == 0 {
 			p.signal(unix.SIGKILL)
 		} else {
 			p.signal(unix.SIGTERM)
 		}
+		p.cfg.Workers = 1 + (i+1)%3
 		p.start()
 		talk.say("after a restart")
 		s.after(20)
@@ -127,6 +129,7 @@ func TestHung(t *testing.T) {
 	began := s.mark()
 	p.signal(unix.SIGSTOP)
 	t.Cleanup(func() { _ = p.agent.cmd.Process.Signal(unix.SIGCONT) })
+	p.eventually("agent stands still", p.agent.stopped)
 	// The first of these may still get stuck in the steering port.
 	p.probeAll(&probe{proto: "tcp", from: p.friend.Namespace(), src: p.friend.v4, dst: p.server.v4, dport: 80},
 		&probe{proto: "udp", from: p.friend.Namespace(), src: p.friend.v6, dst: p.server.v6, dport: 80})
