@@ -118,6 +118,10 @@ func RunForwarder(ctx context.Context, args []string) (err error) {
 	return nil
 }
 
+// xdpMaxTxSKBBudget is XDP_MAX_TX_SKB_BUDGET (include/uapi/linux/if_xdp.h): how
+// many packets a system call may send in copy mode, 32 by default.
+const xdpMaxTxSKBBudget = 9
+
 func openPort(link, mac string, frames int) (*port, error) {
 	hw, err := net.ParseMAC(mac)
 	if err != nil {
@@ -135,7 +139,8 @@ func openPort(link, mac string, frames int) (*port, error) {
 		return nil, fmt.Errorf("forwarder: attach to %s: %w", link, err)
 	}
 	opts := xdp.DefaultSocketOptions
-	if frames > opts.NumFrames {
+	tuned := frames > opts.NumFrames
+	if tuned {
 		half := frames / 2
 		opts = xdp.SocketOptions{
 			NumFrames: frames, FrameSize: 2048,
@@ -143,6 +148,12 @@ func openPort(link, mac string, frames int) (*port, error) {
 		}
 	}
 	sock, err := xdp.NewSocket(ifi.Index, 0, &opts)
+	if err == nil && tuned {
+		err = unix.SetsockoptInt(sock.FD(), unix.SOL_XDP, xdpMaxTxSKBBudget, opts.TxRingNumDescs)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			err = nil // a kernel before 6.17: 32 packets a system call it is
+		}
+	}
 	if err == nil {
 		err = prog.Register(0, sock.FD())
 	}

@@ -12,7 +12,7 @@ func Systems() []System {
 		sluice(agentMode{"sluice-nocut", "Sluice, offload, without the short-cut: established flows through the host's stack", true, false}),
 		sluice(agentMode{"inspect", "Sluice, every packet through a worker in userspace, short-cut pod to pod", false, true}),
 		asavie("asavie", "asavie/xdp l2fwd on the pods' links, no policy, the library's default rings", 0),
-		asavie("asavie-4096", "asavie/xdp l2fwd on the pods' links, no policy, 4096 frames a socket", 4096),
+		asavie("asavie-tuned", "the same with 4096 frames a socket and a transmit budget to match", 4096),
 		xdpDropSystem,
 		xdpRedirectSystem,
 	}
@@ -20,7 +20,7 @@ func Systems() []System {
 
 var (
 	routers  = []string{"kernel", "kernel-rps", "nftables", "sluice", "sluice-rps", "sluice-nocut", "inspect"}
-	inspects = []string{"asavie", "asavie-4096", "inspect", "kernel"}
+	inspects = []string{"asavie", "asavie-tuned", "inspect", "kernel"}
 )
 
 // The floods. 18 bytes of payload make the smallest Ethernet frame over IPv4.

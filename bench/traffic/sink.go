@@ -11,9 +11,9 @@ import (
 )
 
 // Sink counts the UDP packets that enter a link, and drops them there: a tcx
-// program at ingress, before the namespace's stack. It costs some 50 ns a
-// packet, which no socket could, so that it never is the limit; and it sees
-// packets however they reach the link.
+// program at ingress, before the namespace's stack. It is cheaper than any
+// socket, so that it is not the limit, and it sees packets however they reach
+// the link.
 type Sink struct {
 	counter
 	link link.Link

@@ -41,7 +41,7 @@ its spread. Nothing of the machine's own network is used, and nothing is left
 behind. Needs root, and a machine that does nothing else.
 
 ` + benchList(),
-		Example: `  # Everything (about an hour), or some of it
+		Example: `  # Everything (half an hour and more), or some of it
   sudo sluice bench
   sudo sluice bench tcp-stream udp-small --systems kernel,sluice --runs 5
 
@@ -102,6 +102,14 @@ behind. Needs root, and a machine that does nothing else.
 	flags.IntVar(&plan.Retries, "retries", 2, "repeat a measurement that other processes disturbed, this often at most")
 	flags.StringVarP(&output, "output", "o", "table", "table, json or benchstat")
 	flags.StringVar(&dir, "out", "", "folder for the results in all forms")
+	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "benchstat"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("systems", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		for _, s := range scenario.Systems() {
+			names = append(names, s.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
 	cmd.AddCommand(newBenchForwarderCommand())
 	return cmd
 }
