@@ -103,13 +103,22 @@ func (l *linter) source(c *verdict.Cluster) {
 	for _, note := range c.State.Notes {
 		switch {
 		case strings.HasSuffix(note, ", ignored"): // kubectl refuses these
-			l.add(Error, CheckUnknownField, "", "", note)
+			l.unknownField(note)
 		case strings.Contains(note, "Policy"): // a policy that nothing enforces
 			l.add(Warning, CheckSkipped, "", "", note)
 		default:
 			l.add(Info, CheckSkipped, "", "", note)
 		}
 	}
+}
+
+// unknownField takes a note apart: source, object, message.
+func (l *linter) unknownField(note string) {
+	f := Finding{Severity: Error, Check: CheckUnknownField, Message: note}
+	if parts := strings.SplitN(note, ": ", 3); len(parts) == 3 {
+		f.Source, f.Object, f.Message = parts[0], parts[1], parts[2]
+	}
+	l.findings = append(l.findings, f)
 }
 
 // addresses finds pods that no packet can tell from one another.

@@ -212,9 +212,17 @@ func verdictTable(out io.Writer, answers []verdict.Answer) error {
 			decided = "error: " + a.Error
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", paintVerdict(paint, a.Verdict, a.Differs()),
-			a.Src, a.Dst, a.Proto+"/"+strconv.Itoa(int(a.Port)), decided)
+			a.Src, a.Dst, portOf(a), decided)
 	}
 	return w.Flush()
+}
+
+// portOf is the protocol alone where there is no port.
+func portOf(a *verdict.Answer) string {
+	if a.Port == 0 {
+		return a.Proto
+	}
+	return a.Proto + "/" + strconv.Itoa(int(a.Port))
 }
 
 // verdictExit says what is wrong with the answers, and sums it up as an exit
@@ -223,7 +231,7 @@ func verdictExit(stderr io.Writer, answers []verdict.Answer) error {
 	errs, differ := 0, 0
 	for i := range answers {
 		a := &answers[i]
-		what := fmt.Sprintf("%s to %s %s/%d", a.Src, a.Dst, a.Proto, a.Port)
+		what := fmt.Sprintf("%s to %s %s", a.Src, a.Dst, portOf(a))
 		switch {
 		case a.Error != "":
 			errs++

@@ -42,12 +42,14 @@ func (m *matcher) rule(r *policy.Rule) (bool, []string) {
 		return ok, prefixed("any peer", ok, why)
 	}
 	var misses []string
+	anyHit := false
 	for i := range r.Peers {
 		ids, hit, why := m.peer(&r.Peers[i])
 		if !hit {
 			misses = append(misses, fmt.Sprintf("peer %d: %s", i, why))
 			continue
 		}
+		anyHit = true
 		ok, portWhy := m.ports(r, ids, r.Peers[i].Domain == "")
 		if ok {
 			return true, prefixed(fmt.Sprintf("peer %d: %s", i, why), true, portWhy)
@@ -56,6 +58,10 @@ func (m *matcher) rule(r *policy.Rule) (bool, []string) {
 	}
 	if len(r.Peers) == 0 {
 		misses = append(misses, "names no peer")
+	}
+	// The port that would be wrong besides.
+	if ok, why := m.ports(r, m.ids, true); !ok && !anyHit {
+		misses = append(misses, why)
 	}
 	return false, misses
 }

@@ -162,9 +162,9 @@ func (c *Cluster) leg(v store.View, dir rule.Direction, subject, remote End, add
 		}
 		policies = policies[n:]
 	}
-	l.Why = "no policy decides: allowed"
+	l.Why = "no policy decides"
 	if len(l.Tiers) == 0 {
-		l.Why = fmt.Sprintf("no policy selects the pod for %s: allowed", dir)
+		l.Why = fmt.Sprintf("no policy selects the pod for %s", dir)
 	}
 	return l
 }
