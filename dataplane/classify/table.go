@@ -13,6 +13,8 @@
 package classify
 
 import (
+	"reflect"
+
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -111,3 +113,19 @@ func (t *Table) Row(id endpoint.ID, d rule.Direction) Row {
 
 // Cause returns the cause that a verdict carries.
 func (t *Table) Cause(v Verdict) rule.CauseID { return rule.CauseID(v >> causeShift) }
+
+// Bytes returns the memory that lookups may touch, what the table shares with
+// others included.
+func (t *Table) Bytes() uint64 {
+	return t.class16.bytes() + t.class32.bytes() + t.port8.bytes() + t.port32.bytes() +
+		size(t.rows) + size(t.headers) + size(t.pages) + size(t.profile16) + size(t.profile32) + size(t.cells)
+}
+
+func (a *addresses[C]) bytes() uint64 {
+	return size(a.root) + size(a.mid) + size(a.leaf) + size(a.groups) + size(a.root6) + size(a.nodes) +
+		uint64(len(a.parts))*slots*24
+}
+
+func (p *portClasses[P]) bytes() uint64 { return size(p.table) + size(p.local) }
+
+func size[T any](s []T) uint64 { return uint64(len(s)) * uint64(reflect.TypeFor[T]().Size()) }
