@@ -28,6 +28,7 @@ type judge struct {
 	spans   []verdict.PortSpan
 	usage   map[rule.CauseID]*usage
 	effect  map[policy.Origin]bool // policies without which a verdict would differ
+	audit   map[policy.Origin]bool // policies that only report what they deny
 }
 
 // match is a rule that matches a packet.
@@ -46,8 +47,9 @@ type outcome struct {
 	passes []rule.CauseID
 }
 
-func newJudge(set *rule.Set, own []netip.Addr) *judge {
-	j := &judge{set: set, spans: verdict.PortSpans(set), usage: map[rule.CauseID]*usage{}, effect: map[policy.Origin]bool{}}
+func newJudge(set *rule.Set, own []netip.Addr, audit map[policy.Origin]bool) *judge {
+	j := &judge{set: set, spans: verdict.PortSpans(set), usage: map[rule.CauseID]*usage{},
+		effect: map[policy.Origin]bool{}, audit: audit}
 	seen := map[string]bool{}
 	add := func(peers []rule.PeerID) {
 		if key := fmt.Sprint(peers); !seen[key] {
@@ -156,9 +158,14 @@ tiers:
 		if tier.Default == rule.Pass {
 			continue
 		}
-		refs := j.set.Causes[tier.DefaultCause].Refs
-		if skip == nil || slices.ContainsFunc(refs, func(r rule.PolicyRef) bool { return origin(r) != *skip }) {
-			o.action, o.audit, o.cause = tier.Default, tier.DefaultAudit, tier.DefaultCause
+		isolating, audit := false, true
+		for _, r := range j.set.Causes[tier.DefaultCause].Refs {
+			if skip == nil || origin(r) != *skip {
+				isolating, audit = true, audit && j.audit[origin(r)]
+			}
+		}
+		if isolating {
+			o.action, o.audit, o.cause = tier.Default, audit, tier.DefaultCause
 			return o
 		}
 	}

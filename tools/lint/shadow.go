@@ -20,7 +20,11 @@ func (l *linter) effects(set *rule.Set, policies []*policy.Policy) {
 	for n := range l.view.Nodes() {
 		own = append(own, n.Addrs...)
 	}
-	j := newJudge(set, own)
+	audit := map[policy.Origin]bool{}
+	for _, p := range policies {
+		audit[p.Origin] = l.view.Audit(p)
+	}
+	j := newJudge(set, own, audit)
 	j.run()
 	for _, p := range policies {
 		object := p.Origin.String()
