@@ -43,6 +43,7 @@ type Config struct {
 	HugePages     bool `json:"hugePages"`     // for the UMEM, if there are any
 	FlowsPerQueue int  `json:"flowsPerQueue"` // entries of each worker's flow table
 	FlowCache     int  `json:"flowCache"`     // entries of the kernel's flow cache
+	AdmitCache    int  `json:"admitCache"`    // pairs whose flows the kernel admits by itself
 	DenyCache     int  `json:"denyCache"`
 	Fragments     int  `json:"fragments"`
 	EventRing     int  `json:"eventRing"`
@@ -82,7 +83,7 @@ func Default() Config {
 		Offload: d.Offload, FailOpen: d.FailOpen, Shortcut: d.Shortcut, Workers: d.Workers,
 		NetNS: link.DefaultNetNS(), MaxPods: d.Endpoints, Frames: d.Frames, FrameSize: d.FrameSize,
 		HugePages: d.HugePages, FlowsPerQueue: d.Flow.Capacity, FlowCache: d.FlowCache,
-		DenyCache: d.DenyCache, Fragments: d.Fragments, EventRing: d.EventRing, History: 4096,
+		AdmitCache: d.AdmitCache, DenyCache: d.DenyCache, Fragments: d.Fragments, EventRing: d.EventRing, History: 4096,
 		MissRate: d.MissRate, MissBurst: d.MissBurst, DenyReport: Duration(d.DenyReport),
 		HeartbeatTimeout: Duration(d.HeartbeatTimeout),
 	}
@@ -129,6 +130,7 @@ func (c Config) dataplane() dataplane.Config {
 	d.PinPath, d.Workers, d.Offload, d.FailOpen, d.Shortcut = c.PinPath, c.Workers, c.Offload, c.FailOpen, c.Shortcut
 	d.Endpoints, d.Frames, d.FrameSize, d.HugePages = c.MaxPods, c.Frames, c.FrameSize, c.HugePages
 	d.Flow.Capacity, d.FlowCache, d.DenyCache, d.Fragments = c.FlowsPerQueue, c.FlowCache, c.DenyCache, c.Fragments
+	d.AdmitCache = c.AdmitCache
 	d.EventRing, d.MissRate, d.MissBurst = c.EventRing, c.MissRate, c.MissBurst
 	d.DenyReport, d.HeartbeatTimeout = time.Duration(c.DenyReport), time.Duration(c.HeartbeatTimeout)
 	return d

@@ -24,6 +24,7 @@ type Config struct {
 
 	Flow       flow.Config // per worker
 	FlowCache  int         // entries of the kernel's flow cache
+	AdmitCache int         // pairs whose flows the kernel admits by itself
 	DenyCache  int         // entries of the kernel's cache of denied flows
 	Fragments  int         // datagrams whose fragments are followed, in all
 	EventRing  int         // records, a power of two; one ring for denies, one for the rest
@@ -39,7 +40,7 @@ func Default() Config {
 	return Config{
 		Workers: 1, Offload: true, Shortcut: true, Endpoints: 1023,
 		Frames: 4096, FrameSize: 2048, HugePages: true,
-		Flow: flow.Default(), FlowCache: 1 << 17, DenyCache: 1 << 14, Fragments: 1 << 13,
+		Flow: defaultFlows(), FlowCache: 1 << 17, AdmitCache: 1 << 14, DenyCache: 1 << 14, Fragments: 1 << 13,
 		EventRing: 1 << 13, MissRate: 100_000, MissBurst: 20_000,
 		DenyReport: time.Second, HeartbeatTimeout: 2 * time.Second,
 	}
@@ -59,6 +60,7 @@ func (c Config) Validate() error {
 	check(c.Frames >= 256 && c.Frames&(c.Frames-1) == 0, "frames %d: want a power of two from 256", c.Frames)
 	check(c.FrameSize == 2048 || c.FrameSize == 4096, "frame size %d: want 2048 or 4096", c.FrameSize)
 	check(c.FlowCache >= 64, "flow cache %d: want 64 or more", c.FlowCache)
+	check(c.AdmitCache >= 64, "admit cache %d: want 64 or more", c.AdmitCache)
 	check(c.DenyCache >= 64, "deny cache %d: want 64 or more", c.DenyCache)
 	check(c.Fragments >= 64, "fragments %d: want 64 or more", c.Fragments)
 	check(c.EventRing >= 64 && c.EventRing&(c.EventRing-1) == 0, "event ring %d: want a power of two from 64", c.EventRing)
@@ -73,8 +75,16 @@ func (c Config) Validate() error {
 func (c Config) programs() xdpprog.Config {
 	return xdpprog.Config{
 		PinPath: c.PinPath, Workers: c.Workers, Offload: c.Offload, FailOpen: c.FailOpen,
-		Shortcut: c.Shortcut, Flows: c.FlowCache, Denied: c.DenyCache, Fragments: c.Fragments,
+		Shortcut: c.Shortcut, Flows: c.FlowCache, Denied: c.DenyCache, Admits: c.AdmitCache, Fragments: c.Fragments,
 		Endpoints: c.Endpoints, HeartbeatTimeout: c.HeartbeatTimeout, DenyTTL: c.DenyReport,
 		MissRate: uint32(c.MissRate), MissBurst: uint32(c.MissBurst),
 	}
+}
+
+// defaultFlows gives a worker's table the size of the kernel's cache. Memory is
+// used as flows come: 128 bytes each.
+func defaultFlows() flow.Config {
+	c := flow.Default()
+	c.Capacity = 1 << 17
+	return c
 }

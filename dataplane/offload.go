@@ -31,6 +31,9 @@ type offloader struct {
 	deniedK  [burstSize]packet.Key
 	denied   [burstSize]xdpprog.DenyValue
 	nDenied  int
+	admitK   [burstSize]xdpprog.AdmitKey
+	admits   [burstSize]xdpprog.AdmitValue
+	nAdmits  int
 	probe    packet.Key
 	flow     xdpprog.FlowValue // result of a look-up
 	lastDeny xdpprog.DenyValue // likewise
@@ -53,13 +56,9 @@ func (o *offloader) enter(w *worker, ref flow.Ref, e *flow.Entry) {
 		Slot:       [2]uint32{uint32(e.Slot[0]), uint32(e.Slot[1])},
 		Gen:        e.Gen,
 		Initiator:  uint8(e.Initiator),
+		Flags:      w.cacheFlags(e),
 		TCPFlags:   e.TCPFlags,
 		LastSeenNs: uint64(w.nowNs),
-	}
-	if e.Flags&flow.NoShortcut != 0 {
-		v.Flags = xdpprog.FlowToPod
-	} else if w.cfg.Shortcut && e.Slot[0] != endpoint.None && e.Slot[1] != endpoint.None {
-		v.Flags = xdpprog.FlowShortcut
 	}
 	o.keys[o.n], o.values[o.n], o.refs[o.n] = e.Key, v, ref
 	o.n++
@@ -136,10 +135,15 @@ func (o *offloader) leave(w *worker, e *flow.Entry) {
 			break
 		}
 	}
+	o.remove(w, &e.Key)
+}
+
+// remove deletes a key from the kernel's cache, with the burst's flush.
+func (o *offloader) remove(w *worker, k *packet.Key) {
 	if o.nGone == len(o.gone) {
-		o.flush(w)
+		o.delete(w)
 	}
-	o.gone[o.nGone] = e.Key
+	o.gone[o.nGone] = *k
 	o.nGone++
 }
 
@@ -201,6 +205,12 @@ func (o *offloader) flush(w *worker) {
 			}
 		}
 		o.n = 0
+	}
+	if o.nAdmits > 0 {
+		if n, err := xdpprog.UpdateAdmits(w.objs, o.admitK[:o.nAdmits], o.admits[:o.nAdmits]); err != nil {
+			w.counts.Add(stat.CacheErrors, uint64(o.nAdmits-n))
+		}
+		o.nAdmits = 0
 	}
 	if o.nDenied > 0 {
 		if n, err := xdpprog.UpdateDenied(w.objs, o.deniedK[:o.nDenied], o.denied[:o.nDenied]); err != nil {

@@ -98,7 +98,7 @@ func (p *Plane) poke() {
 
 // Run serves the queues until ctx ends. Programs and maps stay in the kernel.
 func (p *Plane) Run(ctx context.Context, ports Ports) error {
-	ends, err := p.objs.Ends()
+	notes, err := p.objs.Notes()
 	if err != nil {
 		return err
 	}
@@ -106,36 +106,39 @@ func (p *Plane) Run(ctx context.Context, ports Ports) error {
 	for _, w := range p.workers {
 		wg.Go(func() { w.run(ctx, ports) })
 	}
-	wg.Go(func() { p.routeEnds(ends) })
-	<-ctx.Done()
-	err = ends.Close()
+	wg.Go(func() { p.routeNotes(ctx, notes) })
 	wg.Wait()
-	return err
+	return notes.Close()
 }
 
 // Close releases the agent's hold of programs and maps, after Run.
 func (p *Plane) Close() error { return p.objs.Close() }
 
-// routeEnds hands records of ended flows to the workers that own them. What
-// finds no room is left to the flow's idle time.
-func (p *Plane) routeEnds(ends *xdpprog.Ends) {
-	var end xdpprog.FlowEnd
-	for {
-		ok, err := ends.Read(&end)
+// routeNotes hands what divert tells to the workers that own the flows. A
+// worker that doesn't keep up holds it back; then the ring runs full and divert
+// leaves new flows to the workers.
+func (p *Plane) routeNotes(ctx context.Context, notes *xdpprog.Notes) {
+	buf := make([]xdpprog.Note, 256)
+	patience := idleMs * time.Millisecond
+	for ctx.Err() == nil {
+		n, err := notes.Read(buf, patience)
 		if err != nil {
-			p.log.Warn("read ended flows", "err", err)
-			time.Sleep(100 * time.Millisecond)
-			continue
+			p.log.Warn("read notes of divert", "err", err)
+			time.Sleep(idleMs * time.Millisecond)
 		}
-		if !ok {
-			return
+		patience = idleMs * time.Millisecond
+		if n > 0 {
+			patience = busyMs * time.Millisecond
 		}
-		if int(end.Worker) >= len(p.workers) {
-			continue
-		}
-		select {
-		case p.workers[end.Worker].inbox <- end:
-		default:
+		for i := range buf[:n] {
+			if int(buf[i].Worker) >= len(p.workers) {
+				continue
+			}
+			select {
+			case p.workers[buf[i].Worker].inbox <- buf[i]:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }

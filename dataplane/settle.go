@@ -16,6 +16,13 @@ func (w *worker) settle(snap *snapshot, j *judgement) {
 		// Its entry gave way to another flow of this burst.
 		p.ref = flow.NoRef
 	}
+	if p.ref == flow.NoRef {
+		w.admittedMeanwhile(p)
+		if p.ref != flow.NoRef {
+			w.joined(snap, j, &o)
+			return
+		}
+	}
 	if p.ref == flow.NoRef && w.b.inserted {
 		// An earlier packet of this burst may have opened the flow.
 		if p.ref = w.flows.Find(&p.key); p.ref != flow.NoRef {
@@ -116,6 +123,9 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 	w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs)
 	w.report(snap, p, h, e, event.NewFlow, o)
 	w.offload.enter(w, p.ref, e)
+	if j.initiator == p.side {
+		w.offload.teach(w, p, e, snap.generation)
+	}
 	w.onward(p, h, e)
 }
 

@@ -36,7 +36,7 @@ func (w *worker) sweep() {
 }
 
 // ended moves a flow on of which divert saw a FIN or RST go by.
-func (w *worker) ended(end *xdpprog.FlowEnd) {
+func (w *worker) ended(end *xdpprog.Note) {
 	key := keyFrom(&end.Key)
 	ref := w.flows.Find(&key)
 	if ref == flow.NoRef {

@@ -21,7 +21,10 @@ import (
 
 // idleMs bounds how long a worker sleeps: its heartbeat, its sweep and its
 // inbox wait for no longer.
-const idleMs = 50
+const (
+	idleMs = 50
+	busyMs = 5
+)
 
 // worker owns one queue: its AF_XDP socket, UMEM, flow table, counters and
 // event rings. Only its goroutine touches them, but for what is noted.
@@ -37,6 +40,7 @@ type worker struct {
 	flows   *flow.Table
 	frags   *flow.Fragments
 	reports reportTable
+	pairs   pairs
 	offload offloader
 	direct  []direct       // by slot
 	wanted  endpoint.ID    // to whose pod a direct socket is to be opened
@@ -44,7 +48,7 @@ type worker struct {
 	counts  *stat.Counters // read by anyone
 	events  *event.Ring    // read by the consumer of events
 	denies  *event.Ring    // likewise
-	inbox   chan xdpprog.FlowEnd
+	inbox   chan xdpprog.Note
 	live    atomic.Int64 // flows, for status
 	mode    atomic.Value // string: copy or zero-copy
 	alive   atomic.Bool
@@ -54,6 +58,7 @@ type worker struct {
 	nowNs     int64 // CLOCK_MONOTONIC, once a burst
 	wallNs    int64 // CLOCK_REALTIME, likewise
 	nextSweep int64
+	noted     int64 // when the last note was read
 
 	due [sweepBudget]flow.Ref // scratch of sweep
 	b   burst
@@ -64,7 +69,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 	w := &worker{
 		id: id, cfg: cfg, objs: objs, snap: snap, log: log.With("worker", id),
 		counts: &stat.Counters{},
-		inbox:  make(chan xdpprog.FlowEnd, 4096),
+		inbox:  make(chan xdpprog.Note, 4096),
 		clock:  newClock(),
 		direct: make([]direct, cfg.Endpoints+1),
 	}
@@ -79,6 +84,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 		return nil, fmt.Errorf("create worker %d: %w", id, err)
 	}
 	w.reports.init()
+	w.pairs.init()
 	w.mode.Store("none")
 	w.port.Store("")
 	return w, nil
@@ -201,10 +207,19 @@ func (w *worker) serve(ctx context.Context) error {
 		if n > 0 {
 			continue
 		}
-		if st := w.sock.Wait(idleMs); st == xsk.Dead {
+		if st := w.sock.Wait(w.patience()); st == xsk.Dead {
 			return fmt.Errorf("socket on %s: %w", w.port.Load(), w.sock.Err())
 		}
 	}
+}
+
+// patience is how long the worker may sleep: less while notes keep coming,
+// which don't wake it.
+func (w *worker) patience() int {
+	if w.nowNs-w.noted < int64(time.Second) {
+		return busyMs
+	}
+	return idleMs
 }
 
 func (w *worker) tick() {
@@ -213,15 +228,7 @@ func (w *worker) tick() {
 
 // housekeep does what is due beside packets: ended flows, expiry.
 func (w *worker) housekeep(snap *snapshot) {
-	for range 64 {
-		select {
-		case end := <-w.inbox:
-			w.ended(&end)
-			continue
-		default:
-		}
-		break
-	}
+	w.readNotes()
 	if w.nowNs < w.nextSweep {
 		return
 	}
@@ -230,4 +237,29 @@ func (w *worker) housekeep(snap *snapshot) {
 	w.openWanted(snap)
 	w.closeStale(snap)
 	w.live.Store(int64(w.flows.Len()))
+}
+
+// notesATurn bounds how many notes are read between two bursts.
+const notesATurn = 512
+
+// readNotes takes in what divert has told.
+func (w *worker) readNotes() {
+	n := 0
+	for ; n < notesATurn; n++ {
+		select {
+		case note := <-w.inbox:
+			if note.Kind == xdpprog.NoteStart {
+				w.started(&note)
+			} else {
+				w.ended(&note)
+			}
+			continue
+		default:
+		}
+		break
+	}
+	if n > 0 {
+		w.offload.flush(w)
+		w.noted = w.nowNs
+	}
 }

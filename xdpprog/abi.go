@@ -18,9 +18,11 @@ type FlowKey struct {
 const (
 	FlowShortcut uint8 = 1 << 0 // both ends are pods of this node, no NAT between
 	FlowToPod    uint8 = 1 << 1 // first seen at to-pod: the stack may translate it
+	FlowAudit    uint8 = 1 << 2 // allowed only because the deny is an audit
+	FlowLog      uint8 = 1 << 3 // a rule wants it reported
 )
 
-// Bits of FlowValue.Ended and FlowEnd.Ended.
+// Bits of FlowValue.Ended and Note.Ended.
 const (
 	EndedFinA uint8 = 1 << 0
 	EndedFinB uint8 = 1 << 1
@@ -69,12 +71,48 @@ type OwnAddr struct {
 	_    uint32
 }
 
-// FlowEnd is struct flow_end, a record of the ring buffer of ended flows.
-type FlowEnd struct {
-	Key    FlowKey
-	Worker uint32
-	Ended  uint8
-	_      [3]uint8
+// AdmitKey is struct admit_key: flows from Src to DPort of Dst.
+type AdmitKey struct {
+	Src, Dst Addr
+	DPort    uint16 // 0 for ICMP echo
+	Proto    uint8
+	Hook     uint8
+	_        [4]uint8
+}
+
+// AdmitValue is struct admit_value: such flows are allowed.
+type AdmitValue struct {
+	Slot            [2]uint32 // of Src and Dst
+	Gen             [2]uint32
+	Egress, Ingress uint32
+	Generation      uint64
+	Flags           uint8
+	_               [7]uint8
+}
+
+// NoteKind is enum note_kind.
+type NoteKind uint8
+
+const (
+	NoteEnd   NoteKind = 0 // a side of an allowed TCP flow has closed
+	NoteStart NoteKind = 1 // a flow was admitted in the kernel
+)
+
+// Note is struct note, a record of the ring buffer.
+type Note struct {
+	Key             FlowKey
+	Worker          uint32
+	Kind            NoteKind
+	Ended           uint8
+	Initiator       uint8
+	Flags           uint8
+	Slot            [2]uint32
+	Gen             [2]uint32
+	Egress, Ingress uint32
+	Generation      uint64
+	TCPFlags        uint8
+	Hook            uint8
+	_               [6]uint8
 }
 
 // Hook is enum hook.
@@ -138,11 +176,12 @@ const (
 	CountDelivered
 	CountFailOpen
 	CountEndLost
+	CountAdmitted
 	NumCounters
 )
 
 var counterNames = [NumCounters]string{
-	"hit", "shortcut", "steered", "neighbour", "resumed", "delivered", "fail-open", "end-lost",
+	"hit", "shortcut", "steered", "neighbour", "resumed", "delivered", "fail-open", "end-lost", "admitted",
 }
 
 // String returns the name that status and metrics use.

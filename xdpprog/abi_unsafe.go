@@ -87,13 +87,13 @@ func unmapHeartbeats(beats []uint64) error {
 	return unix.Munmap(mem)
 }
 
-// flowEndFrom reads a record of the ring buffer, which is 8-byte aligned.
-func flowEndFrom(raw []byte) (FlowEnd, bool) {
-	var e FlowEnd
-	if len(raw) < int(unsafe.Sizeof(e)) {
-		return e, false
+// noteFrom reads a record of the ring buffer, which is 8-byte aligned.
+func noteFrom(raw []byte) (Note, bool) {
+	var n Note
+	if len(raw) < int(unsafe.Sizeof(n)) {
+		return n, false
 	}
-	return *(*FlowEnd)(unsafe.Pointer(unsafe.SliceData(raw))), true
+	return *(*Note)(unsafe.Pointer(unsafe.SliceData(raw))), true
 }
 
 // elemAttr is the part of union bpf_attr that single-element commands use.

@@ -152,9 +152,9 @@ func TestEnds(t *testing.T) {
 	r := newRig(t, nil)
 	f := flowOf{pod4, far4, 1000, 80, layers.IPProtocolTCP}
 	r.allow(f, xdpprog.FlowValue{})
-	ends, err := r.Ends()
+	notes, err := r.Notes()
 	r.must(err)
-	t.Cleanup(func() { ends.Close() })
+	t.Cleanup(func() { notes.Close() })
 	key, side := f.key()
 	mine, theirs := xdpprog.EndedFinA, xdpprog.EndedFinB
 	if side == 1 {
@@ -174,20 +174,19 @@ func TestEnds(t *testing.T) {
 	send(xdpprog.PodIngress, f, "FA") // again
 	send(xdpprog.PodEgress, f.reverse(), "FA")
 	send(xdpprog.PodIngress, f, "R")
-	for _, want := range []uint8{mine, mine | theirs, mine | theirs | xdpprog.EndedRst} {
-		var end xdpprog.FlowEnd
-		if ok, err := ends.Read(&end); !ok || err != nil {
-			t.Fatalf("read: %v, %v", ok, err)
+	got := make([]xdpprog.Note, 8)
+	n, err := notes.Read(got, time.Second)
+	wants := []uint8{mine, mine | theirs, mine | theirs | xdpprog.EndedRst}
+	if err != nil || n != len(wants) {
+		t.Fatalf("read %d notes, %v; want %d", n, err, len(wants))
+	}
+	for i, want := range wants {
+		if note := got[i]; note.Kind != xdpprog.NoteEnd || note.Key != key || note.Ended != want || note.Worker != 0 {
+			t.Errorf("got %+v, want ended %#x", note, want)
 		}
-		if end.Key != key || end.Ended != want || end.Worker != 0 {
-			t.Errorf("got %+v, want ended %#x", end, want)
-		}
 	}
-	if err := ends.Close(); err != nil {
-		t.Error(err)
+	if n, err := notes.Read(got, time.Millisecond); n != 0 || err != nil {
+		t.Errorf("no note is waiting: got %d, %v", n, err)
 	}
-	var end xdpprog.FlowEnd
-	if ok, err := ends.Read(&end); ok || err != nil {
-		t.Errorf("after Close: %v, %v", ok, err)
-	}
+
 }

@@ -22,6 +22,7 @@ type Config struct {
 	Shortcut         bool // from pod to pod of this node around the stack
 	Flows            int  // entries of the flow cache
 	Denied           int  // entries of the cache of denied flows
+	Admits           int  // pairs whose flows are admitted in the kernel
 	Fragments        int  // datagrams whose fragments are followed
 	Endpoints        int  // pods of this node
 	HeartbeatTimeout time.Duration
@@ -98,7 +99,7 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 		}
 	}
 	size := map[string]int{
-		"flows": o.cfg.Flows, "denied": o.cfg.Denied, "frags": o.cfg.Fragments,
+		"flows": o.cfg.Flows, "denied": o.cfg.Denied, "frags": o.cfg.Fragments, "admits": o.cfg.Admits,
 		"endpoints": o.cfg.Endpoints + 1, "links": o.cfg.Endpoints + 1,
 		"buckets": o.cfg.Endpoints + 1, "own_addrs": 8 * (o.cfg.Endpoints + 1),
 	}

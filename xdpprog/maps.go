@@ -3,7 +3,9 @@ package xdpprog
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -190,35 +192,52 @@ func sumCPUs(m *ebpf.Map, sums []uint64) error {
 	return nil
 }
 
-// Ends reads the records of allowed flows of which a side has closed.
-type Ends struct{ reader *ringbuf.Reader }
-
-// Ends opens the ring buffer. One reader at a time.
-func (o *Objects) Ends() (*Ends, error) {
-	r, err := ringbuf.NewReader(o.maps.Ends)
-	if err != nil {
-		return nil, fmt.Errorf("open ring buffer of ended flows: %w", err)
-	}
-	return &Ends{reader: r}, nil
+// UpdateAdmits writes pairs whose flows divert may admit, as UpdateFlows.
+func UpdateAdmits(o *Objects, keys []AdmitKey, values []AdmitValue) (int, error) {
+	return updateBatch(o.maps.Admits.FD(), keys, values)
 }
 
-// Read waits for the next record; false after Close.
-func (e *Ends) Read(end *FlowEnd) (bool, error) {
+// Notes reads what divert tells the agent.
+type Notes struct{ reader *ringbuf.Reader }
+
+// Notes opens the ring buffer. One reader at a time.
+func (o *Objects) Notes() (*Notes, error) {
+	r, err := ringbuf.NewReader(o.maps.Notes)
+	if err != nil {
+		return nil, fmt.Errorf("open ring buffer of notes: %w", err)
+	}
+	return &Notes{reader: r}, nil
+}
+
+// Read moves notes into dst and returns how many. If there is none it waits,
+// but not longer than patience, because divert wakes its reader only before
+// the ring runs full.
+func (n *Notes) Read(dst []Note, patience time.Duration) (int, error) {
+	deadline := time.Now()
+	if n.reader.AvailableBytes() == 0 {
+		deadline = deadline.Add(patience)
+	}
+	n.reader.SetDeadline(deadline)
 	var rec ringbuf.Record
-	for {
-		err := e.reader.ReadInto(&rec)
-		if errors.Is(err, ringbuf.ErrClosed) {
-			return false, nil
+	got := 0
+	for got < len(dst) {
+		err := n.reader.ReadInto(&rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
 		}
 		if err != nil {
-			return false, fmt.Errorf("read ended flow: %w", err)
+			return got, fmt.Errorf("read notes: %w", err)
 		}
 		var ok bool
-		if *end, ok = flowEndFrom(rec.RawSample); ok {
-			return true, nil
+		if dst[got], ok = noteFrom(rec.RawSample); ok {
+			got++
+		}
+		if n.reader.AvailableBytes() == 0 {
+			break
 		}
 	}
+	return got, nil
 }
 
-// Close makes Read return.
-func (e *Ends) Close() error { return e.reader.Close() }
+// Close gives the ring buffer up, when no Read is under way.
+func (n *Notes) Close() error { return n.reader.Close() }

@@ -50,7 +50,7 @@ func bpffs(tb testing.TB) string {
 func smallConfig(path string) xdpprog.Config {
 	return xdpprog.Config{
 		PinPath: path, Workers: 1, Offload: true, Shortcut: true,
-		Flows: 256, Denied: 256, Fragments: 64, Endpoints: 15,
+		Flows: 256, Denied: 256, Fragments: 64, Admits: 64, Endpoints: 15,
 		HeartbeatTimeout: time.Minute, DenyTTL: time.Minute,
 	}
 }

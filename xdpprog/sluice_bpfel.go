@@ -13,6 +13,35 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type sluiceAdmitKey struct {
+	_   structs.HostLayout
+	Src struct {
+		_  structs.HostLayout
+		Hi uint64
+		Lo uint64
+	}
+	Dst struct {
+		_  structs.HostLayout
+		Hi uint64
+		Lo uint64
+	}
+	Dport uint16
+	Proto uint8
+	Hook  uint8
+	Pad   [4]uint8
+}
+
+type sluiceAdmitValue struct {
+	_          structs.HostLayout
+	Slot       [2]uint32
+	Gen        [2]uint32
+	Egress     uint32
+	Ingress    uint32
+	Generation uint64
+	Flags      uint8
+	Pad        [7]uint8
+}
+
 type sluiceBucket struct {
 	_    structs.HostLayout
 	Lock struct {
@@ -128,16 +157,17 @@ type sluiceWorker struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	sluiceMapAdmits         = "admits"
 	sluiceMapBuckets        = "buckets"
 	sluiceMapCounters       = "counters"
 	sluiceMapDenied         = "denied"
 	sluiceMapDrops          = "drops"
 	sluiceMapEndpoints      = "endpoints"
-	sluiceMapEnds           = "ends"
 	sluiceMapFlows          = "flows"
 	sluiceMapFrags          = "frags"
 	sluiceMapHeartbeats     = "heartbeats"
 	sluiceMapLinks          = "links"
+	sluiceMapNotes          = "notes"
 	sluiceMapOwnAddrs       = "own_addrs"
 	sluiceMapWorkers        = "workers"
 	sluiceMapXsks           = "xsks"
@@ -201,16 +231,17 @@ type sluiceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sluiceMapSpecs struct {
+	Admits     *ebpf.MapSpec `ebpf:"admits"`
 	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Denied     *ebpf.MapSpec `ebpf:"denied"`
 	Drops      *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Ends       *ebpf.MapSpec `ebpf:"ends"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Frags      *ebpf.MapSpec `ebpf:"frags"`
 	Heartbeats *ebpf.MapSpec `ebpf:"heartbeats"`
 	Links      *ebpf.MapSpec `ebpf:"links"`
+	Notes      *ebpf.MapSpec `ebpf:"notes"`
 	OwnAddrs   *ebpf.MapSpec `ebpf:"own_addrs"`
 	Workers    *ebpf.MapSpec `ebpf:"workers"`
 	Xsks       *ebpf.MapSpec `ebpf:"xsks"`
@@ -244,16 +275,17 @@ func (o *sluiceObjects) Close() error {
 //
 // It can be passed to loadSluiceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sluiceMaps struct {
+	Admits     *ebpf.Map `ebpf:"admits"`
 	Buckets    *ebpf.Map `ebpf:"buckets"`
 	Counters   *ebpf.Map `ebpf:"counters"`
 	Denied     *ebpf.Map `ebpf:"denied"`
 	Drops      *ebpf.Map `ebpf:"drops"`
 	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Ends       *ebpf.Map `ebpf:"ends"`
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Frags      *ebpf.Map `ebpf:"frags"`
 	Heartbeats *ebpf.Map `ebpf:"heartbeats"`
 	Links      *ebpf.Map `ebpf:"links"`
+	Notes      *ebpf.Map `ebpf:"notes"`
 	OwnAddrs   *ebpf.Map `ebpf:"own_addrs"`
 	Workers    *ebpf.Map `ebpf:"workers"`
 	Xsks       *ebpf.Map `ebpf:"xsks"`
@@ -261,16 +293,17 @@ type sluiceMaps struct {
 
 func (m *sluiceMaps) Close() error {
 	return _SluiceClose(
+		m.Admits,
 		m.Buckets,
 		m.Counters,
 		m.Denied,
 		m.Drops,
 		m.Endpoints,
-		m.Ends,
 		m.Flows,
 		m.Frags,
 		m.Heartbeats,
 		m.Links,
+		m.Notes,
 		m.OwnAddrs,
 		m.Workers,
 		m.Xsks,

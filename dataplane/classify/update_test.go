@@ -218,7 +218,7 @@ func TestReadersDuringUpdates(t *testing.T) {
 			}
 		})
 	}
-	for range 60 {
+	for range 40 {
 		d := c.change()
 		if _, err := u.Update(d); err != nil {
 			t.Error(err)

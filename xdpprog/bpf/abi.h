@@ -30,6 +30,8 @@ struct flow_key {
 enum flow_flags {
 	FLOW_SHORTCUT = 1 << 0, /* both ends are pods of this node, no NAT between */
 	FLOW_TO_POD = 1 << 1,	/* first seen at to-pod: the stack may translate it */
+	FLOW_AUDIT = 1 << 2,	/* allowed only because the deny is an audit */
+	FLOW_LOG = 1 << 3,	/* a rule wants it reported */
 };
 
 enum flow_ended {
@@ -90,12 +92,48 @@ struct frag_key {
 	__u8 pad[7];
 };
 
-/* Written to the ring buffer when a side of an allowed TCP flow closes. */
-struct flow_end {
+/*
+ * Who may open flows to whom, as the workers judged it: any flow from src to
+ * dport of dst, seen at hook, is allowed. Filled for pairs that open flows again
+ * and again.
+ */
+struct admit_key {
+	struct addr src, dst;
+	__u16 dport; /* 0 for ICMP echo */
+	__u8 proto;
+	__u8 hook;
+	__u8 pad[4];
+};
+
+struct admit_value {
+	__u32 slot[2]; /* of src and dst */
+	__u32 gen[2];
+	__u32 egress, ingress; /* rule.CauseID */
+	__u64 generation;      /* of the Set that judged */
+	__u8 flags;	       /* enum flow_flags */
+	__u8 pad[7];
+};
+
+enum note_kind {
+	NOTE_END = 0,	/* a side of an allowed TCP flow has closed */
+	NOTE_START = 1, /* a flow was admitted in the kernel */
+};
+
+/* What divert tells the agent, through the ring buffer. */
+struct note {
 	struct flow_key key;
 	__u32 worker;
+	__u8 kind;
 	__u8 ended;
-	__u8 pad[3];
+	__u8 initiator;
+	__u8 flags;
+	__u32 slot[2]; /* by side, in NOTE_START, as all below */
+	__u32 gen[2];
+	__u32 egress, ingress;
+	__u64 generation;
+	__u8 tcp_flags;
+	__u8 hook;
+	__u8 pad[6];
 };
 
 /* One steering port. */
@@ -172,7 +210,8 @@ enum counter {
 	COUNT_RESUMED,	 /* came back allowed and went on */
 	COUNT_DELIVERED, /* came back allowed and went into a pod */
 	COUNT_FAIL_OPEN, /* no worker, let through by configuration */
-	COUNT_END_LOST,	 /* no room in the ring buffer of ended flows */
+	COUNT_END_LOST,	 /* no room in the ring buffer for the end of a flow */
+	COUNT_ADMITTED,	 /* new flows that needed no worker */
 	NUM_COUNTERS,
 };
 

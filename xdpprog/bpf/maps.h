@@ -12,7 +12,7 @@ const volatile struct config cfg = {};
 
 /* Never read: keeps these types in the BTF, where the agent's tests find them. */
 const volatile struct {
-	struct flow_end flow_end;
+	struct note note;
 	enum drop_reason drop_reason;
 	enum counter counter;
 	enum hook hook;
@@ -98,10 +98,20 @@ struct {
 	__uint(max_entries, MAX_WORKERS);
 } xsks SEC(".maps");
 
+/* Pairs whose flows are admitted here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct admit_key);
+	__type(value, struct admit_value);
+	__uint(max_entries, 16384); /* set by the agent */
+} admits SEC(".maps");
+
+#define NOTE_BYTES (1 << 21)
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 18); /* bytes */
-} ends SEC(".maps");
+	__uint(max_entries, NOTE_BYTES);
+} notes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -109,11 +109,22 @@ static __always_inline bool current(const __u32 slot[2], const __u32 gen[2])
 	return true;
 }
 
+/*
+ * The agent looks at the ring buffer every few milliseconds; it is woken only
+ * before the ring runs full.
+ */
+static __always_inline void submit_note(struct note *n)
+{
+	__u64 waiting = bpf_ringbuf_query(&notes, BPF_RB_AVAIL_DATA);
+
+	bpf_ringbuf_submit(n, waiting > NOTE_BYTES / 4 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
 /* Tells the agent, once a change, that a side of the flow has closed. */
 static __always_inline void note_end(struct flow_value *v, const struct packet *p)
 {
 	__u8 bits = 0;
-	struct flow_end *e;
+	struct note *n;
 
 	if (p->tcp_flags & TCP_FIN)
 		bits |= p->side == SIDE_A ? ENDED_FIN_A : ENDED_FIN_B;
@@ -122,16 +133,17 @@ static __always_inline void note_end(struct flow_value *v, const struct packet *
 	if ((v->ended & bits) == bits)
 		return;
 	v->ended |= bits;
-	e = bpf_ringbuf_reserve(&ends, sizeof(*e), 0);
-	if (!e) {
+	n = bpf_ringbuf_reserve(&notes, sizeof(*n), 0);
+	if (!n) {
 		count(COUNT_END_LOST);
 		return;
 	}
-	__builtin_memset(e, 0, sizeof(*e));
-	e->key = p->key;
-	e->worker = owner(&p->key);
-	e->ended = v->ended;
-	bpf_ringbuf_submit(e, 0);
+	__builtin_memset(n, 0, sizeof(*n));
+	n->key = p->key;
+	n->worker = owner(&p->key);
+	n->kind = NOTE_END;
+	n->ended = v->ended;
+	submit_note(n);
 }
 
 static __always_inline void note_packet(struct __sk_buff *skb, struct flow_value *v,
@@ -200,9 +212,11 @@ static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *
 	return bpf_redirect_peer(ep->ifindex, 0);
 }
 
-/* Acts on the flow cache; -2 if it has no answer. */
-#define MISS (-2)
+/* No answer: MISS is for a worker to judge, CLEAR for admit to try first. */
+#define MISS  (-2)
+#define CLEAR (-3)
 
+/* Acts on the caches of allowed and of denied flows. */
 static __always_inline int cached(struct __sk_buff *skb, const struct packet *p, __u32 slot,
 				  enum hook hook)
 {
@@ -232,7 +246,9 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 		return hit();
 	}
 	d = bpf_map_lookup_elem(&denied, &p->key);
-	if (d && d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot &&
+	if (!d)
+		return CLEAR;
+	if (d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot &&
 	    current(d->slot, d->gen) && bpf_ktime_get_coarse_ns() - d->since_ns < cfg.deny_ttl_ns) {
 		__u32 segs = skb->gso_segs;
 
@@ -241,6 +257,83 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 		return drop(DROP_POLICY);
 	}
 	return MISS;
+}
+
+/*
+ * Opens a flow between a pair that the workers have let open flows before,
+ * under rules that still hold. MISS leaves the packet to a worker.
+ */
+static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, __u32 slot,
+				 enum hook hook)
+{
+	__u8 src = p->side & 1;
+	struct flow_value fresh = {}, *v;
+	struct admit_key k = {};
+	struct admit_value *a;
+	struct note *n;
+	__u64 now;
+	__u32 to;
+
+	if (!p->opening && p->key.proto != IPPROTO_UDP && p->key.proto != IPPROTO_SCTP)
+		return MISS;
+	k.src = src == SIDE_A ? p->key.a : p->key.b;
+	k.dst = src == SIDE_A ? p->key.b : p->key.a;
+	k.proto = p->key.proto;
+	k.hook = hook;
+	if (k.proto != IPPROTO_ICMP && k.proto != IPPROTO_ICMPV6)
+		k.dport = src == SIDE_A ? p->key.bport : p->key.aport;
+	a = bpf_map_lookup_elem(&admits, &k);
+	if (!a || a->slot[hook == HOOK_FROM_POD ? 0 : 1] != slot || !current(a->slot, a->gen))
+		return MISS;
+	now = bpf_ktime_get_coarse_ns();
+	if (!worker_alive(owner(&p->key), now))
+		return MISS;
+	if (!within_budget(slot, now))
+		return drop(DROP_RATE_LIMITED);
+	n = bpf_ringbuf_reserve(&notes, sizeof(*n), 0);
+	if (!n)
+		return MISS;
+	to = a->slot[1];
+	if (src == SIDE_A) {
+		fresh.slot[SIDE_A] = a->slot[0];
+		fresh.slot[SIDE_B] = to;
+		fresh.gen[SIDE_A] = a->gen[0];
+		fresh.gen[SIDE_B] = a->gen[1];
+	} else {
+		fresh.slot[SIDE_A] = to;
+		fresh.slot[SIDE_B] = a->slot[0];
+		fresh.gen[SIDE_A] = a->gen[1];
+		fresh.gen[SIDE_B] = a->gen[0];
+	}
+	fresh.initiator = src;
+	fresh.flags = a->flags;
+	if (bpf_map_update_elem(&flows, &p->key, &fresh, BPF_NOEXIST)) {
+		bpf_ringbuf_discard(n, BPF_RB_NO_WAKEUP);
+		return MISS;
+	}
+	__builtin_memset(n, 0, sizeof(*n));
+	n->key = p->key;
+	n->worker = owner(&p->key);
+	n->kind = NOTE_START;
+	n->initiator = src;
+	n->flags = a->flags;
+	n->slot[0] = fresh.slot[0];
+	n->slot[1] = fresh.slot[1];
+	n->gen[0] = fresh.gen[0];
+	n->gen[1] = fresh.gen[1];
+	n->egress = a->egress;
+	n->ingress = a->ingress;
+	n->generation = a->generation;
+	n->tcp_flags = p->tcp_flags;
+	n->hook = hook;
+	submit_note(n);
+	count(COUNT_ADMITTED);
+	v = bpf_map_lookup_elem(&flows, &p->key);
+	if (v)
+		note_packet(skb, v, p);
+	if (hook == HOOK_FROM_POD && fresh.flags & FLOW_SHORTCUT)
+		return shortcut(skb, p, to);
+	return hit();
 }
 
 static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
@@ -311,6 +404,8 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 	canonical(&p);
 	if (cfg.offload && p.plain) {
 		verdict = cached(skb, &p, *slot, hook);
+		if (verdict == CLEAR)
+			verdict = admit(skb, &p, *slot, hook);
 		if (verdict != MISS)
 			return verdict;
 	}

@@ -1,0 +1,181 @@
+package dataplane
+
+import (
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/flow"
+	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/dataplane/stat"
+	"github.com/sluice-net/sluice/xdpprog"
+)
+
+// Rules see a flow's ends, protocol and destination port, never its source
+// port. So when a client opens its second flow to the same server and port, the
+// worker tells divert, which from then on admits such flows by itself, as long
+// as both ends' rules stay what they are, and leaves a note. First packets of
+// busy pairs never wait for userspace; one-time pairs never cost a map entry.
+
+// pairs remembers which pairs opened a flow lately. Two pairs that share a
+// place take turns; that costs them the short way, nothing else.
+type pairs struct {
+	seen []uint64 // hash of the pair, its lowest bit set once divert knows it
+}
+
+const pairSlots = 1 << 12
+
+func (t *pairs) init() { t.seen = make([]uint64, pairSlots) }
+
+// pairKey is the key of all flows from one end to a port of another. The ports
+// of echo flows are no ports.
+func pairKey(k *packet.Key, from packet.Side) packet.Key {
+	src, dst, _, dport := k.Tuple(from)
+	if k.Proto == packet.ProtoICMP || k.Proto == packet.ProtoICMPv6 {
+		dport = 0
+	}
+	return packet.Key{A: src, B: dst, BPort: dport, Proto: k.Proto}
+}
+
+// known reports whether divert admits flows like this one.
+func (t *pairs) known(w *worker, k *packet.Key, from packet.Side) bool {
+	pk := pairKey(k, from)
+	h := w.flows.Hash(&pk)
+	return t.seen[h>>32%pairSlots] == h|1
+}
+
+// again notes that a pair opened a flow and reports whether it is the time to
+// tell divert: the second one.
+func (t *pairs) again(w *worker, k *packet.Key, from packet.Side) bool {
+	pk := pairKey(k, from)
+	h := w.flows.Hash(&pk)
+	slot := &t.seen[h>>32%pairSlots]
+	if *slot|1 != h|1 {
+		*slot = h &^ 1
+		return false
+	}
+	*slot = h | 1
+	return true
+}
+
+// teach tells divert to admit flows like the one that was just entered.
+func (o *offloader) teach(w *worker, p *pkt, e *flow.Entry, generation uint64) {
+	if !w.cfg.Offload || !cacheable(&e.Key) || o.nAdmits == len(o.admits) || !w.pairs.again(w, &e.Key, e.Initiator) {
+		return
+	}
+	pk := pairKey(&e.Key, e.Initiator)
+	src, dst := e.Initiator, e.Initiator.Other()
+	v := xdpprog.AdmitValue{
+		Slot:   [2]uint32{uint32(e.Slot[src]), uint32(e.Slot[dst])},
+		Gen:    [2]uint32{e.Gen[src], e.Gen[dst]},
+		Egress: uint32(e.Egress), Ingress: uint32(e.Ingress), Generation: generation,
+		Flags: w.cacheFlags(e),
+	}
+	if e.Flags&flow.Audit != 0 {
+		v.Flags |= xdpprog.FlowAudit
+	}
+	if e.Flags&flow.Log != 0 {
+		v.Flags |= xdpprog.FlowLog
+	}
+	o.admitK[o.nAdmits] = xdpprog.AdmitKey{
+		Src: xdpprog.Addr(pk.A), Dst: xdpprog.Addr(pk.B), DPort: pk.BPort,
+		Proto: uint8(pk.Proto), Hook: uint8(p.hook),
+	}
+	o.admits[o.nAdmits] = v
+	o.nAdmits++
+}
+
+// cacheFlags are a flow's flags in the kernel's cache.
+func (w *worker) cacheFlags(e *flow.Entry) uint8 {
+	switch {
+	case e.Flags&flow.NoShortcut != 0:
+		return xdpprog.FlowToPod
+	case w.cfg.Shortcut && e.Slot[0] != endpoint.None && e.Slot[1] != endpoint.None:
+		return xdpprog.FlowShortcut
+	}
+	return 0
+}
+
+// started enters a flow that divert admitted.
+func (w *worker) started(n *xdpprog.Note) {
+	key := keyFrom(&n.Key)
+	ref := w.flows.Find(&key)
+	if ref != flow.NoRef && w.flows.At(ref).State != flow.Closed {
+		return // entered meanwhile, from a packet that came up
+	}
+	ref = w.enterCached(&key, ref, packet.Side(n.Initiator&1), n.Slot, n.Gen)
+	if ref == flow.NoRef {
+		return
+	}
+	e := w.flows.At(ref)
+	e.Egress, e.Ingress = rule.CauseID(n.Egress), rule.CauseID(n.Ingress)
+	w.cachedFlags(e, n.Flags)
+	w.flows.Track(ref, e.Initiator, n.TCPFlags, 0, w.nowNs)
+	e.Packets = [2]uint64{} // the kernel has counted it
+	rec := event.Record{
+		TimeNs: w.wallNs, Key: key, Side: e.Initiator, Kind: event.NewFlow, Hook: event.Hook(n.Hook),
+		Allowed: true, Audit: e.Flags&flow.Audit != 0, TCPFlags: n.TCPFlags,
+		Src: e.Slot[e.Initiator], Dst: e.Slot[e.Initiator.Other()],
+		Egress: e.Egress, Ingress: e.Ingress, Generation: n.Generation,
+	}
+	w.put(w.events, &rec)
+}
+
+// enterCached makes an entry for a flow that is in the kernel's cache; ref is
+// its closed predecessor, if there is one. Without room the flow leaves the
+// cache again, and is judged as the table allows.
+func (w *worker) enterCached(key *packet.Key, ref flow.Ref, initiator packet.Side, slots, gens [2]uint32) flow.Ref {
+	if ref != flow.NoRef {
+		w.reportEnd(w.flows.At(ref))
+		w.flows.Restart(ref, initiator, w.nowNs)
+	} else {
+		var evicted flow.Entry
+		var ok bool
+		ref, ok = w.flows.Insert(key, w.flows.Hash(key), w.nowNs, &evicted)
+		if evicted.State != flow.Free {
+			w.evicted(&evicted)
+		}
+		if !ok {
+			w.offload.remove(w, key)
+			return flow.NoRef
+		}
+	}
+	e := w.flows.At(ref)
+	e.Initiator = initiator
+	e.Slot = [2]endpoint.ID{endpoint.ID(slots[0]), endpoint.ID(slots[1])}
+	e.Gen = gens
+	e.Flags |= flow.Offloaded
+	w.counts.Add(stat.FlowsNew, 1)
+	return ref
+}
+
+func (w *worker) cachedFlags(e *flow.Entry, flags uint8) {
+	if flags&xdpprog.FlowToPod != 0 {
+		e.Flags |= flow.NoShortcut
+	}
+	if flags&xdpprog.FlowAudit != 0 {
+		e.Flags |= flow.Audit
+	}
+	if flags&xdpprog.FlowLog != 0 {
+		e.Flags |= flow.Log
+	}
+}
+
+// admittedMeanwhile looks whether divert admitted the flow of a packet that
+// came up, and its note is still on the way: without it a reply would be judged
+// as a flow of its own.
+func (w *worker) admittedMeanwhile(p *pkt) {
+	if !w.cfg.Offload || !w.pairs.known(w, &p.key, p.side) && !w.pairs.known(w, &p.key, p.side.Other()) {
+		return
+	}
+	w.offload.probe = p.key
+	v := &w.offload.flow
+	if !xdpprog.LookupFlow(w.objs, &w.offload.probe, v) {
+		return
+	}
+	p.ref = w.enterCached(&p.key, flow.NoRef, packet.Side(v.Initiator&1), v.Slot, v.Gen)
+	if p.ref != flow.NoRef {
+		e := w.flows.At(p.ref)
+		w.cachedFlags(e, v.Flags)
+		w.offload.merge(w, p.ref, e, false)
+	}
+}
