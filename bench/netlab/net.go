@@ -225,8 +225,10 @@ func (n *Net) Close() error {
 	for _, p := range n.pods {
 		spaces = append(spaces, p.ns)
 	}
-	for _, e := range n.externals {
-		spaces = append(spaces, e.ns)
+	for a, e := range n.externals {
+		if a == e.addrs[0] {
+			spaces = append(spaces, e.ns)
+		}
 	}
 	var errs []error
 	for _, ns := range spaces {

@@ -16,14 +16,18 @@ const (
 	nodeName   = "node"
 )
 
-// External is a host beyond the node's uplink, with one address.
+// External is a host beyond the node's uplink.
 type External struct {
-	addr netip.Addr
-	ns   *Namespace
+	addrs []netip.Addr
+	link  string // the router's end
+	ns    *Namespace
 }
 
-// Addr returns the host's address.
-func (e *External) Addr() netip.Addr { return e.addr }
+// Addr returns the first of the host's addresses.
+func (e *External) Addr() netip.Addr { return e.addrs[0] }
+
+// Addrs returns all of the host's addresses; the caller must not change them.
+func (e *External) Addrs() []netip.Addr { return e.addrs }
 
 // Namespace returns the host's network namespace.
 func (e *External) Namespace() *Namespace { return e.ns }
@@ -145,22 +149,22 @@ func (n *Net) RemoveHostAddr(a netip.Addr) error {
 	)
 }
 
-// AddExternal builds a host with this address beyond the uplink, or returns
-// the one that exists.
-func (n *Net) AddExternal(a netip.Addr) (_ *External, err error) {
+// AddExternal builds a host with these addresses, one or more, beyond the
+// uplink.
+func (n *Net) AddExternal(addrs ...netip.Addr) (_ *External, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if e := n.externals[a]; e != nil {
-		return e, nil
+	if len(addrs) == 0 {
+		return nil, errors.New("add external host: no address")
 	}
-	key := "ip:" + a.String()
-	if err := n.claim(key, []netip.Addr{a}); err != nil {
+	key := "ip:" + addrs[0].String()
+	if err := n.claim(key, addrs); err != nil {
 		return nil, fmt.Errorf("add external host: %w", err)
 	}
-	e := &External{addr: a}
+	e := &External{addrs: slices.Clone(addrs), link: linkName(key)}
 	defer func() {
 		if err != nil {
-			n.release([]netip.Addr{a})
+			n.release(addrs)
 			if e.ns != nil {
 				err = errors.Join(err, e.ns.Close(), DeleteNamespace(e.ns.name))
 			}
@@ -169,23 +173,61 @@ func (n *Net) AddExternal(a netip.Addr) (_ *External, err error) {
 	if e.ns, err = n.namespace(spaceName(key)); err != nil {
 		return nil, err
 	}
-	if _, err := n.plugRouted(n.onRouter, nil, e.ns, linkName(key), []netip.Addr{a}); err != nil {
-		return nil, fmt.Errorf("add external host %v: %w", a, err)
+	if _, err := n.plugRouted(n.onRouter, nil, e.ns, e.link, addrs); err != nil {
+		return nil, fmt.Errorf("add external host %v: %w", addrs[0], err)
 	}
 	uplink, err := n.onHost.LinkByName(uplinkName)
 	if err != nil {
 		return nil, fmt.Errorf("find uplink: %w", err)
 	}
+	for _, a := range addrs {
+		// More specific than any prefix of the bridge.
+		if err := n.onHost.RouteReplace(n.routeToRouter(uplink, a)); err != nil {
+			return nil, fmt.Errorf("route %v to the uplink: %w", a, err)
+		}
+		n.externals[a] = e
+		if err := n.announceOffLink(a); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// RemoveExternal takes an external host down.
+func (n *Net) RemoveExternal(e *External) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.release(e.addrs)
+	uplink, err := n.onHost.LinkByName(uplinkName)
+	if err != nil {
+		return fmt.Errorf("find uplink: %w", err)
+	}
+	var errs []error
+	for _, a := range e.addrs {
+		delete(n.externals, a)
+		errs = append(errs, n.onHost.RouteDel(n.routeToRouter(uplink, a)))
+	}
+	if link, err := n.onRouter.LinkByName(e.link); err != nil {
+		errs = append(errs, fmt.Errorf("find link of %v: %w", e.addrs[0], err))
+	} else {
+		errs = append(errs, n.onRouter.LinkDel(link))
+	}
+	return errors.Join(append(errs, e.ns.Close(), DeleteNamespace(e.ns.name))...)
+}
+
+func (n *Net) routeToRouter(uplink netlink.Link, a netip.Addr) *netlink.Route {
 	via := router6
 	if a.Is4() {
 		via = router4
 	}
-	// More specific than any prefix of the bridge.
-	if err := n.onHost.RouteReplace(routeVia(uplink, hostNet(a), via, firstOf(a.Is4(), n.cfg.NodeAddrs))); err != nil {
-		return nil, fmt.Errorf("route %v to the uplink: %w", a, err)
-	}
-	n.externals[a] = e
-	return e, n.announceOffLink(a)
+	return routeVia(uplink, hostNet(a), via, firstOf(a.Is4(), n.cfg.NodeAddrs))
+}
+
+// External returns the external host that has the address, or nil.
+func (n *Net) External(a netip.Addr) *External {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.externals[a]
 }
 
 // Externals lists the external hosts by address.
@@ -193,6 +235,6 @@ func (n *Net) Externals() []*External {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	list := slices.Collect(maps.Values(n.externals))
-	slices.SortFunc(list, func(a, b *External) int { return a.addr.Compare(b.addr) })
-	return list
+	slices.SortFunc(list, func(a, b *External) int { return a.addrs[0].Compare(b.addrs[0]) })
+	return slices.Compact(list)
 }

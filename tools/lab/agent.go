@@ -39,7 +39,7 @@ type agentConfig struct {
 // startAgent starts the agent on the mirrored manifests.
 func (l *Lab) startAgent() error {
 	cfg, err := yaml.Marshal(agentConfig{
-		NodeName: "lab", Socket: socketPath(l.opts.Name), PinPath: bpfDir(l.opts.Name),
+		NodeName: l.nodeName, Socket: socketPath(l.opts.Name), PinPath: bpfDir(l.opts.Name),
 		Offload: l.opts.Offload, FailOpen: l.opts.FailOpen, Workers: 1,
 	})
 	if err != nil {

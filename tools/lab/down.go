@@ -41,7 +41,8 @@ func Down(ctx context.Context, name string) ([]string, error) {
 		case <-tick:
 		}
 	}
-	return append(dead, s.Name), nil
+	// It may have died before it could clean up.
+	return append(dead, s.Name), SweepDead()
 }
 
 // deadNames lists the dead labs, or the one of that name if it is dead.

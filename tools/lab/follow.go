@@ -82,12 +82,12 @@ func (l *Lab) refresh(ctx context.Context) (changed bool, err error) {
 	if m.sum == l.sum {
 		return false, nil
 	}
-	specs, err := m.pods()
+	c, err := m.cluster()
 	if err != nil {
 		// The agent judges for itself what of the policies it can read.
 		l.tell(fmt.Errorf("pods stay as they are: %w", err), l.copyManifests(m))
 	} else {
-		l.tell(l.apply(ctx, m, specs))
+		l.tell(l.apply(ctx, m, c.pods))
 	}
 	return true, l.publish()
 }

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,23 +57,26 @@ func Default(manifests string) Options {
 
 // Lab is a lab that is up.
 type Lab struct {
-	opts    Options
-	run     *run
-	janitor *exec.Cmd
-	client  *api.Client
-	net     *netlab.Net
+	opts Options
+	run  *run
+	// nodeName is the node that the lab is.
+	nodeName string
+	janitor  *exec.Cmd
+	client   *api.Client
+	net      *netlab.Net
 
 	node    sync.Mutex // guards what follows
 	pods    map[string]*pod
 	servers servers
+	shared  map[*netlab.External]int // pods in the network of another node
 	// lastPort is the last source port that a probe used, by namespace.
 	lastPort map[string]uint16
 	pool     *pool
 	mirror   mirror
 	agent    *agent
-	given    map[string][]netip.Addr // addresses that are not from the manifests
-	sum      string                  // of the manifests as last applied
-	digest   string                  // of the agent's copy of them
+	changes  changes // what of the manifests the agent gets otherwise
+	sum      string  // of the manifests as last applied
+	digest   string  // of the agent's copy of them
 	netCfg   netlab.Config
 	started  time.Time
 
@@ -90,7 +94,7 @@ type Lab struct {
 func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 	l := &Lab{
 		opts: opts, started: time.Now(), client: api.NewClient(socketPath(opts.Name)),
-		pods: map[string]*pod{}, servers: servers{}, lastPort: map[string]uint16{}, inits: map[uint32]chan<- struct{}{},
+		pods: map[string]*pod{}, servers: servers{}, shared: map[*netlab.External]int{}, lastPort: map[string]uint16{}, inits: map[uint32]chan<- struct{}{},
 	}
 	if err := l.prepare(); err != nil {
 		return nil, err
@@ -101,19 +105,23 @@ func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 		}
 	}()
 	opts.Stage("reading manifests")
-	m, specs, err := l.readManifests()
+	m, c, err := l.readManifests()
 	if err != nil {
 		return nil, err
 	}
 	opts.Stage("building the node")
 	cfg := netlab.Default(opts.Name)
 	cfg.Shape, cfg.MTU = opts.CNI, opts.MTU
-	cfg.NodeAddrs = nodeAddrs(specs, cfg.NodeAddrs)
+	l.nodeName = c.nodeName()
+	if names := c.nodeNames(); len(names) > 1 {
+		opts.Message(fmt.Sprintf("pods are of the nodes %s: a lab is one node, here %s", strings.Join(names, ", "), l.nodeName))
+	}
+	cfg.NodeAddrs = c.nodeAddrs(l.nodeName, cfg.NodeAddrs)
 	if l.net, err = netlab.New(cfg); err != nil {
 		return nil, err
 	}
-	l.pool = newPool(cfg.NodeAddrs)
-	if err := l.apply(ctx, m, specs); err != nil {
+	l.pool = newPool(l.nodeName, cfg.NodeAddrs)
+	if err := l.apply(ctx, m, c.pods); err != nil {
 		return nil, err
 	}
 	if err := l.publish(); err != nil { // so that it can be found, and ended
@@ -131,7 +139,7 @@ func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 
 // readManifests reads what the lab is made from for the first time: a fault in
 // it is an error.
-func (l *Lab) readManifests() (*manifests, []podSpec, error) {
+func (l *Lab) readManifests() (*manifests, *cluster, error) {
 	if l.opts.Files != nil {
 		l.opts.Manifests = filepath.Join(dirOf(l.opts.Name), "source")
 		if err := os.CopyFS(l.opts.Manifests, l.opts.Files); err != nil {
@@ -150,11 +158,11 @@ func (l *Lab) readManifests() (*manifests, []podSpec, error) {
 	if len(m.files) == 0 {
 		return nil, nil, fmt.Errorf("read manifests: no *.yaml, *.yml or *.json file in %s", path)
 	}
-	specs, err := m.pods()
+	c, err := m.cluster()
 	if err != nil {
 		return nil, nil, fmt.Errorf("read manifests: %w", err)
 	}
-	return m, specs, nil
+	return m, c, nil
 }
 
 // prepare takes the lab's name, with folder, mount and janitor.
@@ -180,28 +188,6 @@ func (l *Lab) prepare() (err error) {
 	}
 	l.mirror, err = newMirror(filepath.Join(dirOf(l.opts.Name), "manifests"))
 	return err
-}
-
-// nodeAddrs are the node's own addresses: those of its pods in the host's
-// network, and for a family without any the default.
-func nodeAddrs(specs []podSpec, defaults []netip.Addr) []netip.Addr {
-	var addrs []netip.Addr
-	for _, s := range specs {
-		if !s.hostNetwork {
-			continue
-		}
-		for _, a := range s.addrs {
-			if !slices.Contains(addrs, a) {
-				addrs = append(addrs, a)
-			}
-		}
-	}
-	for _, d := range defaults {
-		if !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is4() == d.Is4() }) {
-			addrs = append(addrs, d)
-		}
-	}
-	return addrs
 }
 
 // Manifests is where the lab's manifests are.
@@ -252,7 +238,9 @@ func (l *Lab) publish() error {
 	}
 	slices.SortFunc(s.Pods, comparePods)
 	for _, e := range l.net.Externals() {
-		s.Externals = append(s.Externals, External{Address: e.Addr(), Netns: e.Namespace().Name()})
+		for _, a := range e.Addrs() {
+			s.Externals = append(s.Externals, External{Address: a, Netns: e.Namespace().Name()})
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

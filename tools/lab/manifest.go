@@ -109,27 +109,28 @@ type object struct {
 	Items      []json.RawMessage `json:"items"`
 }
 
-// pods returns the pods that run: those that have finished have no network.
-// Documents that can't be read are reported, and the others returned.
-func (m *manifests) pods() ([]podSpec, error) {
-	var pods []podSpec
+// cluster is what the lab builds a node from.
+type cluster struct {
+	pods  []podSpec // sorted by key; those that run
+	nodes []nodeSpec
+}
+
+// cluster reads the pods that run, for those that have finished have no
+// network, and the nodes. Documents that can't be read are reported, and what
+// the others say is returned.
+func (m *manifests) cluster() (*cluster, error) {
+	c := &cluster{}
 	var errs []error
 	at := map[string]string{}
 	for _, f := range m.files {
 		err := eachDocument(f.data, func(doc []byte) error {
-			return eachPod(doc, func(p *corev1.Pod) error {
-				spec, err := readPod(p)
-				if err != nil {
-					return err
+			return eachObject(doc, func(kind string, doc []byte) error {
+				switch kind {
+				case "Pod":
+					return c.addPod(doc, f.name, at)
+				case "Node":
+					return c.addNode(doc)
 				}
-				if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-					return nil
-				}
-				if first := at[spec.key]; first != "" {
-					return fmt.Errorf("pod %s: also in %s", spec.key, first)
-				}
-				at[spec.key] = f.name
-				pods = append(pods, spec)
 				return nil
 			})
 		})
@@ -137,8 +138,41 @@ func (m *manifests) pods() ([]podSpec, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", f.name, err))
 		}
 	}
-	slices.SortFunc(pods, func(a, b podSpec) int { return strings.Compare(a.key, b.key) })
-	return pods, errors.Join(errs...)
+	slices.SortFunc(c.pods, func(a, b podSpec) int { return strings.Compare(a.key, b.key) })
+	return c, errors.Join(errs...)
+}
+
+// addPod adds a pod unless it has finished; at says where each pod was found.
+func (c *cluster) addPod(doc []byte, file string, at map[string]string) error {
+	var p corev1.Pod
+	if err := json.Unmarshal(doc, &p); err != nil {
+		return fmt.Errorf("decode pod: %w", err)
+	}
+	spec, err := readPod(&p)
+	if err != nil {
+		return err
+	}
+	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return nil
+	}
+	if first := at[spec.key]; first != "" {
+		return fmt.Errorf("pod %s: also in %s", spec.key, first)
+	}
+	at[spec.key] = file
+	c.pods = append(c.pods, spec)
+	return nil
+}
+
+func (c *cluster) addNode(doc []byte) error {
+	var n corev1.Node
+	if err := json.Unmarshal(doc, &n); err != nil {
+		return fmt.Errorf("decode node: %w", err)
+	}
+	spec, err := readNode(&n)
+	if err == nil {
+		c.nodes = append(c.nodes, spec)
+	}
+	return err
 }
 
 // eachDocument visits the documents of a YAML or JSON file as JSON. It goes on
@@ -163,8 +197,8 @@ func eachDocument(data []byte, visit func(doc []byte) error) error {
 	}
 }
 
-// eachPod visits the pods of a document, those in lists included.
-func eachPod(doc []byte, visit func(*corev1.Pod) error) error {
+// eachObject visits the core objects of a document, those in lists included.
+func eachObject(doc []byte, visit func(kind string, doc []byte) error) error {
 	var o object
 	if err := json.Unmarshal(doc, &o); err != nil {
 		return err
@@ -172,32 +206,28 @@ func eachPod(doc []byte, visit func(*corev1.Pod) error) error {
 	switch {
 	case o.APIVersion != "v1":
 		return nil
-	case o.Kind == "Pod":
-		var p corev1.Pod
-		if err := json.Unmarshal(doc, &p); err != nil {
-			return fmt.Errorf("decode pod: %w", err)
-		}
-		return visit(&p)
-	case o.Kind == "List" || o.Kind == "PodList":
+	case strings.HasSuffix(o.Kind, "List"):
 		var errs []error
 		for _, item := range o.Items {
-			errs = append(errs, eachPod(typed(item, o.Kind), visit))
+			errs = append(errs, eachObject(typed(item, o.Kind), visit))
 		}
 		return errors.Join(errs...)
 	}
-	return nil
+	return visit(o.Kind, doc)
 }
 
-// typed gives the items of a PodList the type that they are listed without.
+// typed gives the items of a list of one kind the type that they are listed
+// without.
 func typed(item json.RawMessage, listKind string) []byte {
-	if listKind != "PodList" {
+	kind := strings.TrimSuffix(listKind, "List")
+	if kind == "" {
 		return item
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(item, &fields) != nil {
 		return item
 	}
-	fields["apiVersion"], fields["kind"] = json.RawMessage(`"v1"`), json.RawMessage(`"Pod"`)
+	fields["apiVersion"], fields["kind"] = json.RawMessage(`"v1"`), json.RawMessage(`"`+kind+`"`)
 	out, err := json.Marshal(fields)
 	if err != nil {
 		return item

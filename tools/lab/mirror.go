@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,12 +18,24 @@ import (
 )
 
 // mirror is the agent's copy of the manifests, byte for byte save for files
-// with pods that have no addresses: those pods get an annotation with the ones
-// that the lab gave them. It also makes a folder out of a single file.
+// with pods that the agent must see otherwise. It also makes a folder out of a
+// single file.
 type mirror struct {
 	dir string
 	had map[string]bool // files written so far
 }
+
+// changes are what the agent must see otherwise than it is written.
+type changes struct {
+	// given are the addresses of pods that have none, by key: an annotation
+	// tells the agent.
+	given map[string][]netip.Addr
+	// node is the lab's node: pods of another one come without its name.
+	node string
+}
+
+// concern reports whether a pod is to be changed.
+func (c *changes) concern(s *podSpec) bool { return len(c.given[s.key]) > 0 || s.moved(c.node) }
 
 func newMirror(dir string) (mirror, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -33,12 +46,12 @@ func newMirror(dir string) (mirror, error) {
 
 // write brings the copy up to date. Each file is replaced as a whole, and only
 // if it changed.
-func (c *mirror) write(m *manifests, given map[string][]netip.Addr) error {
+func (c *mirror) write(m *manifests, ch *changes) error {
 	var errs []error
 	has := map[string]bool{}
 	for _, f := range m.files {
 		has[f.name] = true
-		errs = append(errs, c.writeFile(f, given))
+		errs = append(errs, c.writeFile(f, ch))
 	}
 	for name := range c.had {
 		if !has[name] {
@@ -52,8 +65,8 @@ func (c *mirror) write(m *manifests, given map[string][]netip.Addr) error {
 	return nil
 }
 
-func (c *mirror) writeFile(f manifestFile, given map[string][]netip.Addr) error {
-	data, err := annotate(f.data, given)
+func (c *mirror) writeFile(f manifestFile, ch *changes) error {
+	data, err := ch.apply(f.data)
 	if err != nil {
 		data = f.data // the agent says what is wrong with it
 	}
@@ -71,13 +84,13 @@ func (c *mirror) writeFile(f manifestFile, given map[string][]netip.Addr) error 
 	return replaceFile(path, data)
 }
 
-// annotate returns the file with the addresses of its pods that were given
-// some; without such pods, the very bytes.
-func annotate(data []byte, given map[string][]netip.Addr) ([]byte, error) {
+// apply returns the file with its pods as the agent must see them; where that
+// is as they are, the very bytes.
+func (c *changes) apply(data []byte) ([]byte, error) {
 	var out []byte
 	changed := false
 	err := eachDocument(data, func(doc []byte) error {
-		doc, touched, err := annotateDocument(doc, given)
+		doc, touched, err := c.document(doc)
 		changed = changed || touched
 		out = append(append(append(out, "---\n"...), doc...), '\n')
 		return err
@@ -88,18 +101,20 @@ func annotate(data []byte, given map[string][]netip.Addr) ([]byte, error) {
 	return out, nil
 }
 
-// annotateDocument works on JSON; what it doesn't know stays as it is.
-func annotateDocument(doc []byte, given map[string][]netip.Addr) ([]byte, bool, error) {
+// document works on JSON; what it doesn't know stays as it is.
+func (c *changes) document(doc []byte) ([]byte, bool, error) {
 	var fields map[string]json.RawMessage
 	var o object
 	if err := errors.Join(json.Unmarshal(doc, &fields), json.Unmarshal(doc, &o)); err != nil {
 		return nil, false, err
 	}
 	switch {
-	case o.Kind == "List" || o.Kind == "PodList":
+	case o.APIVersion != "v1":
+		return doc, false, nil
+	case strings.HasSuffix(o.Kind, "List"):
 		changed := false
 		for i, item := range o.Items {
-			next, touched, err := annotateDocument(typed(item, o.Kind), given)
+			next, touched, err := c.document(typed(item, o.Kind))
 			if err != nil {
 				return nil, false, err
 			}
@@ -108,22 +123,13 @@ func annotateDocument(doc []byte, given map[string][]netip.Addr) ([]byte, bool, 
 		if !changed {
 			return doc, false, nil
 		}
-		items, err := json.Marshal(o.Items)
-		if err != nil {
+		if err := setField(fields, "items", o.Items); err != nil {
 			return nil, false, err
 		}
-		fields["items"] = items
-	case o.Kind == "Pod" && o.APIVersion == "v1":
-		var p corev1.Pod
-		if err := json.Unmarshal(doc, &p); err != nil {
-			return nil, false, err
-		}
-		spec, err := readPod(&p)
-		if err != nil || len(given[spec.key]) == 0 {
+	case o.Kind == "Pod":
+		changed, err := c.pod(doc, fields)
+		if err != nil || !changed {
 			return doc, false, err
-		}
-		if fields["metadata"], err = annotateMeta(fields["metadata"], p.Annotations, given[spec.key]); err != nil {
-			return nil, false, err
 		}
 	default:
 		return doc, false, nil
@@ -132,24 +138,57 @@ func annotateDocument(doc []byte, given map[string][]netip.Addr) ([]byte, bool, 
 	return out, true, err
 }
 
-func annotateMeta(meta json.RawMessage, have map[string]string, addrs []netip.Addr) (json.RawMessage, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(meta, &fields); err != nil {
-		return nil, err
+// pod changes the fields of a pod.
+func (c *changes) pod(doc []byte, fields map[string]json.RawMessage) (bool, error) {
+	var p corev1.Pod
+	if err := json.Unmarshal(doc, &p); err != nil {
+		return false, err
 	}
-	list := make([]string, len(addrs))
-	for i, a := range addrs {
-		list[i] = a.String()
+	spec, err := readPod(&p)
+	if err != nil || !c.concern(&spec) {
+		return false, err
 	}
-	annotations := map[string]string{}
-	for k, v := range have {
-		annotations[k] = v
+	if addrs := c.given[spec.key]; len(addrs) > 0 {
+		list := make([]string, len(addrs))
+		for i, a := range addrs {
+			list[i] = a.String()
+		}
+		annotations := map[string]string{}
+		maps.Copy(annotations, p.Annotations)
+		annotations[manifest.AddressAnnotation] = strings.Join(list, ",")
+		if err := editField(fields, "metadata", func(meta map[string]json.RawMessage) error {
+			return setField(meta, "annotations", annotations)
+		}); err != nil {
+			return false, err
+		}
 	}
-	annotations[manifest.AddressAnnotation] = strings.Join(list, ",")
-	b, err := json.Marshal(annotations)
+	if spec.moved(c.node) {
+		if err := editField(fields, "spec", func(spec map[string]json.RawMessage) error {
+			delete(spec, "nodeName")
+			return nil
+		}); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func editField(fields map[string]json.RawMessage, name string, edit func(map[string]json.RawMessage) error) error {
+	inner := map[string]json.RawMessage{}
+	if err := json.Unmarshal(fields[name], &inner); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := edit(inner); err != nil {
+		return err
+	}
+	return setField(fields, name, inner)
+}
+
+func setField(fields map[string]json.RawMessage, name string, value any) error {
+	b, err := json.Marshal(value)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	fields["annotations"] = b
-	return json.Marshal(fields)
+	fields[name] = b
+	return nil
 }

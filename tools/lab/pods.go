@@ -14,10 +14,11 @@ import (
 
 // pod is a pod of a lab that is up, with its servers.
 type pod struct {
-	spec   podSpec
-	ns     *netlab.Namespace
-	link   string
-	serves map[Port][]service
+	spec     podSpec
+	ns       *netlab.Namespace
+	link     string
+	external *netlab.External // of a pod in another node's network
+	serves   map[Port][]service
 }
 
 func (p *pod) describe() Pod {
@@ -62,7 +63,7 @@ func (l *Lab) apply(ctx context.Context, m *manifests, specs []podSpec) error {
 		errs = append(errs, l.reservePorts(p, s))
 		p.spec = s
 	}
-	l.given = given
+	l.changes = changes{node: l.nodeName, given: given}
 	errs = append(errs, l.copyManifests(m))
 	return errors.Join(errs...)
 }
@@ -70,19 +71,32 @@ func (l *Lab) apply(ctx context.Context, m *manifests, specs []podSpec) error {
 // copyManifests makes the agent's copy what the manifests are now.
 func (l *Lab) copyManifests(m *manifests) error {
 	l.sum = m.sum
-	err := l.mirror.write(m, l.given)
+	err := l.mirror.write(m, &l.changes)
 	digest, digestErr := manifest.Digest(l.mirror.dir)
 	l.digest = digest
 	return errors.Join(err, digestErr)
 }
 
 func sameNetwork(a, b podSpec) bool {
-	return a.hostNetwork == b.hostNetwork && slices.Equal(a.addrs, b.addrs)
+	return a.hostNetwork == b.hostNetwork && (!a.hostNetwork || a.nodeName == b.nodeName) && slices.Equal(a.addrs, b.addrs)
 }
 
 func (l *Lab) addPod(s podSpec) (*pod, error) {
 	p := &pod{spec: s, serves: map[Port][]service{}}
-	if s.hostNetwork {
+	switch {
+	case s.elsewhere(l.nodeName):
+		e := l.net.External(s.addrs[0])
+		if e == nil {
+			var err error
+			if e, err = l.net.AddExternal(s.addrs...); err != nil {
+				return nil, fmt.Errorf("add pod %s: %w", s.key, err)
+			}
+		} else if !slices.Equal(e.Addrs(), s.addrs) {
+			return nil, fmt.Errorf("add pod %s: its node has the addresses %v", s.key, e.Addrs())
+		}
+		l.shared[e]++
+		p.ns, p.external = e.Namespace(), e
+	case s.hostNetwork:
 		p.ns = l.net.Host()
 		for i, a := range s.addrs {
 			if err := l.net.AddHostAddr(a); err != nil {
@@ -92,7 +106,7 @@ func (l *Lab) addPod(s podSpec) (*pod, error) {
 				return nil, fmt.Errorf("add pod %s: %w", s.key, err)
 			}
 		}
-	} else {
+	default:
 		made, err := l.net.AddPod(s.key, s.addrs)
 		if err != nil {
 			return nil, err
@@ -106,11 +120,17 @@ func (l *Lab) addPod(s podSpec) (*pod, error) {
 func (l *Lab) removePod(p *pod) error {
 	delete(l.pods, p.spec.key)
 	errs := []error{l.stopServing(p, nil)}
-	if p.spec.hostNetwork {
+	switch {
+	case p.external != nil:
+		if l.shared[p.external]--; l.shared[p.external] == 0 {
+			delete(l.shared, p.external)
+			errs = append(errs, l.net.RemoveExternal(p.external))
+		}
+	case p.spec.hostNetwork:
 		for _, a := range p.spec.addrs {
 			errs = append(errs, l.net.RemoveHostAddr(a))
 		}
-	} else {
+	default:
 		errs = append(errs, l.net.RemovePod(p.spec.key))
 	}
 	return errors.Join(errs...)

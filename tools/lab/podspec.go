@@ -28,6 +28,14 @@ type podSpec struct {
 	ports       []Port
 	hostNetwork bool
 	ready       bool
+	nodeName    string
+	hostAddrs   []netip.Addr // of its node
+}
+
+// nodeSpec is what the lab reads of a Node.
+type nodeSpec struct {
+	name  string
+	addrs []netip.Addr
 }
 
 func readPod(p *corev1.Pod) (podSpec, error) {
@@ -35,7 +43,7 @@ func readPod(p *corev1.Pod) (podSpec, error) {
 	if ns == "" {
 		ns = corev1.NamespaceDefault
 	}
-	spec := podSpec{key: ns + "/" + p.Name, hostNetwork: p.Spec.HostNetwork, ready: isReady(p)}
+	spec := podSpec{key: ns + "/" + p.Name, hostNetwork: p.Spec.HostNetwork, ready: isReady(p), nodeName: p.Spec.NodeName}
 	if p.Name == "" {
 		return spec, errors.New("pod without a name")
 	}
@@ -44,17 +52,15 @@ func readPod(p *corev1.Pod) (podSpec, error) {
 		given = append(given, ip.IP)
 	}
 	given = append(given, strings.Split(p.Annotations[manifest.AddressAnnotation], ",")...)
-	for _, text := range given {
-		if text = strings.TrimSpace(text); text == "" {
-			continue
-		}
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return spec, fmt.Errorf("pod %s: %w", spec.key, err)
-		}
-		if a = a.Unmap(); !slices.Contains(spec.addrs, a) {
-			spec.addrs = append(spec.addrs, a)
-		}
+	onHost := []string{p.Status.HostIP}
+	for _, ip := range p.Status.HostIPs {
+		onHost = append(onHost, ip.IP)
+	}
+	var err, hostErr error
+	spec.addrs, err = parseAddrs(given)
+	spec.hostAddrs, hostErr = parseAddrs(onHost)
+	if err := errors.Join(err, hostErr); err != nil {
+		return spec, fmt.Errorf("pod %s: %w", spec.key, err)
 	}
 	containers := slices.Clone(p.Spec.Containers)
 	for _, c := range p.Spec.InitContainers { // sidecars
@@ -77,6 +83,39 @@ func readPod(p *corev1.Pod) (podSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+func readNode(n *corev1.Node) (nodeSpec, error) {
+	var given []string
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP {
+			given = append(given, a.Address)
+		}
+	}
+	given = append(given, strings.Split(n.Annotations[manifest.AddressAnnotation], ",")...)
+	addrs, err := parseAddrs(given)
+	if err != nil {
+		return nodeSpec{}, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	return nodeSpec{n.Name, addrs}, nil
+}
+
+// parseAddrs parses addresses, without doubles; empty texts don't count.
+func parseAddrs(texts []string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	for _, text := range texts {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, err
+		}
+		if a = a.Unmap(); !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs, nil
 }
 
 func knownProto(p string) bool { return p == "TCP" || p == "UDP" || p == "SCTP" }

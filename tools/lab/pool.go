@@ -8,13 +8,15 @@ import (
 // pool gives addresses to pods that have none, the same ones for as long as
 // the lab is up.
 type pool struct {
-	node  []netip.Addr // what pods in the host's network get
+	name  string       // of the lab's node
+	node  []netip.Addr // its addresses
 	next  [2]netip.Addr
 	given map[string][]netip.Addr // by pod key
 }
 
-func newPool(node []netip.Addr) *pool {
+func newPool(name string, node []netip.Addr) *pool {
 	return &pool{
+		name:  name,
 		node:  node,
 		next:  [2]netip.Addr{netip.MustParseAddr("10.244.0.2"), netip.MustParseAddr("fd00:10:244::2")},
 		given: map[string][]netip.Addr{},
@@ -47,7 +49,9 @@ func (p *pool) fill(specs []podSpec) ([]podSpec, map[string][]netip.Addr) {
 		}
 		s.addrs = p.given[s.key]
 		switch {
-		case s.hostNetwork:
+		case s.hostNetwork && len(s.hostAddrs) > 0:
+			s.addrs = s.hostAddrs
+		case s.sharesNode(p.name):
 			s.addrs = p.node
 		case s.addrs == nil:
 			for f := range p.next {

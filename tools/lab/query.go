@@ -119,7 +119,7 @@ func (l *Lab) side(name string) (side, error) {
 		if p == nil {
 			return side{}, fmt.Errorf("no pod %s", name)
 		}
-		return side{ns: p.ns, addrs: p.spec.addrs, pod: p, node: p.spec.hostNetwork}, nil
+		return side{ns: p.ns, addrs: p.spec.addrs, pod: p, node: p.spec.sharesNode(l.nodeName)}, nil
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil {
@@ -136,9 +136,11 @@ func (l *Lab) side(name string) (side, error) {
 	if owner == "host" {
 		return side{ns: l.net.Host(), addrs: one, node: true}, nil
 	}
-	e, err := l.net.AddExternal(a)
-	if err != nil {
-		return side{}, err
+	e := l.net.External(a)
+	if e == nil {
+		if e, err = l.net.AddExternal(a); err != nil {
+			return side{}, err
+		}
 	}
 	return side{ns: e.Namespace(), addrs: one}, nil
 }
