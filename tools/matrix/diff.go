@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-net/sluice/tools/verdict"
 )
 
-// Change is connections that open, or close, for the same reason.
+// Change is connections that open, or close, for the same reason: all from
+// any of From to any of To. A pod that is in both always reaches itself.
 type Change struct {
 	Change string   `json:"change"` // Opens or Closes
 	From   []string `json:"from"`
@@ -72,11 +73,16 @@ func Diff(before, after *verdict.Cluster) (*Difference, error) {
 	}
 	d.Added, d.Removed = only(newEnds, old.ends), only(oldEnds, now.ends)
 
-	// Pods that neither version can tell from one another change alike. Own
-	// nodes are told apart by name.
+	// Pods that neither version can tell from one another change alike. On
+	// which node they are matters to host-network pods only.
+	hosts := slices.ContainsFunc(common, func(e verdict.End) bool { return !e.Judged() || !old.ends[e.Name].Judged() })
 	key := func(e verdict.End) string {
 		o := old.ends[e.Name].Pod
-		return fmt.Sprint(o.NodeName, "\x00", e.Pod.NodeName, o.HostNetwork, e.Pod.HostNetwork, o.Ports, e.Pod.Ports) +
+		nodes := ""
+		if hosts {
+			nodes = o.NodeName + "\x00" + e.Pod.NodeName
+		}
+		return fmt.Sprint(nodes, "\x00", o.HostNetwork, e.Pod.HostNetwork) +
 			treatment(oldSet, oldPods, o) + "\x00" + treatment(newSet, newPods, e.Pod)
 	}
 	groups := group(common, key, false)
