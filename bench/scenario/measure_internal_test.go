@@ -50,14 +50,7 @@ func TestEverySystemMeasures(t *testing.T) {
 				}
 			}
 			at := slices.IndexFunc(workloads, func(w Workload) bool { return slices.Contains(w.Systems, system.Name) })
-			sample, err := plan.measure(t.Context(), step{&workloads[at], system, 0})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(sample.Metrics) == 0 || sample.Metrics[0].Value <= 0 {
-				t.Errorf("got %+v", sample.Metrics)
-			}
-			nothingLeft(t)
+			mustMeasure(t, plan, step{&workloads[at], system, 0})
 		})
 	}
 }
@@ -73,17 +66,29 @@ func TestEveryWorkloadMeasures(t *testing.T) {
 			}
 			all := Systems()
 			at := slices.IndexFunc(all, func(s System) bool { return s.Name == w.Systems[0] })
-			sample, err := plan.measure(t.Context(), step{&w, all[at], 0})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, m := range sample.Metrics {
-				if m.Better != Neither && m.Value <= 0 {
-					t.Errorf("%s: %v %s", m.Name, m.Value, m.Unit)
-				}
-			}
-			nothingLeft(t)
+			mustMeasure(t, plan, step{&w, all[at], 0})
 		})
+	}
+}
+
+// mustMeasure sees that a measurement gives numbers, and leaves nothing. On a
+// machine that is busy with other things one may be too short for any packet
+// to arrive in its time: the next is longer.
+func mustMeasure(t *testing.T, plan Plan, st step) {
+	t.Helper()
+	for ; ; plan.Duration *= 2 {
+		sample, err := plan.measure(t.Context(), st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nothingLeft(t)
+		zero := slices.IndexFunc(sample.Metrics, func(m Metric) bool { return m.Better != Neither && m.Value <= 0 })
+		if len(sample.Metrics) > 0 && zero < 0 {
+			return
+		}
+		if plan.Duration > 5*time.Second {
+			t.Fatalf("got %+v", sample.Metrics)
+		}
 	}
 }
 
