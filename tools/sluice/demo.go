@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ func init() { commands = append(commands, newDemoCommand) }
 func newDemoCommand() *cobra.Command {
 	flags := labFlags{manifests: "."} // its own manifests are in the binary
 	var watch time.Duration
+	var name string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show Sluice at work, with real traffic, in half a minute",
@@ -34,7 +36,7 @@ Exit codes: 0 all was as expected; 1 something was not.`,
   sudo sluice demo --cni=bridge --offload=off`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts, err := flags.options(lab.UniqueName("demo"))
+			opts, err := flags.options(cmp.Or(name, lab.UniqueName("demo")))
 			if err != nil {
 				return err
 			}
@@ -42,6 +44,7 @@ Exit codes: 0 all was as expected; 1 something was not.`,
 		},
 	}
 	flags.registerNode(cmd)
+	nameFlag(cmd, &name, "", "name of the lab that it runs in, for 'sluice lab exec' (default: one of its own)")
 	cmd.Flags().DurationVar(&watch, "watch", 4*time.Second, "how long to watch the verdicts")
 	return cmd
 }

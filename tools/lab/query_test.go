@@ -1,0 +1,38 @@
+package lab_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sluice-net/sluice/tools/lab"
+)
+
+func TestReadQueries(t *testing.T) {
+	queries, err := lab.ReadQueries(strings.NewReader(`
+{"src":"a/b","dst":"ip:1.2.3.4","proto":"udp","port":53,"note":"unknown fields don't matter"}
+
+{"src":"a/b","dst":"c/d","port":80}
+{"src":"a/b"}
+[]
+`))
+	if err != nil || len(queries) != 4 {
+		t.Fatalf("%d queries, %v", len(queries), err)
+	}
+	if q := queries[0]; q.Proto != "UDP" || q.Port != 53 || q.Src != "a/b" || q.Dst != "ip:1.2.3.4" {
+		t.Errorf("first query: %+v", q)
+	}
+	if q := queries[1]; q.Proto != "TCP" {
+		t.Errorf("protocol that is not given: %s", q.Proto)
+	}
+}
+
+func FuzzReadQueries(f *testing.F) {
+	f.Add(`{"src":"a/b","dst":"c/d","proto":"SCTP","port":1,"want":"deny"}`)
+	f.Add("\x00\n{}\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		queries, err := lab.ReadQueries(strings.NewReader(text))
+		if lines := strings.Count(text, "\n") + 1; err == nil && len(queries) > lines {
+			t.Errorf("%d queries from %d lines", len(queries), lines)
+		}
+	})
+}
