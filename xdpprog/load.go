@@ -72,10 +72,15 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 		if name == "" {
 			break
 		}
-		if err := os.Remove(filepath.Join(mapDir, name)); err != nil {
-			return nil, replaced, fmt.Errorf("replace pinned map %s: %w", name, err)
+		for _, name := range append(dependents[name], name) {
+			err := os.Remove(filepath.Join(mapDir, name))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, replaced, fmt.Errorf("replace pinned map %s: %w", name, err)
+			}
+			if err == nil {
+				replaced = append(replaced, name)
+			}
 		}
-		replaced = append(replaced, name)
 	}
 	if err != nil {
 		return nil, replaced, fmt.Errorf("load programs: %w", err)
@@ -86,6 +91,11 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 	}
 	return o, replaced, nil
 }
+
+// dependents are the maps whose entries make no sense without those of another
+// one: in a new map of endpoints slots are given out anew and generations start
+// again, and what an old one admitted would pass for admitted by new rules.
+var dependents = map[string][]string{"endpoints": {"flows", "denied", "admits", "links", "own_addrs", "buckets"}}
 
 // spec sizes the maps, pins them and fills the programs' constants in.
 func (o *Objects) spec() (*ebpf.CollectionSpec, error) {

@@ -142,7 +142,17 @@ func TestAdoption(t *testing.T) {
 	if e, err := third.Endpoint(2); err != nil || e.Gen != 8 {
 		t.Errorf("other sizes: endpoint %+v, %v", e, err)
 	}
+	_, err = xdpprog.UpdateFlows(third, k, make([]xdpprog.FlowValue, len(k)))
+	check(t, err)
 	check(t, third.Close())
+
+	// What refers to slots and generations doesn't outlive those.
+	cfg.Endpoints = 31
+	fourth, replaced := load(t, cfg)
+	if !slices.Contains(replaced, "endpoints") || xdpprog.LookupFlow(fourth, &k[0], &v) {
+		t.Errorf("more endpoints: replaced %v, old flows still there", replaced)
+	}
+	check(t, fourth.Close())
 
 	check(t, xdpprog.Remove(path))
 	check(t, xdpprog.Remove(path))
