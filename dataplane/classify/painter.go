@@ -60,6 +60,15 @@ func (p *painter[C]) publish() addresses[C] {
 	return p.addresses
 }
 
+// reserve makes room for a few hundred updates, so that few of them have to
+// wait for a slab to be copied.
+func (p *painter[C]) reserve() {
+	const blocks = 512
+	p.mid = slices.Grow(p.mid, blocks*blockSize)
+	p.leaf = slices.Grow(p.leaf, blocks*blockSize)
+	p.groups = slices.Grow(p.groups, blocks<<p.group)
+}
+
 // words is how much memory the slabs use that only grow.
 func (p *painter[C]) words() int { return len(p.mid) + len(p.leaf) + len(p.groups) }
 
@@ -206,8 +215,13 @@ func appendBlock[T any](s []T, from uint32, block bool) []T {
 	if block {
 		return append(s, s[from:from+blockSize]...)
 	}
-	at, v := len(s), s[from]
-	s = slices.Grow(s, blockSize)[:at+blockSize]
+	return appendRepeat(s, s[from], blockSize)
+}
+
+// appendRepeat appends v n times.
+func appendRepeat[T any](s []T, v T, n int) []T {
+	at := len(s)
+	s = slices.Grow(s, n)[:at+n]
 	for i := range s[at:] {
 		s[at+i] = v
 	}

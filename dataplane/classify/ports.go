@@ -74,12 +74,13 @@ func (p *ports) build() {
 		proto    int
 		from, to uint32
 	}
-	items := []item{{}}
+	items, named := []item{{}}, 0
 	var first [256]uint32 // item of each named protocol
 	for proto, list := range edges {
 		if len(list) == 0 {
 			continue
 		}
+		named++
 		list = append(list, 0, 1<<16)
 		slices.Sort(list)
 		list = slices.Compact(list)
@@ -101,16 +102,13 @@ func (p *ports) build() {
 		}
 	}
 	number := p.number(&r)
-	p.table = make([]uint32, 1<<16)
+	p.table = make([]uint32, 1<<16, (1+named)<<16)
 	p.table[0] = number[r.class[0]]
 	for i, it := range items[1:] {
 		if it.from == 0 {
 			p.proto[it.proto] = uint32(len(p.table)) | 0xffff
 		}
-		class := number[r.class[i+1]]
-		for range it.to - it.from {
-			p.table = append(p.table, class)
-		}
+		p.table = appendRepeat(p.table, number[r.class[i+1]], int(it.to-it.from))
 	}
 }
 

@@ -19,6 +19,15 @@ func (b *builder) words() int {
 	return n
 }
 
+// reserve makes room for updates.
+func (b *builder) reserve() {
+	if b.paint16 != nil {
+		b.paint16.reserve()
+	} else {
+		b.paint32.reserve()
+	}
+}
+
 // changedPrograms lists those that have no row yet, or not the right one.
 func (b *builder) changedPrograms(programs []rule.ProgramID) (changed []rule.ProgramID) {
 	for _, id := range programs {

@@ -9,7 +9,25 @@
 //  2. protocol and port → port class;
 //  3. row (an endpoint's program), class and port class → verdict.
 //
-// Tiers, passes, order and defaults are resolved when the table is built.
+// Tiers, passes, order and defaults are resolved when the table is built, by
+// partition: peers split addresses, and port ranges split ports, into the
+// coarsest classes that rules of this node tell apart. Nothing on the way of a
+// lookup branches on what it finds. Identifiers are narrow, and so tables
+// small, until there are too many of them; then wider tables take over, IPv4
+// addresses too scattered for a trie go into the hash, and answers stay the
+// same.
+//
+// Measured on a shared two-core machine in its quiet moments, batches of 64,
+// uniform traffic, ns a lookup for IPv4 and IPv6: 5.8 and 11.0 with 20 local
+// pods and 1k rules (one an address, protocol and port range), 6.1 and 11.7
+// with 12k, 6.6 and 12.7 with 95k, 9.3 and 17 with 250 local pods, 10,000
+// policies and 500,000 pods of both families. A full build took 1.5, 2.4, 4.4
+// and 90 ms.
+//
+// Build makes a Table of a Set. An Updater makes each Table from the one
+// before it: 30 µs for a pod with known labels among 50,000, 60 µs with new
+// ones, 0.1 to 0.3 ms for a policy that names pods, 6 ms for one that names
+// other CIDRs.
 package classify
 
 import (

@@ -94,6 +94,7 @@ func (u *Updater) advance(next *rule.Set, bound bindings, change func(*builder) 
 		if err != nil {
 			return err
 		}
+		b.reserve()
 		u.builder, u.words, u.stale = b, b.words(), false
 	}
 	u.set, u.bindings = *next, bound
