@@ -31,7 +31,7 @@ var layers = map[string][]string{
 	"dataplane":          {"dataplane/", "xdpprog"},
 
 	"control/policy":  {},
-	"control/policy/": {"control/policy", "control/policy/labelselector"},
+	"control/policy/": {"control/policy", "control/policy/labelselector", "control/policy/clusterrule"},
 	"control/store":   {"control/policy"},
 	"control/source/": {"control/policy", "control/policy/", "control/store"},
 	"control/resolve": {"control/policy", "control/store", "dataplane/rule"},
@@ -56,7 +56,7 @@ var sole = map[string][]string{
 	"github.com/google/gopacket":     {"bench/", "control/observe", "tools/"},
 	"github.com/asavie/xdp":          {"bench/"},
 	"k8s.io/client-go":               {"control/source/", "tools/"},
-	"sigs.k8s.io/yaml":               {"control/source/", "control", "tools/"},
+	"sigs.k8s.io/yaml":               {"control/source/", "control", "bench/", "tools/"},
 	"github.com/spf13/cobra":         {"tools/sluice", "tools/"},
 }
 
