@@ -143,10 +143,14 @@ func (p *Plane) routeNotes(ctx context.Context, notes *xdpprog.Notes) {
 	}
 }
 
+// eventPause is how long ReadEvents leaves the workers in peace after it has
+// emptied their rings: to wake a reader costs a worker a system call.
+const eventPause = 2 * time.Millisecond
+
 // ReadEvents moves events of all workers into dst, denies first, and waits for
 // some until ctx ends. One goroutine may call it.
 func (p *Plane) ReadEvents(ctx context.Context, dst []event.Record) int {
-	for ctx.Err() == nil {
+	for paused := false; ctx.Err() == nil; {
 		n := 0
 		for _, w := range p.workers {
 			n += w.denies.Read(dst[n:])
@@ -156,6 +160,11 @@ func (p *Plane) ReadEvents(ctx context.Context, dst []event.Record) int {
 		}
 		if n > 0 {
 			return n
+		}
+		if !paused {
+			paused = true
+			time.Sleep(eventPause)
+			continue
 		}
 		quiet := true
 		for _, w := range p.workers {

@@ -26,6 +26,10 @@ const (
 	busyMs = 5
 )
 
+// lingerNs is how long a worker looks for more before it sleeps: about what it
+// would cost to be woken.
+const lingerNs = int64(20 * time.Microsecond)
+
 // worker owns one queue: its AF_XDP socket, UMEM, flow table, counters and
 // event rings. Only its goroutine touches them, but for what is noted.
 type worker struct {
@@ -58,6 +62,7 @@ type worker struct {
 	nowNs     int64 // CLOCK_MONOTONIC, once a burst
 	wallNs    int64 // CLOCK_REALTIME, likewise
 	nextSweep int64
+	lastBurst int64
 	noted     int64 // when the last note was read
 
 	due [sweepBudget]flow.Ref // scratch of sweep
@@ -205,6 +210,10 @@ func (w *worker) serve(ctx context.Context) error {
 		w.denies.Flush()
 		w.counts.Publish()
 		if n > 0 {
+			w.lastBurst = w.nowNs
+			continue
+		}
+		if w.nowNs-w.lastBurst < lingerNs {
 			continue
 		}
 		if st := w.sock.Wait(w.patience()); st == xsk.Dead {
