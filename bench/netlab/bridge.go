@@ -2,8 +2,11 @@ package netlab
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
@@ -56,40 +59,61 @@ func (n *Net) plugBridged(p *Pod) error {
 		if err != nil {
 			return err
 		}
+		p.mac = link.Attrs().HardwareAddr
 		return addGateways(h, link, p.addrs, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("set up eth0 in %s: %w", p.ns.name, err)
 	}
 	for _, a := range p.addrs {
-		prefix := onLink(a)
-		if n.prefixes[prefix] {
-			continue
-		}
-		n.prefixes[prefix] = true
-		r := routeOn(bridge, a, prefix.Bits(), firstOf(a.Is4(), n.cfg.NodeAddrs))
-		if err := n.onHost.RouteReplace(r); err != nil {
-			return fmt.Errorf("route %v to the bridge: %w", prefix, err)
-		}
-	}
-	// A new prefix is news for the others as well.
-	for _, other := range n.pods {
-		if err := n.routeOnBridge(other); err != nil {
+		if err := n.addOnLink(bridge, a); err != nil {
 			return err
 		}
 	}
-	return n.routeOnBridge(p)
+	if err := n.routeOnBridge(p, slices.Collect(maps.Keys(n.prefixes)), slices.Collect(n.offLink())); err != nil {
+		return err
+	}
+	if len(n.pods) >= maxResolving {
+		return n.pinNeighbours(p)
+	}
+	return nil
 }
 
-// routeOnBridge tells a pod what is on-link: the prefixes of all pods, without
-// the addresses in them that are not pods of the bridge.
-func (n *Net) routeOnBridge(p *Pod) error {
+// addOnLink tells the host and the pods about the prefix of an address, if it
+// is new.
+func (n *Net) addOnLink(bridge netlink.Link, a netip.Addr) error {
+	prefix := onLink(a)
+	if n.prefixes[prefix] {
+		return nil
+	}
+	n.prefixes[prefix] = true
+	r := routeOn(bridge, a, prefix.Bits(), firstOf(a.Is4(), n.cfg.NodeAddrs))
+	if err := n.onHost.RouteReplace(r); err != nil {
+		return fmt.Errorf("route %v to the bridge: %w", prefix, err)
+	}
+	var inside []netip.Addr
+	for a := range n.offLink() {
+		if onLink(a) == prefix {
+			inside = append(inside, a)
+		}
+	}
+	for _, p := range n.pods {
+		if err := n.routeOnBridge(p, []netip.Prefix{prefix}, inside); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// routeOnBridge tells a pod that prefixes are on-link, and addresses, where
+// they are inside any prefix, are not.
+func (n *Net) routeOnBridge(p *Pod, prefixes []netip.Prefix, offLink []netip.Addr) error {
 	return p.ns.withNetlink(func(h *netlink.Handle) error {
 		link, err := h.LinkByName("eth0")
 		if err != nil {
 			return fmt.Errorf("find eth0: %w", err)
 		}
-		for prefix := range n.prefixes {
+		for _, prefix := range prefixes {
 			src := firstOf(prefix.Addr().Is4(), p.addrs)
 			if !src.IsValid() {
 				continue
@@ -98,7 +122,7 @@ func (n *Net) routeOnBridge(p *Pod) error {
 				return fmt.Errorf("route %v in %s: %w", prefix, p.key, err)
 			}
 		}
-		for a := range n.offLink() {
+		for _, a := range offLink {
 			src := firstOf(a.Is4(), p.addrs)
 			if !src.IsValid() || !n.prefixes[onLink(a)] {
 				continue
@@ -115,8 +139,65 @@ func (n *Net) routeOnBridge(p *Pod) error {
 	})
 }
 
+// maxResolving is how many pods of a bridge resolve each other by ARP and
+// neighbour discovery. What they find out goes into one table of the kernel
+// for all namespaces together, which by default holds 1024 entries (gc_thresh3
+// in net/core/neighbour.c), and its setting is the machine's. Entries that are
+// permanent don't count.
+const maxResolving = 16
+
+// pinNeighbours makes a pod and the others known to each other for good.
+func (n *Net) pinNeighbours(p *Pod) error {
+	for _, other := range n.pods {
+		if err := setNeighbours(p, other); err != nil {
+			return err
+		}
+		if err := setNeighbours(other, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setNeighbours(in, of *Pod) error {
+	return in.ns.withNetlink(func(h *netlink.Handle) error {
+		link, err := h.LinkByName("eth0")
+		if err != nil {
+			return fmt.Errorf("find eth0 of %s: %w", in.key, err)
+		}
+		for _, a := range of.addrs {
+			if !firstOf(a.Is4(), in.addrs).IsValid() {
+				continue
+			}
+			if err := setNeighbour(h, link, a, of.mac); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// forgetNeighbour makes all others forget where a pod was, as the next one
+// with its address will be elsewhere. That there is nothing to forget is fine.
+func (n *Net) forgetNeighbour(p *Pod) {
+	forget := func(h *netlink.Handle, name string) error {
+		link, err := h.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, a := range p.addrs {
+			h.NeighDel(&netlink.Neigh{LinkIndex: link.Attrs().Index, IP: a.AsSlice()})
+		}
+		return nil
+	}
+	for _, other := range n.pods {
+		other.ns.withNetlink(func(h *netlink.Handle) error { return forget(h, "eth0") })
+	}
+	forget(n.onHost, bridgeName)
+}
+
 // offLink yields the addresses that are the host's own or beyond it.
-func (n *Net) offLink() func(yield func(netip.Addr) bool) {
+func (n *Net) offLink() iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		for a := range n.hostAddrs {
 			if !yield(a) {
@@ -138,7 +219,7 @@ func (n *Net) announceOffLink(a netip.Addr) error {
 		return nil
 	}
 	for _, p := range n.pods {
-		if err := n.routeOnBridge(p); err != nil {
+		if err := n.routeOnBridge(p, nil, []netip.Addr{a}); err != nil {
 			return err
 		}
 	}

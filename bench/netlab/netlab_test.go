@@ -127,6 +127,50 @@ func TestPodsComeAndGo(t *testing.T) {
 	}
 }
 
+// TestCrowdedBridge has more pods than may resolve each other, each in a prefix
+// of its own, and one that comes again elsewhere.
+func TestCrowdedBridge(t *testing.T) {
+	n := netFor(t, func(c *netlab.Config) { c.Shape = netlab.Bridge })
+	pods := func() (ends []end) {
+		for _, p := range n.Pods() {
+			ends = append(ends, end{p.Namespace(), p.Addrs()[:1]})
+		}
+		return ends
+	}
+	for i := range 20 {
+		addPod(t, n, fmt.Sprintf("x/p%d", i), fmt.Sprintf("10.0.%d.1", i), fmt.Sprintf("fd00:%d::1", i))
+	}
+	everyPair(t, pods())
+	for _, i := range []int{0, 19} {
+		if err := n.RemovePod(fmt.Sprintf("x/p%d", i)); err != nil {
+			t.Fatal(err)
+		}
+		addPod(t, n, fmt.Sprintf("x/again%d", i), fmt.Sprintf("10.0.%d.1", i))
+	}
+	everyPair(t, pods())
+}
+
+func TestExternals(t *testing.T) {
+	n := netFor(t, nil)
+	a := addPod(t, n, "x/a", "10.0.1.10", "fd00:1::10")
+	for range 2 { // the same addresses, anew
+		e, err := n.AddExternal(addrs("203.0.113.7", "2001:db8::7")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.External(e.Addrs()[1]) != e || len(n.Externals()) != 1 {
+			t.Error("the host is not found by its second address, or found twice")
+		}
+		if _, err := n.AddExternal(e.Addrs()[1]); err == nil {
+			t.Error("added an address twice")
+		}
+		everyPair(t, []end{{a.Namespace(), a.Addrs()}, {e.Namespace(), e.Addrs()}})
+		if err := n.RemoveExternal(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestAddPodRefuses(t *testing.T) {
 	n := netFor(t, nil)
 	addPod(t, n, "x/a", "10.0.1.10")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"net"
 	"net/netip"
 	"slices"
 )
@@ -14,6 +15,8 @@ type Pod struct {
 	link  string
 	addrs []netip.Addr
 	ns    *Namespace
+
+	mac net.HardwareAddr // of eth0, on a bridge
 }
 
 // Key returns "namespace/name".
@@ -78,6 +81,9 @@ func (n *Net) RemovePod(key string) error {
 	n.release(p.addrs)
 	// The link goes first: the namespace may live on for as long as a process
 	// or socket holds it.
+	if n.cfg.Shape == Bridge {
+		n.forgetNeighbour(p)
+	}
 	var errs []error
 	if link, err := n.onHost.LinkByName(p.link); err != nil {
 		errs = append(errs, fmt.Errorf("find link of %s: %w", key, err))

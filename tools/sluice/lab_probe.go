@@ -186,20 +186,28 @@ func decidedBy(refs []rule.PolicyRef, reason string) string {
 	return text.String()
 }
 
-// verdictOf sums the answers up as an exit code.
+// maxComplaints is how many answers stderr names; the output has all of them.
+const maxComplaints = 20
+
+// verdictOf sums the answers up as an exit code, and says what is wrong.
 func verdictOf(answers []lab.Answer) error {
 	bad, wrong, differ := 0, 0, 0
 	for i := range answers {
-		switch a := &answers[i]; {
+		a := &answers[i]
+		text := ""
+		switch {
 		case a.Bad:
 			bad++
-			fmt.Fprintln(os.Stderr, a.Error)
+			text = a.Error
 		case a.Error != "":
 			wrong++
-			fmt.Fprintf(os.Stderr, "%s to %s %d/%s: %s\n", a.Src, a.Dst, a.Port, a.Proto, a.Error)
+			text = fmt.Sprintf("%s to %s %d/%s: %s", a.Src, a.Dst, a.Port, a.Proto, a.Error)
 		case a.Differs():
 			differ++
-			fmt.Fprintf(os.Stderr, "%s to %s %d/%s: want %s, got %s\n", a.Src, a.Dst, a.Port, a.Proto, a.Want, a.Verdict)
+			text = fmt.Sprintf("%s to %s %d/%s: want %s, got %s", a.Src, a.Dst, a.Port, a.Proto, a.Want, a.Verdict)
+		}
+		if text != "" && bad+wrong+differ <= maxComplaints {
+			fmt.Fprintln(os.Stderr, text)
 		}
 	}
 	switch {
