@@ -16,6 +16,9 @@ import (
 // as both ends' rules stay what they are, and leaves a note. First packets of
 // busy pairs never wait for userspace; one-time pairs never cost a map entry.
 
+// early marks the entry of a flow that a packet asked for before its note came.
+const early flow.Flags = 1 << 14
+
 // pairs remembers which pairs opened a flow lately. Two pairs that share a
 // place take turns; that costs them the short way, nothing else.
 type pairs struct {
@@ -99,18 +102,22 @@ func (w *worker) cacheFlags(e *flow.Entry) uint8 {
 func (w *worker) started(n *xdpprog.Note) {
 	key := keyFrom(&n.Key)
 	ref := w.flows.Find(&key)
-	if ref != flow.NoRef && w.flows.At(ref).State != flow.Closed {
-		return // entered meanwhile, from a packet that came up
-	}
-	ref = w.enterCached(&key, ref, packet.Side(n.Initiator&1), n.Slot, n.Gen)
-	if ref == flow.NoRef {
-		return
+	switch {
+	case ref == flow.NoRef || w.flows.At(ref).State == flow.Closed:
+		ref = w.enterCached(&key, ref, packet.Side(n.Initiator&1), n.Slot, n.Gen)
+		if ref == flow.NoRef {
+			return
+		}
+	case w.flows.At(ref).Flags&early == 0:
+		return // a later flow between the same ports
 	}
 	e := w.flows.At(ref)
+	e.Flags &^= early
 	e.Egress, e.Ingress = rule.CauseID(n.Egress), rule.CauseID(n.Ingress)
 	w.cachedFlags(e, n.Flags)
+	packets := e.Packets // the kernel has counted this one
 	w.flows.Track(ref, e.Initiator, n.TCPFlags, 0, w.nowNs)
-	e.Packets = [2]uint64{} // the kernel has counted it
+	e.Packets = packets
 	rec := event.Record{
 		TimeNs: w.wallNs, Key: key, Side: e.Initiator, Kind: event.NewFlow, Hook: event.Hook(n.Hook),
 		Allowed: true, Audit: e.Flags&flow.Audit != 0, TCPFlags: n.TCPFlags,
@@ -176,6 +183,7 @@ func (w *worker) admittedMeanwhile(p *pkt) {
 	if p.ref != flow.NoRef {
 		e := w.flows.At(p.ref)
 		w.cachedFlags(e, v.Flags)
+		e.Flags |= early
 		w.offload.merge(w, p.ref, e, false)
 	}
 }

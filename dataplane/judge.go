@@ -105,6 +105,10 @@ func (w *worker) follow(snap *snapshot, i int, e *flow.Entry) {
 		w.onward(p, h, e)
 		return
 	}
+	if e.Flags&flow.Offloaded != 0 && h.TCPFlags&(packet.TCPSyn|packet.TCPAck) == packet.TCPSyn {
+		// Ports used again: divert may know of an end whose note is under way.
+		w.catchUp(p.ref, ^uint8(0))
+	}
 	switch w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs) {
 	case flow.Restart:
 		w.query(snap, i, p.side, true)

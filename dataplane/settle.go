@@ -19,7 +19,7 @@ func (w *worker) settle(snap *snapshot, j *judgement) {
 	if p.ref == flow.NoRef {
 		w.admittedMeanwhile(p)
 		if p.ref != flow.NoRef {
-			w.joined(snap, j, &o)
+			w.known(snap, int(j.pkt))
 			return
 		}
 	}

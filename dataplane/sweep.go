@@ -38,26 +38,29 @@ func (w *worker) sweep() {
 // ended moves a flow on of which divert saw a FIN or RST go by.
 func (w *worker) ended(end *xdpprog.Note) {
 	key := keyFrom(&end.Key)
-	ref := w.flows.Find(&key)
-	if ref == flow.NoRef {
-		return
+	if ref := w.flows.Find(&key); ref != flow.NoRef && w.flows.At(ref).Flags&flow.Offloaded != 0 {
+		w.catchUp(ref, end.Ended)
 	}
+}
+
+// catchUp moves an offloaded flow on by those of the bits that hold for the
+// cache's present entry: the ports may be in use again since a note was left.
+func (w *worker) catchUp(ref flow.Ref, bits uint8) {
 	e := w.flows.At(ref)
-	if e.Flags&flow.Offloaded == 0 {
+	w.offload.probe = e.Key
+	if !xdpprog.LookupFlow(w.objs, &w.offload.probe, &w.offload.flow) {
 		return
 	}
-	w.offload.probe = key
-	if xdpprog.LookupFlow(w.objs, &w.offload.probe, &w.offload.flow) {
-		w.offload.merge(w, ref, e, false)
-	}
+	bits &= w.offload.flow.Ended
+	w.offload.merge(w, ref, e, false)
 	packets := e.Packets
-	if end.Ended&xdpprog.EndedFinA != 0 {
+	if bits&xdpprog.EndedFinA != 0 {
 		w.flows.Track(ref, packet.SideA, packet.TCPFin|packet.TCPAck, 0, w.nowNs)
 	}
-	if end.Ended&xdpprog.EndedFinB != 0 {
+	if bits&xdpprog.EndedFinB != 0 {
 		w.flows.Track(ref, packet.SideB, packet.TCPFin|packet.TCPAck, 0, w.nowNs)
 	}
-	if end.Ended&xdpprog.EndedRst != 0 {
+	if bits&xdpprog.EndedRst != 0 {
 		w.flows.Track(ref, e.Initiator.Other(), packet.TCPRst, 0, w.nowNs)
 	}
 	e.Packets = packets
