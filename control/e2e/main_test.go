@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"testing"
 
@@ -37,6 +39,12 @@ func TestMain(m *testing.M) {
 	}
 	if os.Geteuid() == 0 {
 		sweepStale()
+	}
+	// Tests wait most of the time, for silence above all: more of them at once
+	// than there are cores, unless the caller wants another number.
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", "6")
 	}
 	os.Exit(m.Run())
 }

@@ -119,7 +119,8 @@ func (n *node) expectDenied(p *probe) {
 // dial opens a TCP connection from a namespace.
 func dial(from *netlab.Namespace, src netip.AddrPort, dst netip.AddrPort) (c *net.TCPConn, err error) {
 	err = from.Do(func() error {
-		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(src), Timeout: patience}
+		// A keep-alive would open a flow anew that was lost.
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(src), Timeout: patience, KeepAlive: -1}
 		conn, err := d.Dial("tcp", dst.String())
 		if err == nil {
 			c = conn.(*net.TCPConn)

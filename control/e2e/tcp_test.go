@@ -133,3 +133,51 @@ func TestEndedFlows(t *testing.T) {
 		}
 	})
 }
+
+// TestReusedPortStays resets connections and opens others between the same
+// ports at once. These live, also when they were silent for longer than a
+// closed flow is remembered, and the server speaks first, who may open nothing.
+func TestReusedPortStays(t *testing.T) {
+	t.Parallel()
+	const silence, count = 13 * time.Second, 40
+	n := newPair(t, setup{})
+	n.policy("mute", "podSelector: {matchLabels: {app: server}}\npolicyTypes: [Egress]")
+	n.apply("server", "podSelector: {matchLabels: {app: server}}\npolicyTypes: [Ingress]\ningress:\n- from: [{podSelector: {matchLabels: {role: friend}}}]")
+	resume := make(chan struct{})
+	n.ender(n.server, 4, 90, func(c *net.TCPConn) {
+		<-resume
+		_, _ = c.Write([]byte("late"))
+		_, _ = io.Copy(io.Discard, c)
+	})
+	var conns []*net.TCPConn
+	for range count {
+		sport := n.port()
+		open := func() *net.TCPConn {
+			c, err := dial(n.friend.Namespace(), at(n.friend.v4, sport), at(n.server.v4, 90))
+			must(t, err)
+			must(t, c.SetDeadline(time.Now().Add(silence+patience)))
+			_, err = c.Write([]byte("text"))
+			must(t, err)
+			_, err = io.ReadFull(c, make([]byte, 4))
+			must(t, err)
+			return c
+		}
+		c := open()
+		must(t, c.SetLinger(0))
+		must(t, c.Close())
+		conns = append(conns, open())
+	}
+	time.Sleep(silence)
+	close(resume)
+	dead := 0
+	for _, c := range conns {
+		must(t, c.SetDeadline(time.Now().Add(3*time.Second)))
+		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+			dead++
+		}
+		c.Close()
+	}
+	if dead > 0 {
+		t.Errorf("%d of %d connections are dead", dead, count)
+	}
+}
