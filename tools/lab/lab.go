@@ -206,9 +206,6 @@ func (l *Lab) Pod(key string) (*netlab.Namespace, []netip.Addr) {
 // Client talks to the lab's agent.
 func (l *Lab) Client() *api.Client { return l.client }
 
-// Net is the node.
-func (l *Lab) Net() *netlab.Net { return l.net }
-
 // LogPath is where an owner in the background may write.
 func (l *Lab) LogPath() string { return filepath.Join(dirOf(l.opts.Name), "lab.log") }
 
