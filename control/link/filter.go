@@ -65,7 +65,7 @@ func filter(p xdpprog.Point, ifindex int) *netlink.BpfFilter {
 
 // RemoveFilters takes all filters of Sluice off all links.
 func RemoveFilters() error {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

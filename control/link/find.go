@@ -39,7 +39,7 @@ func (f *Finder) Find(addrs []netip.Addr) (map[netip.Addr]Found, error) {
 		want[a] = true
 	}
 	found := make(map[netip.Addr]Found)
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

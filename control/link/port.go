@@ -119,7 +119,7 @@ func disableIPv6(name string) error {
 
 // RemovePorts deletes all steering ports.
 func RemovePorts() error {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

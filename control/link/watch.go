@@ -36,7 +36,7 @@ func Exists(ifindex int, name string) bool {
 
 // HostAddrs returns the addresses of this namespace's links: the node's own.
 func HostAddrs() ([]netip.Addr, error) {
-	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
