@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -32,6 +33,9 @@ func (n *node) ownLinks() []string {
 	var own []string
 	must(n.T, n.net.Host().Do(func() error {
 		links, err := netlink.LinkList()
+		for errors.Is(err, netlink.ErrDumpInterrupted) { // links are changing
+			links, err = netlink.LinkList()
+		}
 		for _, l := range links {
 			if strings.HasPrefix(l.Attrs().Name, "sluice") {
 				own = append(own, l.Attrs().Name)
