@@ -6,7 +6,7 @@ GO    ?= go
 BIN   := bin/sluice
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tests that create network namespaces, load programs and open AF_XDP sockets.
-PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./control/link ./control/e2e ./tools/lab ./tools/demo
+PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
 RACE  := ./dataplane/... ./control/...
 FUZZTIME ?= 20s
 
@@ -29,9 +29,9 @@ check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
 	$(GO) vet ./...
 
-# Ordinary users' run: privileged tests skip here and run below.
+# Everything that needs no root.
 test-unit:
-	$(GO) test ./...
+	$(GO) test $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PRIV))")
 
 # Built as you, run as root from their own folders, so that test data is found.
 # No privileged test may skip.
@@ -62,7 +62,7 @@ bench-micro:
 	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./control/...
 
 bench-acl:
-	$(GO) run ./bench/acl
+	$(GO) run ./bench/acl/cmd
 
 # Needs clang 14 and libbpf's headers (Debian 12: clang llvm libbpf-dev).
 generate:
