@@ -48,7 +48,6 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 		p.groups = append(p.groups, C(p.longest6(packet.Addr{Hi: a.Hi, Lo: lo<<p.group | i})))
 	}
 	p.groups[first+low] = C(class)
-	p.keys++
 	for s := (slot{hi, lo, first}); !p.insert(&s); {
 		p.regrow()
 	}

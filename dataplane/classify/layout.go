@@ -28,7 +28,7 @@ func (s *space) settle(c *classes) {
 	if s.sparse = max(s.leafs, s.mids) > maxBlocks || c.sets.len() > maxClasses4; !s.sparse {
 		return
 	}
-	below, above := cut(s.spans6, v4First, next(v4Last))
+	below, above := cut(s.spans6, v4First, after(v4Last))
 	s.spans6 = slices.Concat(below, s.spans4, above)
 	at, _ := slices.BinarySearchFunc(s.points6, point{addr: v4First}, comparePoints)
 	s.points6 = slices.Concat(s.points6[:at], s.points4, s.points6[at:])
@@ -93,7 +93,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 	for i, sp := range s.spans4 {
 		last := v4Last
 		if i+1 < len(s.spans4) {
-			last = prev(s.spans4[i+1].start)
+			last = before(s.spans4[i+1].start)
 		}
 		p.range4(sp.start.V4(), last.V4(), sp.free)
 	}
@@ -103,7 +103,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 	for i, sp := range s.spans6 {
 		last := v6Last
 		if i+1 < len(s.spans6) {
-			last = prev(s.spans6[i+1].start)
+			last = before(s.spans6[i+1].start)
 		}
 		p.range6(sp.start, last, sp.free)
 	}
@@ -114,7 +114,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 	return p
 }
 
-func prev(a packet.Addr) packet.Addr {
+func before(a packet.Addr) packet.Addr {
 	if a.Lo == 0 {
 		a.Hi--
 	}

@@ -12,7 +12,6 @@ import (
 type painter[C uint16 | uint32] struct {
 	addresses[C]
 	capacity uint32 // classes that have reserved entries
-	keys     int    // groups in the hash
 
 	// Blocks that begin at or above these are not published yet.
 	freshMid, freshLeaf, freshGroups uint32
@@ -24,10 +23,10 @@ type painter[C uint16 | uint32] struct {
 // blockSize is how many entries a byte of an address chooses from.
 const blockSize = 256
 
-// one and many are the masks of entries of root and mid.
+// single and many are the masks of entries of root and mid.
 const (
-	one  = 0
-	many = blockSize - 1
+	single = 0
+	many   = blockSize - 1
 )
 
 // newPainter returns a painter for which all addresses have class 0.
@@ -41,7 +40,7 @@ func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8)
 	p.root6 = make([]uint32, 1<<16)
 	for c := range capacity {
 		p.leaf[c] = C(c)
-		p.mid[c] = c<<8 | one
+		p.mid[c] = c<<8 | single
 		p.nodes[c] = c << 1
 	}
 	// A miss in the hash reads groups[0:1<<group], and ignores what it finds.
@@ -103,7 +102,7 @@ func (p *painter[C]) range4(first, last, class uint32) {
 // range16 is range4 within one block of the root.
 func (p *painter[C]) range16(first, last, class uint32) {
 	if first&0xffff == 0 && last&0xffff == 0xffff {
-		p.setRoot(first, class<<8|one)
+		p.setRoot(first, class<<8|single)
 		return
 	}
 	for first>>8 != last>>8 {
@@ -124,7 +123,7 @@ func (p *painter[C]) setRoot(addr, entry uint32) {
 func (p *painter[C]) range8(first, last, class uint32) {
 	if first&0xff == 0 && last&0xff == 0xff {
 		at := p.midBlock(first) + first>>8&0xff
-		p.mid[at] = class<<8 | one
+		p.mid[at] = class<<8 | single
 		return
 	}
 	leaf := p.leafBlock(first)

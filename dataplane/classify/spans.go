@@ -150,7 +150,7 @@ func (s *spanner) leave() {
 	last := l.last
 	s.open = s.open[:len(s.open)-1]
 	if last != s.top().last {
-		s.emit(next(last))
+		s.emit(after(last))
 	}
 }
 
@@ -187,7 +187,7 @@ func (s *spanner) emit(start packet.Addr) {
 	s.out = append(s.out, span{start: start, free: l.free, fixed: l.fixed})
 }
 
-func next(a packet.Addr) packet.Addr {
+func after(a packet.Addr) packet.Addr {
 	if a.Lo++; a.Lo == 0 {
 		a.Hi++
 	}
