@@ -24,6 +24,9 @@ type Agent interface {
 	Flows(ctx context.Context, last int, follow bool, opened func(), visit func(*Flow) error) error
 }
 
+// lastAnswers is how long requests may go on when the server ends.
+const lastAnswers = time.Second
+
 // Serve answers on a Unix socket at path, mode 0600, until ctx ends. A socket
 // that an earlier agent left is replaced; one that answers is an error.
 func Serve(ctx context.Context, path string, agent Agent) error {
@@ -37,11 +40,22 @@ func Serve(ctx context.Context, path string, agent Agent) error {
 		MaxHeaderBytes:    1 << 14,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
+	// What answers may go away once Serve returns: no request outlives it, but
+	// of a client that doesn't read.
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		wait, cancel := context.WithTimeout(context.Background(), lastAnswers)
+		defer cancel()
+		if err := srv.Shutdown(wait); err != nil {
+			_ = srv.Close()
+		}
+	})
 	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return fmt.Errorf("serve API at %s: %w", path, err)
 	}
+	<-ended
 	return nil
 }
 
