@@ -94,6 +94,9 @@ func (n *node) launch() {
 		}
 		_ = cmd.Process.Kill()
 		<-a.done
+		if log := a.log.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic:") {
+			n.Errorf("agent's log:\n%s", log)
+		}
 	})
 }
 
