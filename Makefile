@@ -7,7 +7,8 @@ BIN   := bin/sluice
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tests that create network namespaces, load programs and open AF_XDP sockets.
 PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
-RACE  := ./dataplane/... ./control/...
+# What shares memory between goroutines.
+RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
 
 .PHONY: all build demo test test-unit test-priv test-race check fuzz bench bench-micro bench-acl generate generate-check clean
@@ -51,7 +52,7 @@ test-race:
 fuzz:
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
 		done; \
 	done
 
