@@ -22,7 +22,6 @@ func TestTablesFull(t *testing.T) {
 		{"both", func(c *control.Config) { c.FlowsPerQueue, c.FlowCache, c.DenyCache = 128, 64, 64 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			n := newPair(t, setup{change: c.change})
 			talk := n.talk(n.friend, n.server, 4, 80)
 			// Datagrams to many ports, none answered: half of them denied.
@@ -47,6 +46,9 @@ func TestTablesFull(t *testing.T) {
 	}
 }
 
+// The tests here run alone: a flood fills the backlog of a CPU, which all
+// namespaces of the machine share, and the kernel drops what others send.
+
 // spray sends one datagram to each of many ports, of an address where nobody
 // answers but with an ICMP error.
 func (n *node) spray(from, to *pod, count int) {
@@ -68,7 +70,6 @@ func (n *node) spray(from, to *pod, count int) {
 // TestBudget floods the agent with new flows of one pod. Another pod's
 // connections all succeed.
 func TestBudget(t *testing.T) {
-	t.Parallel()
 	n := newPair(t, setup{change: func(c *control.Config) { c.MissRate, c.MissBurst = 2000, 100 }})
 	n.serveBoth(n.friend, 80)
 	var stop atomic.Bool

@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +27,8 @@ type stream struct {
 
 	mu   sync.Mutex
 	seen map[uint64]int
+
+	overrun uint64 // backlogDrops at the start
 }
 
 const streamEvery = 2 * time.Millisecond
@@ -31,7 +36,7 @@ const streamEvery = 2 * time.Millisecond
 // stream starts a stream from a new port of src to an echo server at dst.
 func (n *node) stream(from *netlab.Namespace, src, dst netip.Addr, dport uint16) *stream {
 	n.Helper()
-	s := &stream{n: n, stop: make(chan struct{}), seen: make(map[uint64]int)}
+	s := &stream{n: n, stop: make(chan struct{}), seen: make(map[uint64]int), overrun: backlogDrops(n)}
 	must(n.T, from.Do(func() (err error) {
 		s.conn, err = net.DialUDP("udp", &net.UDPAddr{IP: src.AsSlice(), Port: int(n.port())}, &net.UDPAddr{IP: dst.AsSlice(), Port: int(dport)})
 		return err
@@ -141,7 +146,8 @@ func (s *stream) lost(from, to uint64) []uint64 {
 	}
 }
 
-// intact fails the test if anything since from was lost.
+// intact fails the test if anything since from was lost, beyond what the kernel
+// says that it threw away because the machine's backlog was full.
 func (s *stream) intact(what string, from uint64) {
 	s.n.Helper()
 	to := s.sent.Load()
@@ -149,7 +155,13 @@ func (s *stream) intact(what string, from uint64) {
 		s.n.Errorf("%s: nothing was sent", what)
 	}
 	if missing := s.lost(from, to); len(missing) > 0 {
-		s.n.Errorf("%s: %d of %d datagrams lost, numbers %d to %d", what, len(missing), to-from, missing[0], missing[len(missing)-1])
+		overrun := backlogDrops(s.n) - s.overrun
+		report := s.n.Errorf
+		if uint64(len(missing)) <= overrun {
+			report = s.n.Logf
+		}
+		report("%s: %d of %d datagrams lost, numbers %d to %d; %d packets overran the backlog", what,
+			len(missing), to-from, missing[0], missing[len(missing)-1], overrun)
 	}
 }
 
@@ -162,6 +174,24 @@ func (s *stream) silent(what string) {
 	if back := int(to-from) - len(s.lost(from, to)); back > 0 {
 		s.n.Errorf("%s: %d of %d datagrams came back", what, back, to-from)
 	}
+}
+
+// backlogDrops is how many packets all CPUs together dropped because too many
+// waited: all namespaces of the machine share that queue, so another's flood,
+// of a benchmark for one, can cost a stream of ours.
+func backlogDrops(n *node) uint64 {
+	n.Helper()
+	text, err := os.ReadFile("/proc/net/softnet_stat")
+	must(n.T, err)
+	total := uint64(0)
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			drops, err := strconv.ParseUint(fields[1], 16, 32)
+			must(n.T, err)
+			total += drops
+		}
+	}
+	return total
 }
 
 func (s *stream) close() {
