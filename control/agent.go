@@ -57,6 +57,7 @@ type Agent struct {
 	// The loop's.
 	attached  map[store.Key]endpoint.Endpoint
 	published bool
+	pruned    bool // links that an earlier agent served and no pod claims
 	lastInput input
 
 	mu     sync.Mutex // guards status
@@ -101,6 +102,10 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
+	// An earlier agent may have had more workers.
+	if err := link.RemovePorts(a.cfg.Workers); err != nil {
+		return errors.Join(err, a.plane.Close())
+	}
 	if err := link.Watch(ctx, a.Kick); err != nil {
 		return errors.Join(err, a.plane.Close())
 	}
@@ -127,7 +132,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // Cleanup removes every trace of an agent from the node: programs, maps,
 // filters and steering ports. Nothing is enforced afterwards.
 func Cleanup(cfg Config) error {
-	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts())
+	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0))
 }
 
 // Kick has the loop look whether something has changed.

@@ -34,6 +34,7 @@ type Config struct {
 	FailOpen bool `json:"failOpen"`
 	Shortcut bool `json:"shortcut"`
 	Workers  int  `json:"workers"`
+	Clsact   bool `json:"clsact"` // attach by clsact filters, as kernels before 6.6 need it
 
 	NetNS []string `json:"netns"` // folders of the pods' network namespaces
 
@@ -130,7 +131,7 @@ func (c Config) dataplane() dataplane.Config {
 	d.PinPath, d.Workers, d.Offload, d.FailOpen, d.Shortcut = c.PinPath, c.Workers, c.Offload, c.FailOpen, c.Shortcut
 	d.Endpoints, d.Frames, d.FrameSize, d.HugePages = c.MaxPods, c.Frames, c.FrameSize, c.HugePages
 	d.Flow.Capacity, d.FlowCache, d.DenyCache, d.Fragments = c.FlowsPerQueue, c.FlowCache, c.DenyCache, c.Fragments
-	d.AdmitCache = c.AdmitCache
+	d.AdmitCache, d.Clsact = c.AdmitCache, c.Clsact
 	d.EventRing, d.MissRate, d.MissBurst = c.EventRing, c.MissRate, c.MissBurst
 	d.DenyReport, d.HeartbeatTimeout = time.Duration(c.DenyReport), time.Duration(c.HeartbeatTimeout)
 	return d

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -58,14 +59,22 @@ func (a *Agent) wanted() map[store.Key]*store.Pod {
 // or link has gone. It returns the pods of this node that have no link yet.
 func (a *Agent) reconcile(wanted map[store.Key]*store.Pod) (missing []string, changed bool, err error) {
 	var errs []error
+	var replaced []endpoint.Endpoint
 	for key, ep := range a.attached {
 		pod := wanted[key]
-		if pod != nil && pod.UID == ep.UID && link.Exists(ep.Link.Ifindex, ep.Link.Name) {
+		there := link.Exists(ep.Link.Ifindex, ep.Link.Name)
+		if pod != nil && pod.UID == ep.UID && there {
+			continue
+		}
+		delete(a.attached, key)
+		changed = true
+		if pod != nil && there {
+			// Its successor may have the same link, which must not be without
+			// programs for a moment.
+			replaced = append(replaced, ep)
 			continue
 		}
 		errs = append(errs, a.plane.Detach(ep.ID))
-		delete(a.attached, key)
-		changed = true
 		a.log.Info("pod detached", "pod", key.String(), "iface", ep.Link.Name)
 	}
 	var look []netip.Addr
@@ -86,26 +95,30 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod) (missing []string, ch
 			}
 		}
 	}
-	if !a.published && len(missing) == 0 {
+	for _, ep := range replaced {
+		if !a.serves(ep.Link.Ifindex) {
+			errs = append(errs, a.plane.Detach(ep.ID))
+		}
+	}
+	if !a.pruned && len(missing) == 0 {
+		a.pruned = true
 		errs = append(errs, a.plane.Prune())
 	}
 	return missing, changed, errors.Join(errs...)
 }
 
-func compareKeys(a, b store.Key) int {
-	if a.Namespace != b.Namespace {
-		if a.Namespace < b.Namespace {
-			return -1
+// serves reports whether a link is that of an attached pod.
+func (a *Agent) serves(ifindex int) bool {
+	for _, ep := range a.attached {
+		if ep.Link.Ifindex == ifindex {
+			return true
 		}
-		return 1
 	}
-	switch {
-	case a.Name < b.Name:
-		return -1
-	case a.Name > b.Name:
-		return 1
-	}
-	return 0
+	return false
+}
+
+func compareKeys(a, b store.Key) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
 // mine reports whether a pod is scheduled to this node, or to none.

@@ -17,6 +17,7 @@ type Config struct {
 	FailOpen  bool   // no live worker: new flows go through unjudged
 	Shortcut  bool   // pod to pod of this node around the host's stack
 	Endpoints int    // most pods of this node
+	Clsact    bool   // attach by clsact filters even where the kernel has tcx
 
 	Frames    int  // of each worker's UMEM
 	FrameSize int  // bytes, 2048 or 4096

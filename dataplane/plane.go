@@ -45,14 +45,13 @@ type Plane struct {
 	snap    atomic.Pointer[snapshot]
 	wake    chan struct{}
 	seed    uint64
+	noTCX   atomic.Bool // the kernel has no tcx, or is to be treated so
 
 	mu      sync.Mutex // guards what follows, and the kernel's endpoint maps
 	slots   []slot
 	byLink  map[int]endpoint.ID
 	free    []endpoint.ID // oldest first, so that a slot rests before it is used again
 	table   *classify.Table
-	noTCX   bool
-	stopped bool
 }
 
 // New loads the programs, adopts what an earlier agent left pinned and builds
@@ -72,9 +71,13 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 		cfg: cfg, log: log, objs: objs, filters: filters, seed: rand.Uint64(),
 		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1),
 	}
+	p.noTCX.Store(cfg.Clsact)
 	p.snap.Store(&snapshot{local: make([]local, 1), addrs: newAddrTable(p.seed, nil)})
 	for i := range cfg.Workers {
 		w, err := newWorker(i, &p.cfg, objs, &p.snap, log, p.poke)
+		if err == nil {
+			w.attach = p.attach
+		}
 		if err != nil {
 			return nil, errors.Join(err, objs.Close())
 		}

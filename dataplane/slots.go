@@ -102,7 +102,10 @@ func (p *Plane) slotFor(ep *endpoint.Endpoint) (endpoint.ID, error) {
 			}
 			return id, nil
 		}
-		p.drop(id)
+		// The programs stay on the link, which is cut off until it is bound anew.
+		if err := p.release(id, ep.Link.Ifindex); err != nil {
+			return endpoint.None, err
+		}
 	}
 	if len(p.free) == 0 {
 		return endpoint.None, fmt.Errorf("all %d endpoints in use", len(p.slots)-1)
@@ -120,13 +123,19 @@ func (s *slot) kernel(ep *endpoint.Endpoint) xdpprog.Endpoint {
 	return e
 }
 
+// attach puts a program at a point of a link. It needs no lock: the workers call
+// it as well, while a Publish may be waiting for them.
 func (p *Plane) attach(at xdpprog.Point, ifindex int) error {
-	if !p.noTCX {
+	if at == xdpprog.PortXDP || !p.noTCX.Load() {
 		err := p.objs.Attach(at, ifindex)
 		if !errors.Is(err, xdpprog.ErrNoTCX) {
 			return err
 		}
-		p.noTCX = true
+		p.noTCX.Store(true)
+	}
+	// A predecessor may have had tcx: a frame must not meet both.
+	if err := p.objs.Detach(at, ifindex); err != nil {
+		return err
 	}
 	return p.filters.Attach(at, ifindex, p.objs.FilterFD(at))
 }
@@ -161,7 +170,7 @@ func (p *Plane) Prune() error {
 func (p *Plane) drop(id endpoint.ID) error {
 	ifindex := p.slots[id].ep.Link.Ifindex
 	errs := []error{p.objs.Detach(xdpprog.PodIngress, ifindex), p.objs.Detach(xdpprog.PodEgress, ifindex)}
-	if p.noTCX {
+	if p.noTCX.Load() {
 		errs = append(errs, p.filters.Detach(xdpprog.PodIngress, ifindex), p.filters.Detach(xdpprog.PodEgress, ifindex))
 	}
 	errs = append(errs, p.release(id, ifindex))

@@ -25,7 +25,7 @@ type Stats struct {
 
 // Stats reads all counters.
 func (p *Plane) Stats() (Stats, error) {
-	s := Stats{TCX: !p.noTCX}
+	s := Stats{TCX: !p.noTCX.Load()}
 	for _, w := range p.workers {
 		ws := WorkerStats{
 			Port: w.port.Load().(string), Mode: w.mode.Load().(string),

@@ -38,6 +38,8 @@ type worker struct {
 	objs *xdpprog.Objects
 	snap *atomic.Pointer[snapshot] // shared, read only
 	log  *slog.Logger
+	// attach attaches a program to a link, by whatever the kernel has.
+	attach func(xdpprog.Point, int) error
 
 	umem    *xsk.UMEM
 	sock    *xsk.Socket
@@ -144,10 +146,10 @@ func (w *worker) open(ports Ports) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := w.objs.Attach(xdpprog.PortXDP, port.Worker); err != nil {
+	if err := w.attach(xdpprog.PortXDP, port.Worker); err != nil {
 		return err
 	}
-	if err := w.objs.Attach(xdpprog.PortIngress, port.Kernel); err != nil {
+	if err := w.attach(xdpprog.PortIngress, port.Kernel); err != nil {
 		return err
 	}
 	cfg := xsk.Default(port.Worker, 0)

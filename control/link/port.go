@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -117,8 +118,8 @@ func disableIPv6(name string) error {
 	return nil
 }
 
-// RemovePorts deletes all steering ports.
-func RemovePorts() error {
+// RemovePorts deletes the steering ports of all workers from first on.
+func RemovePorts(first int) error {
 	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
@@ -126,7 +127,8 @@ func RemovePorts() error {
 	var errs []error
 	for _, l := range links {
 		name := l.Attrs().Name
-		if !strings.HasPrefix(name, kernelPrefix) || l.Type() != "veth" {
+		number, ours := strings.CutPrefix(name, kernelPrefix)
+		if worker, err := strconv.Atoi(number); !ours || err != nil || worker < first || l.Type() != "veth" {
 			continue
 		}
 		if err := netlink.LinkDel(l); err != nil {
