@@ -47,11 +47,11 @@ type Plane struct {
 	seed    uint64
 	noTCX   atomic.Bool // the kernel has no tcx, or is to be treated so
 
-	mu      sync.Mutex // guards what follows, and the kernel's endpoint maps
-	slots   []slot
-	byLink  map[int]endpoint.ID
-	free    []endpoint.ID // oldest first, so that a slot rests before it is used again
-	table   *classify.Table
+	mu     sync.Mutex // guards what follows, and the kernel's endpoint maps
+	slots  []slot
+	byLink map[int]endpoint.ID
+	free   []endpoint.ID // oldest first, so that a slot rests before it is used again
+	table  *classify.Table
 }
 
 // New loads the programs, adopts what an earlier agent left pinned and builds
