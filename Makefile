@@ -11,7 +11,7 @@ PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenar
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
 
-.PHONY: all build demo test test-unit test-priv test-race check fuzz bench bench-micro bench-acl generate generate-check clean
+.PHONY: all build deps demo test test-unit test-priv test-race check fuzz bench bench-micro bench-acl generate generate-check clean
 
 all: build
 
@@ -36,7 +36,7 @@ test-unit:
 
 # Built as you, run as root from their own folders, so that test data is found.
 # No privileged test may skip.
-test-priv: build
+test-priv: build deps
 	@mkdir -p bin/test
 	@set -e; for pkg in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' $(PRIV)); do \
 		name=$$(basename $$pkg); \
@@ -44,6 +44,18 @@ test-priv: build
 		echo "$(SUDO) $$name.test"; \
 		(cd $$pkg && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(CURDIR)/bin/test/$$name.test -test.timeout 8m); \
 	done
+
+# Programs that the privileged tests use as peers, from Debian's packages.
+deps:
+	@missing=; \
+	for p in nft:nftables ethtool:ethtool ip:iproute2; do \
+		PATH=$$PATH:/usr/sbin:/sbin command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
 
 test-race:
 	$(GO) test -race -short $(RACE)
