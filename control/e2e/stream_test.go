@@ -94,13 +94,6 @@ func isRefused(err error) bool {
 	return ok && (op.Timeout() || unwrapErrno(op.Err) == unix.ECONNREFUSED)
 }
 
-// received is how many different datagrams came back.
-func (s *stream) received() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.seen)
-}
-
 // flows waits until datagrams that are sent from now on come back.
 func (s *stream) flows() {
 	s.n.Helper()

@@ -77,7 +77,6 @@ type Lab struct {
 	changes  changes // what of the manifests the agent gets otherwise
 	sum      string  // of the manifests as last applied
 	digest   string  // of the agent's copy of them
-	netCfg   netlab.Config
 	started  time.Time
 
 	mu    sync.Mutex // guards state, inits

@@ -57,7 +57,6 @@ type clusterBuilder struct {
 	rng      *rand.Rand
 	set      rule.Set
 	peers    map[selector]rule.PeerID
-	blocks   []netip.Prefix
 	policies []policy
 	programs map[string]rule.ProgramID
 }
