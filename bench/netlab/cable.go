@@ -1,9 +1,11 @@
 package netlab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -79,13 +81,13 @@ func bringUp(h *netlink.Handle, addrs []netip.Addr) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find eth0: %w", err)
 	}
+	if err := h.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("bring up eth0: %w", err)
+	}
 	for _, a := range addrs {
 		if err := addAddr(h, link, a); err != nil {
 			return nil, err
 		}
-	}
-	if err := h.LinkSetUp(link); err != nil {
-		return nil, fmt.Errorf("bring up eth0: %w", err)
 	}
 	return link, nil
 }
@@ -132,6 +134,8 @@ func routeVia(link netlink.Link, dst *net.IPNet, via, src netip.Addr) *netlink.R
 	return r
 }
 
+// addAddr gives a link, which must be up, an address, and returns when packets
+// to it are delivered.
 func addAddr(h *netlink.Handle, link netlink.Link, a netip.Addr) error {
 	addr := &netlink.Addr{IPNet: hostNet(a)}
 	if a.Is6() {
@@ -140,7 +144,36 @@ func addAddr(h *netlink.Handle, link netlink.Link, a netip.Addr) error {
 	if err := h.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("add address %v to %s: %w", a, link.Attrs().Name, err)
 	}
-	return nil
+	return awaitLocal(h, link, a)
+}
+
+// The kernel makes the local route of an IPv6 address in a work queue, also
+// without duplicate address detection (addrconf_dad_start in
+// net/ipv6/addrconf.c). Until then the address resolves to a neighbour on the
+// link that will never answer.
+const (
+	localWithin = 10 * time.Second
+	localEvery  = time.Millisecond
+)
+
+// awaitLocal waits for the local route of an address.
+func awaitLocal(h *netlink.Handle, link netlink.Link, a netip.Addr) error {
+	if a.Is4() {
+		return nil
+	}
+	var on netlink.RouteGetOptions
+	if a.IsLinkLocalUnicast() {
+		on.OifIndex = link.Attrs().Index
+	}
+	for end := time.Now().Add(localWithin); ; time.Sleep(localEvery) {
+		routes, err := h.RouteGetWithOptions(a.AsSlice(), &on)
+		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(end) {
+			return errors.Join(fmt.Errorf("wait for address %v of %s: no local route, but %v", a, link.Attrs().Name, routes), err)
+		}
+	}
 }
 
 func setNeighbour(h *netlink.Handle, link netlink.Link, a netip.Addr, mac net.HardwareAddr) error {
