@@ -42,6 +42,10 @@ var (
 	TierBaseline      = Tier{Name: "baseline", Order: 3000}
 )
 
+// TierOwnNode holds denials that hold for the node of the pod as well. A node
+// reaches its own pods in spite of all other tiers.
+var TierOwnNode = Tier{Name: "own-node", Order: -1}
+
 // Origin names the object that a policy was made from.
 type Origin struct {
 	Kind      string
@@ -71,6 +75,12 @@ type Policy struct {
 	Subject []*Selector
 	Ingress Section
 	Egress  Section
+	// Parts are the policies that the object consists of beside this one. Each
+	// is judged by itself; all have the same Origin, and no Parts.
+	Parts []*Policy
+	// Lookups say which lookups teach names to peers that are names; without
+	// any, no lookup does.
+	Lookups []Lookup
 	// Audit: what this policy would deny is reported and let through.
 	Audit bool
 	// Rejected: the object is not valid; this policy only keeps closed what
@@ -108,7 +118,8 @@ type Section struct {
 // of Peers (or AnyPeer is set) and protocol and port are any of Ports (or
 // AnyPort is set).
 type Rule struct {
-	Index   int // in the object, per direction
+	Index   int    // in its list
+	Path    string // of the list in the object, if it is not spec.ingress or spec.egress
 	Action  Action
 	Log     bool
 	AnyPeer bool
@@ -122,15 +133,25 @@ type Peer struct {
 	Selector *Selector // pods or nodes by their labels
 	Block    *Block    // addresses, whoever has them
 	Domain   string    // addresses that a name resolves to; "*.a.b" any name below
+
+	// Zone, APIServer: what is no pod. Only the API server, wherever it is, if
+	// Zone is 0 and APIServer is Only.
+	Zone      Zone
+	APIServer Membership
+	Group     *Group       // addresses of groups of CIDRs
+	Services  *ServicePods // what Services lead to
+	Name      *Name        // addresses of names that no pod and no node has
 }
 
 // Block is a CIDR and what is left out of it.
 type Block struct {
 	Prefix netip.Prefix // masked
 	Except []netip.Prefix
+	// Unmanaged: only addresses that no pod and no node has.
+	Unmanaged bool
 }
 
-// Contains reports whether the block matches a.
+// Contains reports whether a is inside the block, whoever has it.
 func (b *Block) Contains(a netip.Addr) bool {
 	if !b.Prefix.Contains(a) {
 		return false

@@ -45,6 +45,11 @@ type Requirement struct {
 // DoesNotExist hold for a label that is absent.
 func (r *Requirement) Matches(labels map[string]string) bool {
 	v, ok := labels[r.Key]
+	return r.holds(v, ok)
+}
+
+// holds judges a value; ok: there is one.
+func (r *Requirement) holds(v string, ok bool) bool {
 	switch r.Operator {
 	case In:
 		return ok && slices.Contains(r.Values, v)
@@ -66,6 +71,7 @@ type SelectorSpec struct {
 	NamespaceLabels []Requirement // on the namespace of a pod
 	Labels          []Requirement // on the pod or node
 	ServiceAccounts []string      // any of them; none: any
+	Account         []Requirement // on the name of the service account; Keys are ignored
 	Nothing         bool          // matches nothing at all
 }
 
@@ -79,6 +85,7 @@ type Selector struct {
 func NewSelector(spec SelectorSpec) *Selector {
 	sortRequirements(spec.NamespaceLabels)
 	sortRequirements(spec.Labels)
+	sortRequirements(spec.Account)
 	slices.Sort(spec.ServiceAccounts)
 	return &Selector{spec: spec, key: specKey(&spec)}
 }
@@ -110,8 +117,16 @@ func (s *Selector) Matches(e *Entity) bool {
 	if len(s.spec.ServiceAccounts) > 0 && !slices.Contains(s.spec.ServiceAccounts, e.ServiceAccount) {
 		return false
 	}
+	for i := range s.spec.Account {
+		if !s.spec.Account[i].holds(e.ServiceAccount, true) {
+			return false
+		}
+	}
 	return matchAll(s.spec.Labels, e.Labels)
 }
+
+// MatchesNothing reports whether the selector is known to match nothing.
+func (s *Selector) MatchesNothing() bool { return s.spec.Nothing }
 
 func matchAll(reqs []Requirement, labels map[string]string) bool {
 	for i := range reqs {
@@ -154,7 +169,7 @@ func specKey(s *SelectorSpec) string {
 	for _, sa := range s.ServiceAccounts {
 		b = strconv.AppendQuote(b, sa)
 	}
-	return string(b)
+	return string(appendRequirements(append(b, " account"...), s.Account))
 }
 
 func appendRequirements(b []byte, reqs []Requirement) []byte {

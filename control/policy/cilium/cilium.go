@@ -1,0 +1,219 @@
+// Package cilium turns CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and
+// CiliumCIDRGroup of cilium.io/v2 into the policy model, as the policy engine
+// of Cilium 1.20 understands them with the default settings of its agent: dual
+// stack, policies of the local cluster, no CIDR matching of pods and nodes, no
+// host firewall. Where Cilium's documentation and its engine differ, the engine
+// is followed; the places say so.
+//
+// Cilium knows one order only: what any rule denies is denied, else what any
+// rule allows is allowed, else it is denied if any rule that selects the pod
+// asks for that. NetworkPolicies take part in it, so that all of them share
+// policy.TierNetworkPolicy, in which denials come first.
+//
+// Everything here is pure and runs when an object is read. It never resolves
+// names, services or groups: these are peers that the model knows.
+package cilium
+
+import (
+	"encoding/json"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sluice-net/sluice/control/policy"
+)
+
+// The kinds, as Origin.Kind has them.
+const (
+	Kind            = "CiliumNetworkPolicy"
+	ClusterwideKind = "CiliumClusterwideNetworkPolicy"
+	GroupKind       = "CiliumCIDRGroup"
+)
+
+// AuditAnnotation set to "true" makes a policy's denials reports.
+const AuditAnnotation = "sluice.dev/audit"
+
+// NetworkPolicy is a CiliumNetworkPolicy or a CiliumClusterwideNetworkPolicy
+// whose specs are read by Convert, which can say more about them than a JSON
+// decoder.
+type NetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              json.RawMessage `json:"spec,omitempty"`
+	Specs             json.RawMessage `json:"specs,omitempty"`
+	Status            json.RawMessage `json:"status,omitempty"`
+}
+
+// Convert returns the model of a CiliumNetworkPolicy. If it is not valid, the
+// model is what has to stay closed, with Rejected set, and there is one
+// Rejection for each fault.
+func Convert(np *NetworkPolicy) (*policy.Policy, []policy.Rejection) {
+	ns := np.Namespace
+	if ns == "" {
+		ns = metav1.NamespaceDefault
+	}
+	return convert(np, policy.Origin{Kind: Kind, Namespace: ns, Name: np.Name}, nil)
+}
+
+// ConvertClusterwide returns the model of a CiliumClusterwideNetworkPolicy, as
+// Convert does.
+func ConvertClusterwide(np *NetworkPolicy) (*policy.Policy, []policy.Rejection) {
+	return convert(np, policy.Origin{Kind: ClusterwideKind, Name: np.Name}, nil)
+}
+
+// Salvage makes the most of a CiliumNetworkPolicy that does not decode because
+// of cause: what is legible of its specs stays closed.
+func Salvage(object []byte, cause error) (*policy.Policy, []policy.Rejection) {
+	np := salvage(object)
+	ns := np.Namespace
+	if ns == "" {
+		ns = metav1.NamespaceDefault
+	}
+	return convert(np, policy.Origin{Kind: Kind, Namespace: ns, Name: np.Name}, cause)
+}
+
+// SalvageClusterwide is Salvage for a CiliumClusterwideNetworkPolicy.
+func SalvageClusterwide(object []byte, cause error) (*policy.Policy, []policy.Rejection) {
+	np := salvage(object)
+	return convert(np, policy.Origin{Kind: ClusterwideKind, Name: np.Name}, cause)
+}
+
+// salvage reads what is legible: illegible parts stay empty.
+func salvage(object []byte) *NetworkPolicy {
+	var outer struct {
+		Metadata json.RawMessage `json:"metadata"`
+		Spec     json.RawMessage `json:"spec"`
+		Specs    json.RawMessage `json:"specs"`
+	}
+	_ = json.Unmarshal(object, &outer)
+	np := &NetworkPolicy{Spec: outer.Spec, Specs: outer.Specs}
+	var name struct {
+		Name string `json:"name"`
+	}
+	var namespace struct {
+		Namespace string `json:"namespace"`
+	}
+	var notes struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	_ = json.Unmarshal(outer.Metadata, &name)
+	_ = json.Unmarshal(outer.Metadata, &namespace)
+	_ = json.Unmarshal(outer.Metadata, &notes)
+	np.Name, np.Namespace, np.Annotations = name.Name, namespace.Namespace, notes.Annotations
+	return np
+}
+
+// convert reads, judges and turns an object into policies: one for each spec
+// and action, as parts of the first.
+func convert(np *NetworkPolicy, origin policy.Origin, cause error) (*policy.Policy, []policy.Rejection) {
+	r := &reading{namespace: origin.Namespace}
+	if cause != nil {
+		r.faults = append(r.faults, fault{reason: cause.Error()})
+	}
+	specs := r.object(np)
+	var parts []*policy.Policy
+	for i := range specs {
+		if len(r.faults) > 0 {
+			parts = append(parts, r.closed(&specs[i])...)
+		} else {
+			parts = append(parts, r.open(&specs[i])...)
+		}
+	}
+	if len(parts) == 0 {
+		parts = []*policy.Policy{{Tier: policy.TierNetworkPolicy}}
+	}
+	audit := np.Annotations[AuditAnnotation] == "true"
+	for _, p := range parts {
+		p.Origin, p.Audit, p.Rejected = origin, audit, len(r.faults) > 0
+	}
+	first := parts[0]
+	first.Parts = parts[1:]
+	return first, r.rejections(origin, specs)
+}
+
+// closed isolates what a spec selects in the directions that it names.
+func (r *reading) closed(s *spec) []*policy.Policy {
+	if !s.ingress.named && !s.egress.named || s.node != nil {
+		return nil
+	}
+	return []*policy.Policy{{
+		Tier:    policy.TierNetworkPolicy,
+		Subject: []*policy.Selector{r.subject(s)},
+		Ingress: policy.Section{Applies: s.ingress.named, Default: policy.Deny},
+		Egress:  policy.Section{Applies: s.egress.named, Default: policy.Deny},
+	}}
+}
+
+// The orders of the parts of a policy within the tier: NetworkPolicies are at
+// 0 and never deny by a rule.
+const (
+	orderDeny  = -1
+	orderAllow = 0
+)
+
+// open returns what a valid spec says: its denials, to be judged before all
+// that is allowed; those of them that its own node is not exempt from, to be
+// judged before that exemption; and the rest.
+func (r *reading) open(s *spec) []*policy.Policy {
+	if s.node != nil { // the host firewall is off
+		return nil
+	}
+	subject := []*policy.Selector{r.subject(s)}
+	r.init, r.lookups = s.subject.has(sourceReserved, "init"), nil
+	deny := &policy.Policy{Tier: policy.TierNetworkPolicy, Order: orderDeny, Subject: subject}
+	deny.Ingress.Rules = r.rules(s.ingress.deny, policy.Deny)
+	deny.Egress.Rules = r.rules(s.egress.deny, policy.Deny)
+	deny.Ingress.Applies, deny.Egress.Applies = len(deny.Ingress.Rules) > 0, len(deny.Egress.Rules) > 0
+
+	allow := &policy.Policy{Tier: policy.TierNetworkPolicy, Order: orderAllow, Subject: subject}
+	allow.Ingress = r.section(&s.ingress)
+	allow.Egress = r.section(&s.egress)
+	allow.Lookups = r.lookups
+
+	node := &policy.Policy{Tier: policy.TierOwnNode, Subject: subject}
+	for _, rule := range deny.Ingress.Rules {
+		if rule, ok := onOwnNode(rule); ok {
+			node.Ingress.Rules = append(node.Ingress.Rules, rule)
+		}
+	}
+	node.Ingress.Applies = len(node.Ingress.Rules) > 0
+
+	return slices.DeleteFunc([]*policy.Policy{allow, deny, node}, func(p *policy.Policy) bool {
+		return p != allow && !p.Ingress.Applies && !p.Egress.Applies
+	})
+}
+
+// section returns the allow rules of a direction. A direction without rules
+// says nothing: default deny comes with the rules that ask for it, so that
+// enableDefaultDeny on a direction without rules does nothing.
+func (r *reading) section(d *direction) policy.Section {
+	if len(d.allow) == 0 && len(d.deny) == 0 {
+		return policy.Section{}
+	}
+	s := policy.Section{Applies: true, Default: policy.Pass, Rules: r.rules(d.allow, policy.Allow)}
+	if d.defaultDeny == nil || *d.defaultDeny {
+		s.Default = policy.Deny
+	}
+	return s
+}
+
+// onOwnNode returns what a rule says of the node that the pod runs on.
+func onOwnNode(rule policy.Rule) (policy.Rule, bool) {
+	own := policy.Peer{Zone: policy.ZoneOwnNode}
+	if rule.AnyPeer {
+		rule.AnyPeer, rule.Peers = false, []policy.Peer{own}
+		return rule, true
+	}
+	peers := rule.Peers
+	rule.Peers = nil
+	for _, p := range peers {
+		if p.Zone&policy.ZoneOwnNode != 0 {
+			own.APIServer = p.APIServer
+			rule.Peers = append(rule.Peers, own)
+		}
+		if p.Zone == 0 && p.APIServer == policy.Only {
+			rule.Peers = append(rule.Peers, policy.Peer{Zone: policy.ZoneOwnNode, APIServer: policy.Only})
+		}
+	}
+	return rule, len(rule.Peers) > 0
+}
