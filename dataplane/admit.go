@@ -124,6 +124,7 @@ func (w *worker) started(n *xdpprog.Note) {
 		Src: e.Slot[e.Initiator], Dst: e.Slot[e.Initiator.Other()],
 		Egress: e.Egress, Ingress: e.Ingress, Generation: n.Generation,
 	}
+	w.hit(&outcome{allowed: true, audit: rec.Audit, egress: e.Egress, ingress: e.Ingress}, 1)
 	w.put(w.events, &rec)
 }
 

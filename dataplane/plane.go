@@ -45,6 +45,7 @@ type Plane struct {
 	snap    atomic.Pointer[snapshot]
 	wake    chan struct{}
 	seed    uint64
+	clock   clock
 	noTCX   atomic.Bool // the kernel has no tcx, or is to be treated so
 
 	mu     sync.Mutex // guards what follows, and the kernel's endpoint maps
@@ -69,7 +70,7 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 	}
 	p := &Plane{
 		cfg: cfg, log: log, objs: objs, filters: filters, seed: rand.Uint64(),
-		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1),
+		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1), clock: newClock(),
 	}
 	p.noTCX.Store(cfg.Clsact)
 	p.snap.Store(&snapshot{local: make([]local, 1), addrs: newAddrTable(p.seed, nil)})

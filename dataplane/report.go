@@ -29,6 +29,7 @@ func (t *reportTable) init() { t.slots = make([]denyReport, reportSlots) }
 // reportDenied writes a Denied event, unless one of the same flow and side was
 // written a moment ago.
 func (w *worker) reportDenied(snap *snapshot, p *pkt, h *packet.Header, o *outcome) {
+	w.hit(o, 1)
 	hash := p.hash ^ uint64(p.side)<<1 | 1
 	slot := &w.reports.slots[hash>>32%reportSlots]
 	suppressed := uint32(0)
@@ -41,6 +42,7 @@ func (w *worker) reportDenied(snap *snapshot, p *pkt, h *packet.Header, o *outco
 		w.offload.probe = p.key
 		if w.cfg.Offload && xdpprog.LookupDenied(w.objs, &w.offload.probe, &w.offload.lastDeny) {
 			suppressed += uint32(w.offload.lastDeny.Packets)
+			w.hit(o, w.offload.lastDeny.Packets)
 		}
 	}
 	*slot = denyReport{hash: hash, lastNs: w.nowNs}
@@ -56,6 +58,8 @@ func (w *worker) report(snap *snapshot, p *pkt, h *packet.Header, e *flow.Entry,
 	ring := w.events
 	if !o.allowed {
 		ring = w.denies
+	} else {
+		w.hit(o, 1)
 	}
 	w.put(ring, &rec)
 }

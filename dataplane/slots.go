@@ -221,6 +221,9 @@ func (p *Plane) Publish(table *classify.Table) error {
 	defer p.mu.Unlock()
 	first := p.table == nil
 	p.table = table
+	for _, w := range p.workers {
+		w.hits.Grow(len(table.Set().Causes))
+	}
 	known := make(map[endpoint.ID]uint32)
 	for _, e := range table.Set().Endpoints {
 		known[e.ID] = e.Generation

@@ -54,6 +54,8 @@ type worker struct {
 	counts  *stat.Counters // read by anyone
 	events  *event.Ring    // read by the consumer of events
 	denies  *event.Ring    // likewise
+	hits    stat.Hits      // likewise
+	rings   rings          // likewise
 	inbox   chan xdpprog.Note
 	live    atomic.Int64 // flows, for status
 	mode    atomic.Value // string: copy or zero-copy
@@ -65,6 +67,7 @@ type worker struct {
 	wallNs    int64 // CLOCK_REALTIME, likewise
 	nextSweep int64
 	lastBurst int64
+	awakeNs   int64 // since when time counts as busy; 0: not at all
 	noted     int64 // when the last note was read
 
 	due [sweepBudget]flow.Ref // scratch of sweep
@@ -211,6 +214,7 @@ func (w *worker) serve(ctx context.Context) error {
 		w.events.Flush()
 		w.denies.Flush()
 		w.counts.Publish()
+		w.hits.Flush()
 		if n > 0 {
 			w.lastBurst = w.nowNs
 			continue
@@ -218,6 +222,7 @@ func (w *worker) serve(ctx context.Context) error {
 		if w.nowNs-w.lastBurst < lingerNs {
 			continue
 		}
+		w.rest()
 		if st := w.sock.Wait(w.patience()); st == xsk.Dead {
 			return fmt.Errorf("socket on %s: %w", w.port.Load(), w.sock.Err())
 		}
@@ -235,6 +240,18 @@ func (w *worker) patience() int {
 
 func (w *worker) tick() {
 	w.nowNs, w.wallNs = w.clock.now()
+	if w.awakeNs != 0 {
+		w.counts.Add(stat.BusyNs, uint64(w.nowNs-w.awakeNs))
+	}
+	w.awakeNs = w.nowNs
+}
+
+// rest is called before the worker sleeps: that time doesn't count as busy.
+func (w *worker) rest() {
+	now, _ := w.clock.now()
+	w.counts.Add(stat.BusyNs, uint64(now-w.awakeNs))
+	w.counts.Add(stat.Polls, 1)
+	w.awakeNs = 0
 }
 
 // housekeep does what is due beside packets: ended flows, expiry.
@@ -247,6 +264,7 @@ func (w *worker) housekeep(snap *snapshot) {
 	w.sweep()
 	w.openWanted(snap)
 	w.closeStale(snap)
+	w.sampleRings()
 	w.live.Store(int64(w.flows.Len()))
 }
 

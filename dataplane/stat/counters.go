@@ -37,7 +37,7 @@ const (
 	EventsLost    // records that found no room in a ring
 	Bursts        // bursts that held a packet
 	Polls         // times that the worker slept
-	BusyNs        // time in bursts
+	BusyNs        // time awake
 	FillStarved   // times that the kernel ran out of frames to receive into
 	WakeupErrors  // failed system calls of receive or transmit
 	NumIDs
