@@ -33,7 +33,7 @@ var layers = map[string][]string{
 	"control/policy":  {},
 	"control/policy/": {"control/policy", "control/policy/labelselector", "control/policy/clusterrule"},
 	"control/store":   {"control/policy"},
-	"control/source/": {"control/policy", "control/policy/", "control/store"},
+	"control/source/": {"control/policy", "control/policy/", "control/source/object", "control/store"},
 	"control/resolve": {"control/policy", "control/store", "dataplane/rule"},
 	"control/compile": {"control/policy", "control/resolve", "control/store", "dataplane/endpoint", "dataplane/rule"},
 	"control/link":    {"dataplane", "dataplane/endpoint", "xdpprog"},

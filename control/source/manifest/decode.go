@@ -7,28 +7,28 @@ import (
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/source/object"
 )
 
 // file is what one file says.
 type file struct {
 	sum        [32]byte
 	broken     bool // some of it could not be read
-	objects    []object
+	objects    []entry
 	retain     []policy.Origin // objects whose new version could not be read
 	rejections []policy.Rejection
 	notes      []string
 	skipped    []skip
 }
 
-// object is one object in Sluice's types.
-type object struct {
+// entry is one object of a file.
+type entry struct {
 	origin policy.Origin
 	source string
-	value  any // *store.Namespace, *store.Pod, *store.Node, *policy.Policy, or nil if only its name counts
+	value  any // as object.Put takes it
 }
 
 // skip is an object of a kind that Sluice has no use for.
@@ -80,12 +80,28 @@ func (f *file) decode(source string, doc []byte) {
 		}
 		return
 	}
-	k, ok := kinds[h.APIVersion+" "+h.Kind]
+	k, ok := object.Lookup(h.APIVersion, h.Kind)
 	if !ok {
 		f.skipped = append(f.skipped, skip{h.APIVersion + " " + h.Kind, source})
 		return
 	}
-	k.decode(f, source, doc)
+	o, err := k.Decode(doc)
+	if err != nil {
+		f.fail(source, err)
+		return
+	}
+	for _, r := range o.Rejections {
+		r.Source = source
+		f.rejections = append(f.rejections, r)
+	}
+	for _, u := range o.Unknown {
+		f.notes = append(f.notes, fmt.Sprintf("%s: %s: %s, ignored", source, o.Origin, u))
+	}
+	if o.Illegible {
+		f.retain = append(f.retain, o.Origin)
+		return
+	}
+	f.objects = append(f.objects, entry{origin: o.Origin, source: source, value: o.Value})
 }
 
 // withType gives an item of a typed list, such as a PodList, its type, which
@@ -103,76 +119,6 @@ func withType(item []byte, list header) []byte {
 		return item
 	}
 	return out
-}
-
-// kindOf knows how to read one kind of object.
-type kindOf struct {
-	decode func(f *file, source string, doc []byte)
-}
-
-// read makes a kindOf from how one is converted. salvage, if not nil, makes
-// the most of an object whose fields have wrong types.
-func read[T any, P interface {
-	*T
-	metav1.Object
-}](kind string, namespaced bool, convert func(f *file, o object, obj P) any, salvage func(doc []byte, err error) (*policy.Policy, policy.Rejection)) kindOf {
-	return kindOf{func(f *file, source string, doc []byte) {
-		obj := P(new(T))
-		strict, err := kjson.UnmarshalStrict(doc, obj)
-		if err != nil {
-			f.wrongType(kind, namespaced, source, doc, err, salvage)
-			return
-		}
-		if namespaced && obj.GetNamespace() == "" {
-			obj.SetNamespace(metav1.NamespaceDefault)
-		} else if !namespaced {
-			obj.SetNamespace("")
-		}
-		o := object{source: source, origin: policy.Origin{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName()}}
-		for _, s := range strict {
-			f.notes = append(f.notes, fmt.Sprintf("%s: %s: %s, ignored", source, o.origin, s))
-		}
-		o.value = convert(f, o, obj)
-		f.objects = append(f.objects, o)
-	}}
-}
-
-// wrongType records an object that has a field of a wrong type.
-func (f *file) wrongType(kind string, namespaced bool, source string, doc []byte, err error,
-	salvage func([]byte, error) (*policy.Policy, policy.Rejection)) {
-	if salvage != nil {
-		p, r := salvage(doc, err)
-		r.Source = source
-		f.rejections = append(f.rejections, r)
-		f.objects = append(f.objects, object{origin: p.Origin, source: source, value: p})
-		return
-	}
-	var named struct {
-		Metadata struct {
-			Namespace string `json:"namespace"`
-			Name      string `json:"name"`
-		} `json:"metadata"`
-	}
-	if json.Unmarshal(doc, &named) != nil || named.Metadata.Name == "" {
-		f.fail(source, err)
-		return
-	}
-	o := policy.Origin{Kind: kind, Name: named.Metadata.Name}
-	if namespaced {
-		o.Namespace = named.Metadata.Namespace
-		if o.Namespace == "" {
-			o.Namespace = metav1.NamespaceDefault
-		}
-	}
-	f.retain = append(f.retain, o)
-	f.rejections = append(f.rejections, policy.Rejection{Object: o.String(), Source: source, Reason: err.Error(),
-		Effect: "its last valid version stays, if there is one"})
-}
-
-// reject records a field that doesn't hold as written.
-func (f *file) reject(o object, field, reason, effect string) {
-	f.rejections = append(f.rejections, policy.Rejection{
-		Object: o.origin.String(), Source: o.source, Field: field, Reason: reason, Effect: effect})
 }
 
 // describe sums up what was skipped.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/source/object"
 	"github.com/sluice-net/sluice/control/store"
 )
 
@@ -65,12 +66,12 @@ func (s *Source) load(contents []content) {
 	s.store.Update(func(tx *store.Tx) {
 		for o := range s.owned {
 			if _, ok := want[o]; !ok {
-				remove(tx, o)
+				object.Remove(tx, o)
 			}
 		}
 		for o, w := range want {
 			if s.owned[o].value != w.value || w.value == nil {
-				put(tx, w.value)
+				object.Put(tx, w.value)
 			}
 		}
 	})
@@ -90,31 +91,4 @@ func (s *Source) decode(c content) *file {
 	f := decodeFile(c.name, c.data)
 	f.sum = sum
 	return f
-}
-
-func put(tx *store.Tx, value any) {
-	switch v := value.(type) {
-	case *store.Namespace:
-		tx.SetNamespace(v)
-	case *store.Node:
-		tx.SetNode(v)
-	case *store.Pod:
-		tx.SetPod(v)
-	case *policy.Policy:
-		tx.SetPolicy(v)
-	}
-}
-
-func remove(tx *store.Tx, o policy.Origin) {
-	switch o.Kind {
-	case "Namespace":
-		tx.DeleteNamespace(o.Name)
-	case "Node":
-		tx.DeleteNode(o.Name)
-	case "Pod":
-		tx.DeletePod(store.Key{Namespace: o.Namespace, Name: o.Name})
-	case "ServiceAccount":
-	default:
-		tx.DeletePolicy(o)
-	}
 }

@@ -21,8 +21,13 @@ import (
 	"sync"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/source/object"
 	"github.com/sluice-net/sluice/control/store"
 )
+
+// AddressAnnotation on a Pod or Node gives it addresses, comma-separated,
+// beside those of its status.
+const AddressAnnotation = object.AddressAnnotation
 
 // State is what the last load found.
 type State struct {

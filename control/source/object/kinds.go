@@ -1,0 +1,65 @@
+package object
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/adminnetworkpolicy"
+	"github.com/sluice-net/sluice/control/policy/clusternetworkpolicy"
+	"github.com/sluice-net/sluice/control/policy/networkpolicy"
+)
+
+// kinds are the kinds of objects that are read, by apiVersion and kind. Those
+// of groups that Kubernetes itself doesn't serve are looked for in a cluster
+// by discovery, under the same names.
+var kinds = map[string]Kind{
+	"v1 Namespace":                       read("Namespace", false, anything(Namespace), nil),
+	"v1 Node":                            read("Node", false, anything(Node), nil),
+	"v1 Pod":                             read("Pod", true, anything(Pod), nil),
+	"v1 ServiceAccount":                  read("ServiceAccount", true, nameOnly[*corev1.ServiceAccount], nil),
+	"networking.k8s.io/v1 NetworkPolicy": read(networkpolicy.Kind, true, anything(networkpolicy.Convert), networkpolicy.Salvage),
+
+	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, anything(clusternetworkpolicy.Convert), nil),
+	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, anything(adminnetworkpolicy.Convert), nil),
+	"policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy": read(adminnetworkpolicy.BaselineKind, false, anything(adminnetworkpolicy.ConvertBaseline), nil),
+}
+
+// builtin are the groups that an API server serves without a
+// CustomResourceDefinition.
+var builtin = []string{"v1", "networking.k8s.io/v1", "discovery.k8s.io/v1"}
+
+// Lookup returns the kind of that apiVersion and name.
+func Lookup(apiVersion, kind string) (Kind, bool) {
+	k, ok := kinds[apiVersion+" "+kind]
+	return k, ok
+}
+
+// Custom lists the kinds that come from CustomResourceDefinitions or other
+// servers, by apiVersion, sorted.
+func Custom() map[string][]string {
+	out := map[string][]string{}
+	for _, key := range slices.Sorted(maps.Keys(kinds)) {
+		apiVersion, kind, _ := strings.Cut(key, " ")
+		if !slices.Contains(builtin, apiVersion) {
+			out[apiVersion] = append(out[apiVersion], kind)
+		}
+	}
+	return out
+}
+
+// anything forgets the type of what a conversion returns.
+func anything[P, V any](convert func(P) (V, []policy.Rejection)) func(P) (any, []policy.Rejection) {
+	return func(obj P) (any, []policy.Rejection) { return convert(obj) }
+}
+
+// nameOnly keeps nothing: pods name their service account themselves.
+func nameOnly[P metav1.Object](obj P) (any, []policy.Rejection) {
+	f := faults{kind: "ServiceAccount", namespace: obj.GetNamespace(), name: obj.GetName()}
+	f.needName()
+	return nil, f.list
+}
