@@ -111,6 +111,9 @@ func (f *flattener) program(row classify.Row, p *rule.Program) error {
 	anything := []rule.PortRange{{Proto: rule.AnyProto, To: 65535}}
 	for _, t := range p.Tiers {
 		for _, r := range t.Rules {
+			if r.Action == rule.Next || len(r.And)+len(r.Not)+len(r.NotPorts) > 0 {
+				return fmt.Errorf("tier %q: a rule of more than one list of peers and ports has no flat form", t.Name)
+			}
 			prefixes, ports := anywhere, anything
 			if !r.AnyPeer {
 				prefixes = nil

@@ -68,15 +68,13 @@ func (b *book) put(at Row, program *rule.Program, r row, p *peers) Row {
 	for len(b.users) < int(p.count) {
 		b.users = append(b.users, nil)
 	}
-	for t := range program.Tiers {
-		for i := range program.Tiers[t].Rules {
-			for _, id := range program.Tiers[t].Rules[i].Peers {
-				if u := &b.users[p.dense[id]]; len(*u) == 0 || (*u)[len(*u)-1] != at {
-					*u = append(*u, at)
-				}
+	program.EachRule(func(r *rule.Rule) {
+		r.EachPeer(func(id rule.PeerID) {
+			if u := &b.users[p.dense[id]]; len(*u) == 0 || (*u)[len(*u)-1] != at {
+				*u = append(*u, at)
 			}
-		}
-	}
+		})
+	})
 	return at
 }
 

@@ -38,13 +38,13 @@ func usedPrograms(set *rule.Set) ([]rule.ProgramID, error) {
 }
 
 func checkProgram(p *rule.Program) error {
-	for t := range p.Tiers {
-		tier := &p.Tiers[t]
+	for t := range len(p.Tiers) + len(p.Staged) {
+		tier := tierAt(p, t)
 		if tier.DefaultCause > maxCause || tier.Default > rule.Deny {
 			return fmt.Errorf("tier %q: default %v of cause %d", tier.Name, tier.Default, tier.DefaultCause)
 		}
 		for i := range tier.Rules {
-			if r := &tier.Rules[i]; r.Cause > maxCause || r.Action > rule.Deny {
+			if r := &tier.Rules[i]; r.Cause > maxCause || r.Action > rule.Next {
 				return fmt.Errorf("tier %q: rule %d: %v of cause %d", tier.Name, i, r.Action, r.Cause)
 			}
 		}
@@ -52,16 +52,27 @@ func checkProgram(p *rule.Program) error {
 	return nil
 }
 
+func tierAt(p *rule.Program, t int) *rule.Tier {
+	if t < len(p.Tiers) {
+		return &p.Tiers[t]
+	}
+	return &p.Staged[t-len(p.Tiers)]
+}
+
 // checkPeers reports peers that the set doesn't have, in programs, in the
 // identities from one on, and in blocks.
 func checkPeers(set *rule.Set, programs []rule.ProgramID, identity int, blocks bool) error {
 	for _, id := range programs {
-		for t := range set.Programs[id].Tiers {
-			for i := range set.Programs[id].Tiers[t].Rules {
-				if err := checkIDs(set, set.Programs[id].Tiers[t].Rules[i].Peers); err != nil {
-					return fmt.Errorf("program %d: %w", id, err)
+		var err error
+		set.Programs[id].EachRule(func(r *rule.Rule) {
+			r.EachPeer(func(p rule.PeerID) {
+				if err == nil {
+					err = checkIDs(set, []rule.PeerID{p})
 				}
-			}
+			})
+		})
+		if err != nil {
+			return fmt.Errorf("program %d: %w", id, err)
 		}
 	}
 	for i, ids := range set.Identities[identity:] {

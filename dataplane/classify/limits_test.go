@@ -205,7 +205,7 @@ func TestBuildRefuses(t *testing.T) {
 		"address of identity 0: not an address":                  {Identities: []rule.Identity{{}}, Addresses: []rule.Address{{}}},
 		"address 10.0.0.1: bound twice":                          {Identities: []rule.Identity{{}}, Addresses: []rule.Address{{Addr: addr}, {Addr: addr}}},
 		"program 0: tier \"x\": rule 0: deny of cause 536870912": limitsOf(rule.Rule{Action: rule.Deny, Cause: 1 << 29}),
-		"program 0: tier \"x\": rule 0: invalid of cause 0":      limitsOf(rule.Rule{Action: 3}),
+		"program 0: tier \"x\": rule 0: invalid of cause 0":      limitsOf(rule.Rule{Action: 4}),
 		"program 0: peer 5: the set has 0":                       limitsOf(rule.Rule{Peers: []rule.PeerID{5}}),
 	} {
 		_, err := classify.Build(set)

@@ -24,17 +24,15 @@ func (p *peers) use(set *rule.Set, programs []rule.ProgramID) (added []rule.Peer
 		p.dense = append(p.dense, unused)
 	}
 	for _, id := range programs {
-		for t := range set.Programs[id].Tiers {
-			for i := range set.Programs[id].Tiers[t].Rules {
-				for _, peer := range set.Programs[id].Tiers[t].Rules[i].Peers {
-					if p.dense[peer] == unused {
-						p.dense[peer] = p.count
-						p.count++
-						added = append(added, peer)
-					}
+		set.Programs[id].EachRule(func(r *rule.Rule) {
+			r.EachPeer(func(peer rule.PeerID) {
+				if p.dense[peer] == unused {
+					p.dense[peer] = p.count
+					p.count++
+					added = append(added, peer)
 				}
-			}
-		}
+			})
+		})
 	}
 	return added
 }

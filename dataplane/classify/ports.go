@@ -6,8 +6,12 @@ import (
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
-// anyPorts is the number of the port set that matches every packet.
-const anyPorts = 0
+// The numbers of the port set that matches every packet, and of the one that
+// matches none.
+const (
+	anyPorts = 0
+	noPorts  = 1
+)
 
 // ports numbers the distinct lists of port ranges that rules use, and the
 // coarsest classes of (protocol, port) that tell them apart.
@@ -23,16 +27,23 @@ type ports struct {
 func newPorts() *ports {
 	p := &ports{}
 	p.sets.add(nil)
+	p.sets.add([]uint32{0, 1 << 16}) // from 1 to 0
 	return p
 }
 
-// add returns the number of a rule's set of ports, and false if it is empty.
-func (p *ports) add(r *rule.Rule) (set uint32, ok bool) {
-	if r.AnyPort {
-		return anyPorts, true
+// add returns the numbers of a rule's set of ports and of the set that is left
+// out of it, and false if it is empty.
+func (p *ports) add(r *rule.Rule) (set, not uint32, ok bool) {
+	set, not = anyPorts, p.addRanges(r.NotPorts)
+	if !r.AnyPort {
+		set = p.addRanges(r.Ports)
 	}
-	words := make([]uint32, 0, 2*len(r.Ports))
-	ranges := slices.Clone(r.Ports)
+	return set, not, set != noPorts && not != anyPorts
+}
+
+func (p *ports) addRanges(ranges []rule.PortRange) uint32 {
+	words := make([]uint32, 0, 2*len(ranges))
+	ranges = slices.Clone(ranges)
 	slices.SortFunc(ranges, func(a, b rule.PortRange) int {
 		if a.Proto != b.Proto {
 			return int(a.Proto) - int(b.Proto)
@@ -41,25 +52,21 @@ func (p *ports) add(r *rule.Rule) (set uint32, ok bool) {
 	})
 	for _, r := range ranges {
 		if r.Proto == rule.AnyProto {
-			return anyPorts, true
+			return anyPorts
 		}
 		if r.From <= r.To {
 			words = append(words, uint32(r.Proto), uint32(r.From)<<16|uint32(r.To))
 		}
 	}
 	if len(words) == 0 {
-		return 0, false
+		return noPorts
 	}
-	return p.sets.add(words), true
+	return p.sets.add(words)
 }
 
 // addAll adds the sets of all rules of a program.
 func (p *ports) addAll(program *rule.Program) {
-	for t := range program.Tiers {
-		for i := range program.Tiers[t].Rules {
-			p.add(&program.Tiers[t].Rules[i])
-		}
-	}
+	program.EachRule(func(r *rule.Rule) { p.add(r) })
 }
 
 // build finds the classes once all sets are added.
@@ -68,6 +75,9 @@ func (p *ports) build() {
 	// is all protocols that nobody names.
 	var edges [256][]uint32
 	for _, w := range pairs(p.sets.words) {
+		if w.proto == 0 {
+			continue // noPorts
+		}
 		edges[w.proto] = append(edges[w.proto], w.from, w.to+1)
 	}
 	type item struct {
@@ -94,6 +104,9 @@ func (p *ports) build() {
 	r.reset(len(items))
 	for set := uint32(1); int(set) < p.sets.len(); set++ {
 		r.next()
+		if set == noPorts {
+			continue
+		}
 		for _, w := range pairs(p.sets.at(set)) {
 			at, _ := slices.BinarySearch(edges[w.proto], w.from)
 			for i := first[w.proto] + uint32(at); int(i) < len(items) && items[i].proto == w.proto && items[i].from <= w.to; i++ {

@@ -7,11 +7,16 @@
 // is found by walking the endpoint's Program for the direction:
 //
 //	for each tier in order:
-//	    for each rule in order: the first that matches decides
+//	    for each rule in order: the first that matches, and is not Next, decides
 //	        Allow, Deny: final
 //	        Pass:        go to the next tier
+//	        Next:        go to the next rule; its Log counts
 //	    no rule matched: the tier's Default (Allow, Deny or Pass)
 //	no tier decided: allow
+//
+// A Program may hold a second list of tiers, Staged, walked the same way. It
+// changes no verdict but this: what Tiers allow, without an audit, and Staged
+// deny is allowed as an audit, because of what denied it in Staged.
 //
 // A Set and everything that it refers to is immutable once published.
 package rule
@@ -29,6 +34,7 @@ const (
 	Pass  Action = iota // leave it to the next tier
 	Allow               // final
 	Deny                // final
+	Next                // of a rule only: go on with the next one
 )
 
 // String returns the lower-case name of the action.
@@ -40,6 +46,8 @@ func (a Action) String() string {
 		return "allow"
 	case Deny:
 		return "deny"
+	case Next:
+		return "next"
 	}
 	return "invalid"
 }
@@ -87,9 +95,10 @@ type PortRange struct {
 }
 
 // Rule is one line of a tier. It matches if the remote address is in any of
-// Peers (or AnyPeer is set) and the packet is in any of Ports (or AnyPort is
-// set). An empty Peers without AnyPeer matches nothing, and so do empty Ports
-// without AnyPort.
+// Peers (or AnyPeer is set), in any peer of each list of And, and in none of
+// Not, and if the packet is in any of Ports (or AnyPort is set) and in none of
+// NotPorts. An empty Peers without AnyPeer matches nothing, and so do an empty
+// list in And, and empty Ports without AnyPort.
 type Rule struct {
 	Action  Action
 	Log     bool // report each new flow that this rule matches
@@ -99,6 +108,26 @@ type Rule struct {
 	Peers   []PeerID // sorted, unique
 	Ports   []PortRange
 	Cause   CauseID
+
+	And      [][]PeerID // each sorted, unique
+	Not      []PeerID   // sorted, unique
+	NotPorts []PortRange
+}
+
+// EachPeer calls visit with every peer that the rule refers to, in no order;
+// one may come more than once.
+func (r *Rule) EachPeer(visit func(PeerID)) {
+	for _, p := range r.Peers {
+		visit(p)
+	}
+	for _, list := range r.And {
+		for _, p := range list {
+			visit(p)
+		}
+	}
+	for _, p := range r.Not {
+		visit(p)
+	}
 }
 
 // Tier is an ordered list of rules and what holds if none of them matches.
@@ -113,7 +142,19 @@ type Tier struct {
 // Program is all that is judged for one endpoint in one direction. Endpoints
 // with equal rules share one Program. A Program without tiers allows all.
 type Program struct {
-	Tiers []Tier
+	Tiers  []Tier
+	Staged []Tier // what would be judged if staged policies were enforced; nil if there are none
+}
+
+// EachRule calls visit with every rule of Tiers and Staged, in order.
+func (p *Program) EachRule(visit func(*Rule)) {
+	for _, tiers := range [2][]Tier{p.Tiers, p.Staged} {
+		for t := range tiers {
+			for i := range tiers[t].Rules {
+				visit(&tiers[t].Rules[i])
+			}
+		}
+	}
 }
 
 // Endpoint binds a local endpoint to its programs.

@@ -174,14 +174,22 @@ tiers:
 }
 
 func inPeers(r *rule.Rule, peers []rule.PeerID) bool {
-	return r.AnyPeer || slices.ContainsFunc(r.Peers, func(p rule.PeerID) bool {
-		_, ok := slices.BinarySearch(peers, p)
-		return ok
-	})
+	in := func(list []rule.PeerID) bool {
+		return slices.ContainsFunc(list, func(p rule.PeerID) bool {
+			_, ok := slices.BinarySearch(peers, p)
+			return ok
+		})
+	}
+	return (r.AnyPeer || in(r.Peers)) && !in(r.Not) &&
+		!slices.ContainsFunc(r.And, func(list []rule.PeerID) bool { return !in(list) })
 }
 
 func inPorts(r *rule.Rule, s verdict.PortSpan) bool {
-	return r.AnyPort || slices.ContainsFunc(r.Ports, func(p rule.PortRange) bool {
+	return (r.AnyPort || inRanges(r.Ports, s)) && !inRanges(r.NotPorts, s)
+}
+
+func inRanges(ports []rule.PortRange, s verdict.PortSpan) bool {
+	return slices.ContainsFunc(ports, func(p rule.PortRange) bool {
 		return p.Proto == rule.AnyProto || p.Proto == uint8(s.Protocol) && p.From <= s.Port && s.Port <= p.To
 	})
 }

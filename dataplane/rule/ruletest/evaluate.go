@@ -28,12 +28,25 @@ func Evaluate(set *rule.Set, id endpoint.ID, dir rule.Direction, remote netip.Ad
 		program = set.Programs[set.Endpoints[i].Egress]
 	}
 	remote = remote.Unmap()
-	for _, tier := range program.Tiers {
+	action, audit, log, cause = walk(set, program.Tiers, remote, proto, port)
+	if program.Staged != nil && action == rule.Allow && !audit {
+		if staged, _, _, why := walk(set, program.Staged, remote, proto, port); staged == rule.Deny {
+			return rule.Allow, true, log, why
+		}
+	}
+	return action, audit, log, cause
+}
+
+func walk(set *rule.Set, tiers []rule.Tier, remote netip.Addr, proto uint8, port uint16) (action rule.Action, audit, log bool, cause rule.CauseID) {
+	for _, tier := range tiers {
 		action, audit, cause = tier.Default, tier.DefaultAudit, tier.DefaultCause
 		for _, r := range tier.Rules {
-			if matchesPeer(set, r, remote) && matchesPort(r, proto, port) {
+			if !matchesPeer(set, r, remote) || !matchesPort(r, proto, port) {
+				continue
+			}
+			log = log || r.Log
+			if r.Action != rule.Next {
 				action, audit, cause = r.Action, r.Audit, r.Cause
-				log = log || r.Log
 				break
 			}
 		}
@@ -50,10 +63,11 @@ func Evaluate(set *rule.Set, id endpoint.ID, dir rule.Direction, remote netip.Ad
 }
 
 func matchesPort(r rule.Rule, proto uint8, port uint16) bool {
-	if r.AnyPort {
-		return true
-	}
-	for _, p := range r.Ports {
+	return (r.AnyPort || inPorts(r.Ports, proto, port)) && !inPorts(r.NotPorts, proto, port)
+}
+
+func inPorts(ports []rule.PortRange, proto uint8, port uint16) bool {
+	for _, p := range ports {
 		if p.Proto == rule.AnyProto || p.Proto == proto && p.From <= port && port <= p.To {
 			return true
 		}
@@ -62,10 +76,19 @@ func matchesPort(r rule.Rule, proto uint8, port uint16) bool {
 }
 
 func matchesPeer(set *rule.Set, r rule.Rule, remote netip.Addr) bool {
-	if r.AnyPeer {
-		return true
+	if !r.AnyPeer && !inAny(set, r.Peers, remote) || inAny(set, r.Not, remote) {
+		return false
 	}
-	for _, p := range r.Peers {
+	for _, list := range r.And {
+		if !inAny(set, list, remote) {
+			return false
+		}
+	}
+	return true
+}
+
+func inAny(set *rule.Set, peers []rule.PeerID, remote netip.Addr) bool {
+	for _, p := range peers {
 		if InPeer(set, p, remote) {
 			return true
 		}

@@ -132,7 +132,15 @@ func (g *generator) block() rule.Block {
 
 // Program draws one program over the peers of the set.
 func (g *generator) Program() rule.Program {
-	var p rule.Program
+	p := rule.Program{Tiers: g.tiers()}
+	if g.one(4) {
+		p.Staged = g.tiers()
+	}
+	return p
+}
+
+func (g *generator) tiers() []rule.Tier {
+	var out []rule.Tier
 	for t := range g.upTo(g.size.Tiers) {
 		tier := rule.Tier{
 			Name:         fmt.Sprintf("tier %d", t),
@@ -143,9 +151,9 @@ func (g *generator) Program() rule.Program {
 		for range g.upTo(g.size.Rules) {
 			tier.Rules = append(tier.Rules, g.rule())
 		}
-		p.Tiers = append(p.Tiers, tier)
+		out = append(out, tier)
 	}
-	return p
+	return out
 }
 
 func (g *generator) rule() rule.Rule {
@@ -158,8 +166,20 @@ func (g *generator) rule() rule.Rule {
 		Peers:   g.peers(4),
 		Cause:   g.cause(),
 	}
+	if g.one(8) {
+		r.Action = rule.Next
+	}
 	for range g.upTo(g.size.Ports) {
 		r.Ports = append(r.Ports, g.ports())
+	}
+	if g.one(3) {
+		r.Not = g.peers(2)
+	}
+	for range max(0, g.pick(6)-3) {
+		r.And = append(r.And, g.peers(4))
+	}
+	for range max(0, g.pick(5)-2) {
+		r.NotPorts = append(r.NotPorts, g.ports())
 	}
 	return r
 }
