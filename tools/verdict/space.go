@@ -205,16 +205,14 @@ func PortSpans(sets ...*rule.Set) []PortSpan {
 	starts := map[policy.Protocol][]int{policy.TCP: {1}, policy.UDP: {1}, policy.SCTP: {1}}
 	for _, set := range sets {
 		for i := range set.Programs {
-			for _, t := range set.Programs[i].Tiers {
-				for j := range t.Rules {
-					for _, p := range t.Rules[j].Ports {
-						proto := policy.Protocol(p.Proto)
-						if p.Proto != rule.AnyProto && HasPorts(proto) {
-							starts[proto] = append(starts[proto], max(1, int(p.From)), int(p.To)+1)
-						}
+			set.Programs[i].EachRule(func(r *rule.Rule) {
+				for _, p := range slices.Concat(r.Ports, r.NotPorts) {
+					proto := policy.Protocol(p.Proto)
+					if p.Proto != rule.AnyProto && HasPorts(proto) {
+						starts[proto] = append(starts[proto], max(1, int(p.From)), int(p.To)+1)
 					}
 				}
-			}
+			})
 		}
 	}
 	var out []PortSpan
