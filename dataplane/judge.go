@@ -228,6 +228,8 @@ func (w *worker) ask(q classify.Query) int16 {
 // outcome is what the classifier said of both ends.
 type outcome struct {
 	allowed, audit, log bool
+	auditEgress         bool // the egress side's deny is an audit
+	auditIngress        bool
 	reason              stat.Reason
 	egress, ingress     rule.CauseID
 }
@@ -241,11 +243,13 @@ func (w *worker) outcome(snap *snapshot, j *judgement) outcome {
 		v := w.b.verdicts[j.egress]
 		o.egress = snap.table.Cause(v)
 		o.allowed, o.audit, o.log = v.Allowed(), v.Audit(), v.Log()
+		o.auditEgress = v.Audit()
 	}
 	if j.ingress >= 0 && o.allowed {
 		v := w.b.verdicts[j.ingress]
 		o.ingress = snap.table.Cause(v)
 		o.allowed, o.audit, o.log = v.Allowed(), o.audit || v.Audit(), o.log || v.Log()
+		o.auditIngress = v.Audit()
 	}
 	if !o.allowed {
 		o.reason = stat.Policy

@@ -47,6 +47,8 @@ type Plane struct {
 	seed    uint64
 	clock   clock
 	noTCX   atomic.Bool // the kernel has no tcx, or is to be treated so
+	// interest is an event.Interest, read by the workers.
+	interest atomic.Uint32
 
 	mu     sync.Mutex // guards what follows, and the kernel's endpoint maps
 	slots  []slot
@@ -73,11 +75,12 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1), clock: newClock(),
 	}
 	p.noTCX.Store(cfg.Clsact)
+	p.interest.Store(uint32(event.WantAll))
 	p.snap.Store(&snapshot{local: make([]local, 1), addrs: newAddrTable(p.seed, nil)})
 	for i := range cfg.Workers {
 		w, err := newWorker(i, &p.cfg, objs, &p.snap, log, p.poke)
 		if err == nil {
-			w.attach = p.attach
+			w.attach, w.interest = p.attach, &p.interest
 		}
 		if err != nil {
 			return nil, errors.Join(err, objs.Close())
@@ -145,42 +148,4 @@ func (p *Plane) routeNotes(ctx context.Context, notes *xdpprog.Notes) {
 			}
 		}
 	}
-}
-
-// eventPause is how long ReadEvents leaves the workers in peace after it has
-// emptied their rings: to wake a reader costs a worker a system call.
-const eventPause = 2 * time.Millisecond
-
-// ReadEvents moves events of all workers into dst, denies first, and waits for
-// some until ctx ends. One goroutine may call it.
-func (p *Plane) ReadEvents(ctx context.Context, dst []event.Record) int {
-	for paused := false; ctx.Err() == nil; {
-		n := 0
-		for _, w := range p.workers {
-			n += w.denies.Read(dst[n:])
-		}
-		for _, w := range p.workers {
-			n += w.events.Read(dst[n:])
-		}
-		if n > 0 {
-			return n
-		}
-		if !paused {
-			paused = true
-			time.Sleep(eventPause)
-			continue
-		}
-		quiet := true
-		for _, w := range p.workers {
-			quiet = w.denies.Arm() && w.events.Arm() && quiet
-		}
-		if !quiet {
-			continue
-		}
-		select {
-		case <-p.wake:
-		case <-ctx.Done():
-		}
-	}
-	return 0
 }

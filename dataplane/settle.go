@@ -186,23 +186,24 @@ func (w *worker) refuse(snap *snapshot, p *pkt, h *packet.Header, o *outcome) {
 	w.drop(p, o.reason)
 	w.countDenied(p)
 	w.offload.deny(w, snap, p, h)
-	w.reportDenied(snap, p, h, o)
+	w.reportDenied(snap, p, h, o, false)
 }
 
 // deny drops a packet for a reason other than a fresh judgement. e is its cut
 // flow, if there is one.
 func (w *worker) deny(snap *snapshot, p *pkt, h *packet.Header, r stat.Reason, e *flow.Entry) {
-	o := outcome{reason: r}
+	o, reply := outcome{reason: r}, false
 	if h.Frag == packet.FragFirst {
 		w.frags.Forget(h)
 	}
 	if e != nil {
 		o.egress, o.ingress = e.Egress, e.Ingress
+		reply = p.side != e.Initiator
 		w.offload.denyFlow(w, p, e)
 	}
 	w.drop(p, r)
 	w.countDenied(p)
-	w.reportDenied(snap, p, h, &o)
+	w.reportDenied(snap, p, h, &o, reply)
 }
 
 func (w *worker) countDenied(p *pkt) {

@@ -32,6 +32,7 @@ type Stats struct {
 	Drops    [stat.NumReasons]uint64     // workers and programs together
 	Programs [xdpprog.NumCounters]uint64 // what the programs did with the rest
 	Lost     uint64                      // events that found no room
+	Written  uint64                      // and those that did
 	TCX      bool                        // attached by tcx links, else by clsact filters
 }
 
@@ -54,6 +55,7 @@ func (p *Plane) Stats() (Stats, error) {
 			s.Drops[r] += n
 		}
 		s.Lost += ws.Lost + ws.LostDeny
+		s.Written += w.events.Written() + w.denies.Written()
 		s.Workers = append(s.Workers, ws)
 	}
 	drops, err := p.objs.Drops()

@@ -33,6 +33,7 @@ func (w *worker) sweep() {
 	if n > 0 {
 		w.offload.flush(w)
 	}
+	w.reportSuppressed()
 }
 
 // ended moves a flow on of which divert saw a FIN or RST go by.

@@ -56,11 +56,15 @@ type worker struct {
 	denies  *event.Ring    // likewise
 	hits    stat.Hits      // likewise
 	rings   rings          // likewise
-	inbox   chan xdpprog.Note
-	live    atomic.Int64 // flows, for status
-	mode    atomic.Value // string: copy or zero-copy
-	alive   atomic.Bool
-	port    atomic.Value // string
+	// Shared by all workers, written by Plane: which events are wanted, and
+	// where packets that were judged are copied to (nil: nowhere).
+	interest *atomic.Uint32
+	capture  atomic.Pointer[event.PacketRing]
+	inbox    chan xdpprog.Note
+	live     atomic.Int64 // flows, for status
+	mode     atomic.Value // string: copy or zero-copy
+	alive    atomic.Bool
+	port     atomic.Value // string
 
 	clock     clock
 	nowNs     int64 // CLOCK_MONOTONIC, once a burst
@@ -93,6 +97,8 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("create worker %d: %w", id, err)
 	}
+	w.interest = &atomic.Uint32{}
+	w.interest.Store(uint32(event.WantAll))
 	w.reports.init()
 	w.pairs.init()
 	w.mode.Store("none")

@@ -30,22 +30,48 @@ const (
 
 // Record is one event, fixed size and free of pointers.
 type Record struct {
-	TimeNs     int64 // CLOCK_REALTIME at the start of the burst
-	Key        packet.Key
-	Side       packet.Side // which end of Key sent the packet that was judged
-	Kind       Kind
-	Hook       Hook
-	Allowed    bool
-	Audit      bool // Allowed only because the deny is an audit
-	Reply      bool // the packet ran against the direction of its flow
-	Reason     stat.Reason
-	TCPFlags   uint8
-	Src, Dst   endpoint.ID // local endpoints, or None
-	Egress     rule.CauseID
-	Ingress    rule.CauseID
-	Generation uint64 // of the Set that judged
-	Suppressed uint32 // equal Denied records left out since the last one
-	Packets    [2]uint64
-	Bytes      [2]uint64 // by Side, in Ended records
-	DurationNs int64     // in Ended records
+	TimeNs  int64 // CLOCK_REALTIME at the start of the burst
+	Key     packet.Key
+	Side    packet.Side // which end of Key sent the packet that was judged
+	Kind    Kind
+	Hook    Hook
+	Allowed bool
+	Audit   bool // Allowed only because the deny is an audit
+	// Which side's deny that was; both false where the worker doesn't know any
+	// more (flows that the kernel opened, ends).
+	AuditEgress, AuditIngress bool
+	Reply                     bool // the packet ran against the direction of its flow
+	Reason                    stat.Reason
+	TCPFlags                  uint8
+	ICMP                      uint16      // type<<8|code of the packet, for ICMP and ICMPv6
+	Src, Dst                  endpoint.ID // local endpoints, or None
+	Egress                    rule.CauseID
+	Ingress                   rule.CauseID
+	Generation                uint64 // of the Set that judged
+	Suppressed                uint32 // packets denied likewise since the last Denied record, that have none
+	Packets                   [2]uint64
+	Bytes                     [2]uint64 // by Side, in Ended records
+	DurationNs                int64     // in Ended records
+}
+
+// Interest says which records someone wants: one bit a Kind. What nobody wants
+// is not generated, and so not lost either. Records of what is not allowed,
+// Changed ones among them, have the bit of Denied.
+type Interest uint32
+
+// What there is to be interested in.
+const (
+	WantNew     Interest = 1 << NewFlow
+	WantDenied  Interest = 1 << Denied
+	WantChanged Interest = 1 << Changed
+	WantEnded   Interest = 1 << Ended
+	WantAll              = WantNew | WantDenied | WantChanged | WantEnded
+)
+
+// Wants reports whether records like r are wanted.
+func (i Interest) Wants(r *Record) bool {
+	if !r.Allowed {
+		return i&WantDenied != 0
+	}
+	return i>>r.Kind&1 != 0
 }

@@ -17,7 +17,7 @@ const autoFlush = 64
 //
 //	Put, Flush         producer
 //	Read, Arm          consumer
-//	Lost, Cap          anyone
+//	Lost, Written, Cap anyone
 type Ring struct {
 	buf  []Record
 	mask uint32
@@ -29,12 +29,13 @@ type Ring struct {
 	next    uint32 // tail including what is not published yet
 	flushed uint32 // what tail holds
 	free    uint32 // slots known to be free from next on
-	losing  uint64 // lost including what is not published yet
+	losing  uint64 // lost since the last Flush
 	_       [line]byte
 
-	tail atomic.Uint32 // written by the producer
-	lost atomic.Uint64 // written by the producer
-	_    [line]byte
+	tail    atomic.Uint32 // written by the producer
+	lost    atomic.Uint64 // written by the producer
+	written atomic.Uint64 // written by the producer
+	_       [line]byte
 
 	head  atomic.Uint32 // written by the consumer
 	armed atomic.Bool   // set by the consumer, cleared by the producer
@@ -99,6 +100,7 @@ func (r *Ring) Flush() {
 	if r.next == r.flushed {
 		return
 	}
+	r.written.Store(r.written.Load() + uint64(r.next-r.flushed))
 	r.flushed = r.next
 	r.tail.Store(r.next)
 	// The store above and the load below are sequentially consistent, as are
@@ -132,6 +134,10 @@ func (r *Ring) Arm() bool {
 	r.armed.Store(false)
 	return false
 }
+
+// Written returns how many records were published. Together with Lost it is
+// what Put was called for, up to the last Flush.
+func (r *Ring) Written() uint64 { return r.written.Load() }
 
 // Lost returns how many records found no room, up to the last Flush.
 func (r *Ring) Lost() uint64 { return r.lost.Load() }

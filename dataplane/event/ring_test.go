@@ -166,6 +166,9 @@ func FuzzRing(f *testing.F) {
 			case s < 160:
 				r.Flush()
 				visible, held = append(visible, held...), nil
+				if r.Written()+r.Lost() != uint64(next) {
+					t.Fatalf("%d written, %d lost, of %d", r.Written(), r.Lost(), next)
+				}
 				if r.Lost() != lost {
 					t.Fatalf("lost %d, want %d", r.Lost(), lost)
 				}
@@ -237,6 +240,9 @@ func TestConcurrent(t *testing.T) {
 		}
 	}
 	for read() {
+	}
+	if r.Written() != uint64(got) {
+		t.Errorf("%d read, %d written", got, r.Written())
 	}
 	if uint64(got)+r.Lost() != total {
 		t.Errorf("%d read, %d lost, want %d together", got, r.Lost(), total)
