@@ -128,7 +128,7 @@ func (c *causes) end() []rule.Cause {
 
 func compareRefs(a, b rule.PolicyRef) int {
 	for _, d := range []int{strings.Compare(a.Tier, b.Tier), strings.Compare(a.Namespace, b.Namespace),
-		strings.Compare(a.Name, b.Name), strings.Compare(a.Kind, b.Kind), a.Rule - b.Rule} {
+		strings.Compare(a.Name, b.Name), strings.Compare(a.Kind, b.Kind), strings.Compare(a.Path, b.Path), a.Rule - b.Rule} {
 		if d != 0 {
 			return d
 		}

@@ -71,7 +71,7 @@ func (c *Compiler) Compile(in Input) *rule.Set {
 	c.cfg.Generation++
 	b := &builder{
 		c: c, in: in, set: &rule.Set{Generation: c.cfg.Generation},
-		peers:    resolve.NewPeers(in.View, c.index, in.Domains, c.seed),
+		peers:    resolve.NewPeers(in.View, c.index, in.Domains, resolve.Site{Node: in.Node, Addrs: in.NodeAddrs}, c.seed),
 		programs: map[string]rule.ProgramID{},
 		byID:     map[*store.Identity]verdicts{},
 		rules:    map[ruleKey][]rule.Rule{},
@@ -134,8 +134,7 @@ type verdicts struct {
 
 type ruleKey struct {
 	policy *policy.Policy
-	dir    rule.Direction
-	index  int
+	rule   *policy.Rule
 }
 
 func (b *builder) verdictsOf(e *endpoint.Endpoint) verdicts {
@@ -154,11 +153,14 @@ func (b *builder) verdictsOf(e *endpoint.Endpoint) verdicts {
 		v.hash = b.hash(closed, closed)
 	} else {
 		policies := resolve.Selecting(b.in.View, id)
-		in, out := b.tiers(policies, id, rule.Ingress), b.tiers(policies, id, rule.Egress)
+		before, after := resolve.BeforeOwnNode(policies)
+		in, rest := b.tiers(before, id, rule.Ingress), b.tiers(after, id, rule.Ingress)
+		out := b.tiers(policies, id, rule.Egress)
 		if b.ownNode != nil {
-			in = slices.Insert(in, 0, rule.Tier{Name: resolve.OwnNode, Rules: []rule.Rule{{
+			in = append(in, rule.Tier{Name: resolve.OwnNode, Rules: []rule.Rule{{
 				Action: rule.Allow, Peers: b.ownNode, AnyPort: true, Cause: b.c.causes.text(resolve.OwnNode)}}})
 		}
+		in = append(in, rest...)
 		v.programs = [2]rule.ProgramID{rule.Ingress: b.program(in), rule.Egress: b.program(out)}
 		v.hash = b.hash(in, out)
 	}
@@ -210,13 +212,13 @@ func (b *builder) tier(policies []*policy.Policy, id *store.Identity, dir rule.D
 // rule compiles one rule; lines that are the same for all subjects are made
 // once a Set.
 func (b *builder) rule(p *policy.Policy, r *policy.Rule, dir rule.Direction, id *store.Identity) []rule.Rule {
-	key := ruleKey{p, dir, r.Index}
+	key := ruleKey{p, r}
 	if lines, ok := b.rules[key]; ok {
 		return lines
 	}
 	lines, shared := b.peers.Rules(r, dir, id)
 	for i := range lines {
-		lines[i].Cause = b.c.causes.rule(resolve.Ref(p, r.Index, dir))
+		lines[i].Cause = b.c.causes.rule(resolve.RefOf(p, r, dir))
 		lines[i].Audit = r.Action == policy.Deny && b.in.View.Audit(p)
 	}
 	if shared {

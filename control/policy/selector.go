@@ -93,6 +93,9 @@ func NewSelector(spec SelectorSpec) *Selector {
 // Key identifies the selector: two with the same Key match the same entities.
 func (s *Selector) Key() string { return s.key }
 
+// Spec returns what the selector was compiled from, which must not be changed.
+func (s *Selector) Spec() SelectorSpec { return s.spec }
+
 // Kind returns the kind of entity that the selector matches.
 func (s *Selector) Kind() EntityKind { return s.spec.Kind }
 
@@ -127,6 +130,9 @@ func (s *Selector) Matches(e *Entity) bool {
 
 // MatchesNothing reports whether the selector is known to match nothing.
 func (s *Selector) MatchesNothing() bool { return s.spec.Nothing }
+
+// MatchLabels reports whether all requirements hold for a set of labels.
+func MatchLabels(reqs []Requirement, labels map[string]string) bool { return matchAll(reqs, labels) }
 
 func matchAll(reqs []Requirement, labels map[string]string) bool {
 	for i := range reqs {

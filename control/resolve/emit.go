@@ -23,10 +23,10 @@ func (p *Peers) Emit(set *rule.Set) {
 			}
 		}
 		for _, a := range q.addrs {
-			bound = append(bound, binding{a, rule.Identity{id}})
+			bound = append(bound, binding{a, append(p.unmanagedBlocks(a), id)})
 		}
 		if q.block != nil {
-			set.Blocks = append(set.Blocks, rule.Block{Peer: id, Prefix: q.block.Prefix,
+			set.Blocks = append(set.Blocks, rule.Block{Peer: id, Prefix: q.block.Prefix, Unbound: q.block.Unmanaged,
 				Except: slices.Compact(slices.SortedFunc(slices.Values(q.block.Except), netip.Prefix.Compare))})
 		}
 	}

@@ -183,21 +183,52 @@ func judge(v store.View, w World, dir rule.Direction, subject, remote party, q Q
 			j.Candidates = append(j.Candidates, ref)
 		}
 	}
+	at := scene{v, w, &Site{Node: subject.pod.NodeName, Addrs: w.NodeAddrs[subject.pod.NodeName]}}
+	first, rest := policies[:0], policies
+	if dir == rule.Ingress {
+		first, rest = BeforeOwnNode(policies)
+	}
+	if at.judgeTiers(dir, subject, remote, q, first, &j) {
+		return j
+	}
 	if dir == rule.Ingress && ownNode(v, w, subject.pod.NodeName, remote.addr) {
 		j.Text = OwnNode
 		return j
 	}
+	at.judgeTiers(dir, subject, remote, q, rest, &j)
+	return j
+}
+
+// scene is what a judgement depends on beside the policies and the packet.
+type scene struct {
+	v    store.View
+	w    World
+	site *Site
+}
+
+// judgeTiers reports whether any tier decided.
+func (at *scene) judgeTiers(dir rule.Direction, subject, remote party, q Query, policies []*policy.Policy, j *Judgement) bool {
 	for len(policies) > 0 {
 		n := 1
 		for n < len(policies) && policies[n].Tier == policies[0].Tier {
 			n++
 		}
-		if judgeTier(v, w, dir, subject, remote, q, policies[:n], &j) {
-			return j
+		if at.judgeTier(dir, subject, remote, q, policies[:n], j) {
+			return true
 		}
 		policies = policies[n:]
 	}
-	return j
+	return false
+}
+
+// BeforeOwnNode splits policies, in the order of judgement, at the place where
+// a pod's own node is let in.
+func BeforeOwnNode(policies []*policy.Policy) (before, after []*policy.Policy) {
+	n := 0
+	for n < len(policies) && policies[n].Tier.Order <= policy.TierOwnNode.Order {
+		n++
+	}
+	return policies[:n], policies[n:]
 }
 
 // OwnNode is the reason why a node reaches its pods.
@@ -208,26 +239,26 @@ func ownNode(v store.View, w World, node string, a netip.Addr) bool {
 }
 
 // judgeTier reports whether a tier decided, and puts the decision into j.
-func judgeTier(v store.View, w World, dir rule.Direction, subject, remote party, q Query, tier []*policy.Policy, j *Judgement) bool {
+func (at *scene) judgeTier(dir rule.Direction, subject, remote party, q Query, tier []*policy.Policy, j *Judgement) bool {
 	audit := true
 	var isolating []rule.PolicyRef
 	for _, p := range tier {
 		section := Section(p, dir)
 		for i := range section.Rules {
 			r := &section.Rules[i]
-			if !matches(w, dir, r, subject, remote, q) {
+			if !at.matches(dir, r, subject, remote, q) {
 				continue
 			}
 			if r.Action == policy.Pass {
 				return false
 			}
 			j.Action = actions[r.Action]
-			j.Audit = r.Action == policy.Deny && v.Audit(p)
-			j.Refs = []rule.PolicyRef{Ref(p, r.Index, dir)}
+			j.Audit = r.Action == policy.Deny && at.v.Audit(p)
+			j.Refs = []rule.PolicyRef{RefOf(p, r, dir)}
 			return true
 		}
 		if section.Default == policy.Deny {
-			audit = audit && v.Audit(p)
+			audit = audit && at.v.Audit(p)
 			if ref := Ref(p, rule.DefaultRule, dir); !slices.Contains(isolating, ref) {
 				isolating = append(isolating, ref)
 			}
@@ -241,7 +272,7 @@ func judgeTier(v store.View, w World, dir rule.Direction, subject, remote party,
 }
 
 // matches looks at each peer and each port of a rule.
-func matches(w World, dir rule.Direction, r *policy.Rule, subject, remote party, q Query) bool {
+func (at *scene) matches(dir rule.Direction, r *policy.Rule, subject, remote party, q Query) bool {
 	peers := r.Peers
 	if r.AnyPeer {
 		peers = []policy.Peer{{}}
@@ -252,7 +283,7 @@ func matches(w World, dir rule.Direction, r *policy.Rule, subject, remote party,
 	}
 	for i := range peers {
 		for _, port := range ports {
-			if matchesOne(w, dir, &peers[i], r.AnyPeer, port, r.AnyPort, subject, remote, q) {
+			if at.matchesOne(dir, &peers[i], r.AnyPeer, port, r.AnyPort, subject, remote, q) {
 				return true
 			}
 		}
@@ -260,7 +291,7 @@ func matches(w World, dir rule.Direction, r *policy.Rule, subject, remote party,
 	return false
 }
 
-func matchesOne(w World, dir rule.Direction, peer *policy.Peer, anyPeer bool, port policy.Port, anyPort bool, subject, remote party, q Query) bool {
+func (at *scene) matchesOne(dir rule.Direction, peer *policy.Peer, anyPeer bool, port policy.Port, anyPort bool, subject, remote party, q Query) bool {
 	numbered := anyPort || port.Name == "" && port.Protocol == q.Protocol && port.From <= q.Port && q.Port <= port.To
 	byName := !anyPort && port.Name != "" && (port.Protocol == 0 || port.Protocol == q.Protocol)
 	if byName && dir == rule.Ingress {
@@ -274,18 +305,37 @@ func matchesOne(w World, dir rule.Direction, peer *policy.Peer, anyPeer bool, po
 		return true
 	}
 	if numbered && peer.Block != nil {
-		return remote.addr.IsValid() && peer.Block.Contains(remote.addr)
+		return BlockMatches(at.v, at.site, peer.Block, remote.addr)
+	}
+	if !anyPeer && isPlace(peer) {
+		return at.inPlace(peer, port, numbered, remote, q)
 	}
 	if peer.Domain != "" {
-		return numbered && slices.Contains(resolveDomain(w.Domains, peer.Domain), remote.addr)
+		return numbered && slices.Contains(resolveDomain(at.w.Domains, peer.Domain), remote.addr)
 	}
-	if peer.Block != nil && !(remote.addr.IsValid() && peer.Block.Contains(remote.addr)) {
+	if peer.Block != nil && (peer.Block.Unmanaged || !(remote.addr.IsValid() && peer.Block.Contains(remote.addr))) {
 		return false
 	}
 	return slices.ContainsFunc(remote.identities, func(id *store.Identity) bool {
 		return (numbered || id.HasPort(port.Name, q.Protocol, q.Port)) &&
 			(peer.Selector == nil || peer.Selector.Matches(&id.Entity))
 	})
+}
+
+// inPlace judges a peer that is no selector, block or domain. Ports by name
+// mean something where pods are.
+func (at *scene) inPlace(peer *policy.Peer, port policy.Port, numbered bool, remote party, q Query) bool {
+	if numbered {
+		return PlaceMatches(at.v, at.site, at.w.Domains, peer, remote.addr, remote.identities)
+	}
+	for _, s := range placeOf(at.v, at.site, at.w.Domains, peer).selectors {
+		for _, id := range remote.identities {
+			if s.Matches(&id.Entity) && id.HasPort(port.Name, q.Protocol, q.Port) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Section returns what a policy says about a direction.
@@ -296,12 +346,20 @@ func Section(p *policy.Policy, dir rule.Direction) *policy.Section {
 	return &p.Ingress
 }
 
-// Ref names a rule of a policy. The tier of NetworkPolicy goes without saying.
+// Ref names a rule of a policy. The tier of NetworkPolicy goes without saying,
+// and TierOwnNode is a matter of order only.
 func Ref(p *policy.Policy, index int, dir rule.Direction) rule.PolicyRef {
 	ref := rule.PolicyRef{Kind: p.Origin.Kind, Namespace: p.Origin.Namespace, Name: p.Origin.Name,
 		Rule: index, Direction: dir}
-	if p.Tier != policy.TierNetworkPolicy {
+	if p.Tier != policy.TierNetworkPolicy && p.Tier != policy.TierOwnNode {
 		ref.Tier = p.Tier.Name
 	}
+	return ref
+}
+
+// RefOf names a rule as its object has it.
+func RefOf(p *policy.Policy, r *policy.Rule, dir rule.Direction) rule.PolicyRef {
+	ref := Ref(p, r.Index, dir)
+	ref.Path = r.Path
 	return ref
 }

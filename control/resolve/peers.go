@@ -19,6 +19,8 @@ type Peers struct {
 	view    store.View
 	index   *Index
 	domains map[string][]netip.Addr
+	site    Site
+	crowd   *crowd // who is managed; nil until some block asks
 	seed    maphash.Seed
 	ids     map[string]rule.PeerID
 	list    []peer
@@ -37,8 +39,8 @@ var anyPod = policy.NewSelector(policy.SelectorSpec{})
 
 // NewPeers starts an empty numbering. domains holds what names resolve to.
 // Hashes of equal memberships are equal under the same seed.
-func NewPeers(v store.View, x *Index, domains map[string][]netip.Addr, seed maphash.Seed) *Peers {
-	return &Peers{view: v, index: x, domains: domains, seed: seed, ids: map[string]rule.PeerID{}}
+func NewPeers(v store.View, x *Index, domains map[string][]netip.Addr, site Site, seed maphash.Seed) *Peers {
+	return &Peers{view: v, index: x, domains: domains, site: site, seed: seed, ids: map[string]rule.PeerID{}}
 }
 
 // Len returns how many peers there are.
@@ -48,14 +50,41 @@ func (p *Peers) Len() int { return len(p.list) }
 // is the same, no address has joined or left, but for a chance of 2^-64.
 func (p *Peers) Hash(id rule.PeerID) uint64 { return p.list[id].hash }
 
-// Of returns the number of a policy's peer.
+// All returns the numbers that a policy's peer comes down to.
+func (p *Peers) All(q *policy.Peer) []rule.PeerID {
+	if !isPlace(q) {
+		return []rule.PeerID{p.Of(q)}
+	}
+	var out []rule.PeerID
+	at := placeOf(p.view, &p.site, p.domains, q)
+	if len(at.addrs) > 0 {
+		out = append(out, p.Addrs(at.addrs))
+	}
+	for _, s := range at.selectors {
+		out = append(out, p.Of(&policy.Peer{Selector: s}))
+	}
+	for i := range at.blocks {
+		out = append(out, p.Of(&policy.Peer{Block: &at.blocks[i]}))
+	}
+	return out
+}
+
+// Of returns the number of a policy's peer that is a selector, a block or a
+// domain.
 func (p *Peers) Of(q *policy.Peer) rule.PeerID {
 	switch {
 	case q.Selector != nil:
 		return p.intern("s"+q.Selector.Key(), func() peer { return p.selected(q.Selector, policy.Port{}) })
 	case q.Block != nil:
+		if q.Block.Unmanaged {
+			p.managed()
+		}
 		return p.intern("b"+blockKey(q.Block), func() peer {
-			return peer{block: q.Block, hash: maphash.String(p.seed, blockKey(q.Block))}
+			hash := maphash.String(p.seed, blockKey(q.Block))
+			if q.Block.Unmanaged {
+				hash += p.managed().within(q.Block)
+			}
+			return peer{block: q.Block, hash: hash}
 		})
 	}
 	return p.intern("d"+q.Domain, func() peer { return p.addresses(resolveDomain(p.domains, q.Domain)) })
@@ -79,7 +108,17 @@ type Named struct {
 // these are.
 func (p *Peers) Named(q *policy.Peer, port policy.Port) []Named {
 	sel := anyPod
+	if q != nil && isPlace(q) {
+		var out []Named
+		for _, s := range placeOf(p.view, &p.site, p.domains, q).selectors {
+			out = append(out, p.Named(&policy.Peer{Selector: s}, port)...)
+		}
+		return out
+	}
 	if q != nil {
+		if q.Block != nil && q.Block.Unmanaged {
+			return nil
+		}
 		if q.Domain != "" {
 			return nil
 		}
@@ -165,6 +204,9 @@ func addrsInside(q peer, b *policy.Block) []netip.Addr {
 
 func blockKey(b *policy.Block) string {
 	key := make([]byte, 0, 64)
+	if b.Unmanaged {
+		key = append(key, 'u')
+	}
 	key, _ = b.Prefix.AppendBinary(key)
 	key = append(key, byte(b.Prefix.Addr().BitLen()))
 	except := slices.SortedFunc(slices.Values(b.Except), netip.Prefix.Compare)

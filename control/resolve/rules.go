@@ -51,7 +51,7 @@ func (p *Peers) of(r *policy.Rule) []rule.PeerID {
 	}
 	var out []rule.PeerID
 	for i := range r.Peers {
-		out = append(out, p.Of(&r.Peers[i]))
+		out = append(out, p.All(&r.Peers[i])...)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

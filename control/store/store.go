@@ -43,6 +43,7 @@ type state struct {
 	dead       int
 	nextID     uint64
 	seed       maphash.Seed
+	outside    outside
 }
 
 type nsIndex struct {
@@ -75,7 +76,7 @@ func New() *Store {
 		namespaces: map[string]*Namespace{}, byNS: map[string]*nsIndex{}, pods: map[Key]*podEntry{},
 		nodes: map[string]*nodeEntry{}, byAddr: map[netip.Addr][]*Pod{},
 		policies: map[policy.Origin]*policyEntry{}, polByNS: map[string][]*policyEntry{},
-		identities: map[string]*Identity{}, seed: maphash.MakeSeed(),
+		identities: map[string]*Identity{}, seed: maphash.MakeSeed(), outside: newOutside(),
 	}}
 }
 

@@ -166,7 +166,12 @@ func (tx *Tx) SetPolicy(p *policy.Policy) {
 		e.good, e.rejected = p, nil
 	}
 	tx.changed = true
-	e.parts = slices.DeleteFunc([]*policy.Policy{e.good, e.rejected}, func(p *policy.Policy) bool { return p == nil })
+	e.parts = nil
+	for _, p := range []*policy.Policy{e.good, e.rejected} {
+		if p != nil {
+			e.parts = append(append(e.parts, p), p.Parts...)
+		}
+	}
 }
 
 // DeletePolicy removes a policy with all of its versions.

@@ -220,6 +220,9 @@ type PolicyRef struct {
 	Rule      int       `json:"rule"` // index in spec.ingress or spec.egress, or DefaultRule
 	Direction Direction `json:"direction"`
 	Tier      string    `json:"tier,omitempty"`
+	// Path is the list in the object that has the rule, if it is another than
+	// spec.ingress or spec.egress.
+	Path string `json:"path,omitempty"`
 }
 
 // MarshalText renders the direction by name, for JSON and YAML.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/packet"
@@ -111,6 +112,9 @@ func RefText(r rule.PolicyRef) string {
 	}
 	if r.Rule == rule.DefaultRule {
 		return r.Kind + " " + name + " (no " + r.Direction.String() + " rule matches)"
+	}
+	if r.Path != "" {
+		return r.Kind + " " + name + " " + strings.TrimPrefix(r.Path, "spec.") + "[" + strconv.Itoa(r.Rule) + "]"
 	}
 	return r.Kind + " " + name + " " + RulePath(r.Direction, r.Rule)
 }

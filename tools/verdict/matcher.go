@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/resolve"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
@@ -19,11 +20,14 @@ type matcher struct {
 	addr    netip.Addr        // of the remote end
 	ids     []*store.Identity // what selectors see there
 	domains map[string][]netip.Addr
+	view    store.View
+	site    resolve.Site // of the subject
 	flow    Flow
 }
 
 func newMatcher(v store.View, domains map[string][]netip.Addr, dir rule.Direction, subject, remote End, addr netip.Addr, f Flow) *matcher {
-	m := &matcher{dir: dir, subject: v.PodIdentity(subject.Pod.Key()), remote: remote, addr: addr, domains: domains, flow: f}
+	m := &matcher{dir: dir, subject: v.PodIdentity(subject.Pod.Key()), remote: remote, addr: addr, domains: domains, view: v, flow: f,
+		site: resolve.Site{Node: subject.Pod.NodeName, Addrs: nodeAddrs(v, subject.Pod.NodeName)}}
 	if remote.Judged() {
 		m.ids = append(m.ids, v.PodIdentity(remote.Pod.Key()))
 	}
@@ -50,7 +54,7 @@ func (m *matcher) rule(r *policy.Rule) (bool, []string) {
 			continue
 		}
 		anyHit = true
-		ok, portWhy := m.ports(r, ids, r.Peers[i].Domain == "")
+		ok, portWhy := m.ports(r, ids, named(&r.Peers[i]))
 		if ok {
 			return true, prefixed(fmt.Sprintf("peer %d: %s", i, why), true, portWhy)
 		}
@@ -81,10 +85,13 @@ func prefixed(peer string, matched bool, port string) []string {
 func (m *matcher) peer(p *policy.Peer) (ids []*store.Identity, hit bool, why string) {
 	switch {
 	case p.Block != nil:
-		return m.ids, p.Block.Contains(m.addr), blockText(p.Block, m.addr)
+		return m.ids, resolve.BlockMatches(m.view, &m.site, p.Block, m.addr), m.block(p.Block)
 	case p.Domain != "":
 		hit, why := m.domain(p.Domain)
 		return nil, hit, why
+	case p.Selector == nil:
+		hit := resolve.PlaceMatches(m.view, &m.site, m.domains, p, m.addr, m.ids)
+		return m.ids, hit, m.place(p, hit)
 	}
 	for _, id := range m.ids {
 		if p.Selector.Matches(&id.Entity) {
@@ -108,6 +115,27 @@ func (m *matcher) peer(p *policy.Peer) (ids []*store.Identity, hit bool, why str
 		return nil, false, m.addr.String() + " is no node's"
 	}
 	return nil, false, m.addr.String() + " is no pod's"
+}
+
+// named reports whether names of ports mean something in a peer.
+func named(p *policy.Peer) bool {
+	return p.Domain == "" && p.Name == nil && p.Group == nil && p.Zone == 0 && p.APIServer == policy.Whether &&
+		(p.Block == nil || !p.Block.Unmanaged)
+}
+
+func (m *matcher) block(b *policy.Block) string {
+	text := blockText(b, m.addr)
+	if b.Unmanaged && b.Contains(m.addr) && !resolve.BlockMatches(m.view, &m.site, b, m.addr) {
+		text += ", but is that of a pod or a node"
+	}
+	return text
+}
+
+func (m *matcher) place(p *policy.Peer, hit bool) string {
+	if hit {
+		return fmt.Sprintf("%s is %s", m.addr, PlaceText(p))
+	}
+	return fmt.Sprintf("%s is not %s", m.addr, PlaceText(p))
 }
 
 func blockText(b *policy.Block, a netip.Addr) string {

@@ -1,10 +1,8 @@
 package verdict
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
@@ -18,10 +16,8 @@ func Mismatch(s *policy.Selector, e *policy.Entity) string {
 		}
 		return "not a pod"
 	}
-	spec, err := specOf(s)
+	spec := s.Spec()
 	switch {
-	case err != nil:
-		return "not selected by " + s.Key()
 	case spec.Nothing:
 		return "the selector matches nothing"
 	case spec.Namespace != "" && spec.Namespace != e.Namespace:
@@ -34,6 +30,9 @@ func Mismatch(s *policy.Selector, e *policy.Entity) string {
 	}
 	if len(spec.ServiceAccounts) > 0 && !slices.Contains(spec.ServiceAccounts, e.ServiceAccount) {
 		return fmt.Sprintf("service account is %s, not %s", e.ServiceAccount, strings.Join(spec.ServiceAccounts, " or "))
+	}
+	if why := unmet("service account", spec.Account, map[string]string{"": e.ServiceAccount}); why != "" {
+		return why
 	}
 	return unmet("label", spec.Labels, e.Labels)
 }
@@ -63,11 +62,8 @@ func unmet(what string, reqs []policy.Requirement, labels map[string]string) str
 
 // SelectorText describes a selector in a few words.
 func SelectorText(s *policy.Selector) string {
-	spec, err := specOf(s)
-	switch {
-	case err != nil:
-		return s.Key()
-	case spec.Nothing:
+	spec := s.Spec()
+	if spec.Nothing {
 		return "nothing"
 	}
 	kind, every := "pods", "all pods"
@@ -80,6 +76,9 @@ func SelectorText(s *policy.Selector) string {
 	}
 	if len(spec.ServiceAccounts) > 0 {
 		text += " of service account " + strings.Join(spec.ServiceAccounts, " or ")
+	}
+	if len(spec.Account) > 0 {
+		text += " of service account " + requirementsText(spec.Account)
 	}
 	if spec.Namespace != "" {
 		text += " in namespace " + spec.Namespace
@@ -115,10 +114,7 @@ func requirementText(r *policy.Requirement) string {
 // NamespaceNames returns the namespaces that a selector asks for by name, or
 // nil if it asks for none.
 func NamespaceNames(s *policy.Selector, nameLabel string) []string {
-	spec, err := specOf(s)
-	if err != nil {
-		return nil
-	}
+	spec := s.Spec()
 	for _, r := range spec.NamespaceLabels {
 		if r.Key == nameLabel && r.Operator == policy.In {
 			return r.Values
@@ -128,72 +124,4 @@ func NamespaceNames(s *policy.Selector, nameLabel string) []string {
 		return []string{spec.Namespace}
 	}
 	return nil
-}
-
-var errKey = errors.New("selector key not understood")
-
-// specOf reads a selector's spec back from its Key, which spells it out. It
-// never guesses: the spec that it returns has the same Key.
-func specOf(s *policy.Selector) (policy.SelectorSpec, error) {
-	if s.Key() == "nothing" {
-		return policy.SelectorSpec{Kind: s.Kind(), Nothing: true}, nil
-	}
-	k := &keyReader{rest: s.Key()}
-	spec := policy.SelectorSpec{Kind: s.Kind()}
-	if s.Kind() == policy.KindNode {
-		k.skip("node")
-	} else {
-		k.skip("pod")
-	}
-	k.skip(" ns=")
-	spec.Namespace = k.quoted()
-	k.skip(" nslabels")
-	spec.NamespaceLabels = k.requirements()
-	k.skip(" labels")
-	spec.Labels = k.requirements()
-	k.skip(" sa")
-	for k.ok() && k.rest != "" {
-		spec.ServiceAccounts = append(spec.ServiceAccounts, k.quoted())
-	}
-	if !k.ok() || policy.NewSelector(spec).Key() != s.Key() {
-		return policy.SelectorSpec{}, errKey
-	}
-	return spec, nil
-}
-
-type keyReader struct {
-	rest string
-	bad  bool
-}
-
-func (k *keyReader) ok() bool { return !k.bad }
-
-func (k *keyReader) skip(text string) {
-	rest, ok := strings.CutPrefix(k.rest, text)
-	k.rest, k.bad = rest, k.bad || !ok
-}
-
-func (k *keyReader) quoted() string {
-	q, err := strconv.QuotedPrefix(k.rest)
-	if err != nil {
-		k.bad = true
-		return ""
-	}
-	k.rest = k.rest[len(q):]
-	s, _ := strconv.Unquote(q) // a quoted prefix is a quoted string
-	return s
-}
-
-func (k *keyReader) requirements() (out []policy.Requirement) {
-	for k.ok() && len(k.rest) > 1 && k.rest[0] == '(' {
-		r := policy.Requirement{Operator: policy.Operator(k.rest[1] - '0')}
-		k.rest = k.rest[2:]
-		r.Key = k.quoted()
-		for k.ok() && strings.HasPrefix(k.rest, `"`) {
-			r.Values = append(r.Values, k.quoted())
-		}
-		k.skip(")")
-		out = append(out, r)
-	}
-	return out
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/resolve"
@@ -145,28 +147,50 @@ func (c *Cluster) leg(v store.View, dir rule.Direction, subject, remote End, add
 	l.Judged = true
 	m := newMatcher(v, c.domains, dir, subject, remote, addr, f)
 	l.Unbound = notSelecting(v, m.subject, dir)
+	policies := slices.DeleteFunc(resolve.Selecting(v, m.subject), func(p *policy.Policy) bool {
+		return !resolve.Section(p, dir).Applies
+	})
+	if dir == rule.Ingress {
+		var first []*policy.Policy
+		if first, policies = resolve.BeforeOwnNode(policies); l.tiers(v, m, first) {
+			return l
+		}
+	}
 	if dir == rule.Ingress && slices.Contains(nodeAddrs(v, subject.Pod.NodeName), addr) {
 		l.reason, l.Why = resolve.OwnNode, fmt.Sprintf("%s is the node that the pod runs on, which always reaches it", addr)
 		return l
 	}
-	policies := slices.DeleteFunc(resolve.Selecting(v, m.subject), func(p *policy.Policy) bool {
-		return !resolve.Section(p, dir).Applies
-	})
-	for len(policies) > 0 {
-		n := 1
-		for n < len(policies) && policies[n].Tier == policies[0].Tier {
-			n++
-		}
-		if decided := l.tier(v, m, policies[:n]); decided {
-			return l
-		}
-		policies = policies[n:]
+	if l.tiers(v, m, policies) {
+		return l
 	}
 	l.Why = "no policy decides"
 	if len(l.Tiers) == 0 {
 		l.Why = fmt.Sprintf("no policy selects the pod for %s", dir)
 	}
 	return l
+}
+
+// tiers walks tiers and reports whether one decided.
+func (l *Leg) tiers(v store.View, m *matcher, policies []*policy.Policy) bool {
+	for len(policies) > 0 {
+		n := 1
+		for n < len(policies) && policies[n].Tier == policies[0].Tier {
+			n++
+		}
+		if l.tier(v, m, policies[:n]) {
+			return true
+		}
+		policies = policies[n:]
+	}
+	return false
+}
+
+// rulePath names a rule within its policy.
+func rulePath(d rule.Direction, r *policy.Rule) string {
+	if r.Path != "" {
+		return strings.TrimPrefix(r.Path, "spec.") + "[" + strconv.Itoa(r.Index) + "]"
+	}
+	return RulePath(d, r.Index)
 }
 
 // tier walks one tier and reports whether it decided.
@@ -182,11 +206,11 @@ walk:
 		for i := range section.Rules {
 			r := &section.Rules[i]
 			matched, why := m.rule(r)
-			w.Rules = append(w.Rules, RuleWalk{Rule: RulePath(m.dir, r.Index), Action: actionWord(r.Action), Matched: matched, Why: why})
+			w.Rules = append(w.Rules, RuleWalk{Rule: rulePath(m.dir, r), Action: actionWord(r.Action), Matched: matched, Why: why})
 			if !matched {
 				continue
 			}
-			ref := resolve.Ref(p, r.Index, m.dir)
+			ref := resolve.RefOf(p, r, m.dir)
 			t.Policies = append(t.Policies, w)
 			t.Outcome, t.Why = actionWord(r.Action), RefText(ref)
 			if decided = r.Action != policy.Pass; decided {

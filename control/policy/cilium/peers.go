@@ -41,6 +41,7 @@ type peers struct {
 	// groups is as good as none.
 	nothing   bool
 	any       bool // some kind has an element
+	all       bool // every remote end, whatever else is listed
 	endpoints []*selector
 	list      []policy.Peer // the rest
 }
@@ -83,6 +84,7 @@ func (r *reading) readPeer(p *peers, kind int, n node) {
 	case kindCIDRSet:
 		add(r.readCIDRRule(n))
 	case kindEntities:
+		p.all = p.all || n.v == "all"
 		p.list = append(p.list, r.readEntity(n)...)
 	case kindNodes:
 		r.fault(n.at, "Forbidden: selecting nodes by labels needs Cilium's option enable-node-selector-labels, which is off by default")
@@ -189,15 +191,13 @@ func reserved(label string) []policy.Peer {
 func (r *reading) readEntity(n node) []policy.Peer {
 	pods := policy.Peer{Selector: policy.NewSelector(policy.SelectorSpec{})}
 	switch name := n.string(); name {
-	case "all":
-		return []policy.Peer{pods, {Zone: policy.ZoneOwnNode | policy.ZoneOtherNodes | policy.ZoneWorldIPv4 | policy.ZoneWorldIPv6}}
 	case "world":
 		return []policy.Peer{{Zone: policy.ZoneWorldIPv4 | policy.ZoneWorldIPv6}}
 	case "cluster", "cluster-mesh":
 		return append(reserved(apiServer), pods, policy.Peer{Zone: policy.ZoneOwnNode | policy.ZoneOtherNodes})
 	case "host", "remote-node", "world-ipv4", "world-ipv6", apiServer:
 		return reserved(name)
-	case "init", "unmanaged", "health", "ingress", "none":
+	case "all", "init", "unmanaged", "health", "ingress", "none":
 	default:
 		r.fault(n.at, "unsupported entity: %s", n.text())
 	}

@@ -250,7 +250,7 @@ func (r *reading) rule(e *entry, action policy.Action) (policy.Rule, bool) {
 		rule.AnyPeer = true
 		return rule, e.ported
 	}
-	rule.Peers = slices.Clone(e.peers.list)
+	rule.AnyPeer, rule.Peers = e.peers.all, slices.Clone(e.peers.list)
 	for _, s := range e.peers.endpoints {
 		scoped := s.scoped(r.namespace, r.init)
 		if scoped.wildcard() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/adminnetworkpolicy"
+	"github.com/sluice-net/sluice/control/policy/cilium"
 	"github.com/sluice-net/sluice/control/policy/clusternetworkpolicy"
 	"github.com/sluice-net/sluice/control/policy/networkpolicy"
 )
@@ -22,7 +23,14 @@ var kinds = map[string]Kind{
 	"v1 Node":                            read("Node", false, anything(Node), nil),
 	"v1 Pod":                             read("Pod", true, anything(Pod), nil),
 	"v1 ServiceAccount":                  read("ServiceAccount", true, nameOnly[*corev1.ServiceAccount], nil),
-	"networking.k8s.io/v1 NetworkPolicy": read(networkpolicy.Kind, true, anything(networkpolicy.Convert), networkpolicy.Salvage),
+	"networking.k8s.io/v1 NetworkPolicy": read(networkpolicy.Kind, true, anything(networkpolicy.Convert), one(networkpolicy.Salvage)),
+
+	"v1 Service":                        read("Service", true, anything(Service), nil),
+	"discovery.k8s.io/v1 EndpointSlice": read("EndpointSlice", true, anything(EndpointSlice), nil),
+
+	"cilium.io/v2 CiliumNetworkPolicy":            read(cilium.Kind, true, anything(cilium.Convert), cilium.Salvage),
+	"cilium.io/v2 CiliumClusterwideNetworkPolicy": read(cilium.ClusterwideKind, false, anything(cilium.ConvertClusterwide), cilium.SalvageClusterwide),
+	"cilium.io/v2 CiliumCIDRGroup":                read(cilium.GroupKind, false, anything(Group), nil),
 
 	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, anything(clusternetworkpolicy.Convert), nil),
 	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, anything(adminnetworkpolicy.Convert), nil),
@@ -55,6 +63,14 @@ func Custom() map[string][]string {
 // anything forgets the type of what a conversion returns.
 func anything[P, V any](convert func(P) (V, []policy.Rejection)) func(P) (any, []policy.Rejection) {
 	return func(obj P) (any, []policy.Rejection) { return convert(obj) }
+}
+
+// one adapts a salvager that finds one fault.
+func one(salvage func([]byte, error) (*policy.Policy, policy.Rejection)) salvager {
+	return func(doc []byte, cause error) (*policy.Policy, []policy.Rejection) {
+		p, r := salvage(doc, cause)
+		return p, []policy.Rejection{r}
+	}
 }
 
 // nameOnly keeps nothing: pods name their service account themselves.

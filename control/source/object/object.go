@@ -16,6 +16,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/cilium"
 	"github.com/sluice-net/sluice/control/store"
 )
 
@@ -43,7 +44,7 @@ type Kind struct {
 func (k Kind) Decode(doc []byte) (Object, error) { return k.decode(doc) }
 
 // salvager makes the most of an object whose fields have wrong types.
-type salvager func(doc []byte, cause error) (*policy.Policy, policy.Rejection)
+type salvager func(doc []byte, cause error) (*policy.Policy, []policy.Rejection)
 
 // read makes a Kind from how one is converted. salvage may be nil.
 func read[T any, P interface {
@@ -73,8 +74,8 @@ func read[T any, P interface {
 // wrongType reads an object that has a field of a wrong type.
 func wrongType(kind string, namespaced bool, doc []byte, cause error, salvage salvager) (Object, error) {
 	if salvage != nil {
-		p, r := salvage(doc, cause)
-		return Object{Origin: p.Origin, Value: p, Rejections: []policy.Rejection{r}}, nil
+		p, rejections := salvage(doc, cause)
+		return Object{Origin: p.Origin, Value: p, Rejections: rejections}, nil
 	}
 	var named struct {
 		Metadata struct {
@@ -107,6 +108,12 @@ func Put(tx *store.Tx, value any) {
 		tx.SetNode(v)
 	case *store.Pod:
 		tx.SetPod(v)
+	case *store.Service:
+		tx.SetService(v)
+	case *store.EndpointSlice:
+		tx.SetEndpointSlice(v)
+	case *store.Group:
+		tx.SetGroup(v)
 	case *policy.Policy:
 		tx.SetPolicy(v)
 	default:
@@ -123,6 +130,12 @@ func Remove(tx *store.Tx, o policy.Origin) {
 		tx.DeleteNode(o.Name)
 	case "Pod":
 		tx.DeletePod(store.Key{Namespace: o.Namespace, Name: o.Name})
+	case "Service":
+		tx.DeleteService(store.Key{Namespace: o.Namespace, Name: o.Name})
+	case "EndpointSlice":
+		tx.DeleteEndpointSlice(store.Key{Namespace: o.Namespace, Name: o.Name})
+	case cilium.GroupKind:
+		tx.DeleteGroup(o.Name)
 	case "ServiceAccount":
 	default:
 		tx.DeletePolicy(o)

@@ -1,0 +1,65 @@
+package object
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/cilium"
+	"github.com/sluice-net/sluice/control/store"
+)
+
+// Service converts a Service.
+func Service(s *corev1.Service) (*store.Service, []policy.Rejection) {
+	f := faults{kind: "Service", namespace: s.Namespace, name: s.Name}
+	f.needName()
+	return &store.Service{Namespace: s.Namespace, Name: s.Name, Labels: s.Labels, Selector: s.Spec.Selector}, f.list
+}
+
+// EndpointSlice converts an EndpointSlice, without the endpoints that are said
+// not to be ready.
+func EndpointSlice(s *discoveryv1.EndpointSlice) (*store.EndpointSlice, []policy.Rejection) {
+	f := faults{kind: "EndpointSlice", namespace: s.Namespace, name: s.Name}
+	f.needName()
+	out := &store.EndpointSlice{Namespace: s.Namespace, Name: s.Name, Service: s.Labels[discoveryv1.LabelServiceName]}
+	for i, e := range s.Endpoints {
+		if s.AddressType == discoveryv1.AddressTypeFQDN || e.Conditions.Ready != nil && !*e.Conditions.Ready {
+			continue
+		}
+		for k, a := range e.Addresses {
+			out.Addrs = f.addAddr(out.Addrs, fmt.Sprintf("endpoints[%d].addresses[%d]", i, k), a)
+		}
+	}
+	slices.SortFunc(out.Addrs, netip.Addr.Compare)
+	for i, p := range s.Ports {
+		proto := protocols[""]
+		if p.Protocol != nil {
+			proto = protocols[*p.Protocol]
+		}
+		if p.Port == nil { // all ports
+			continue
+		}
+		if proto == 0 || *p.Port < 1 || *p.Port > 65535 {
+			f.reject(fmt.Sprintf("ports[%d]", i), fmt.Sprintf("Invalid value: %d: not a port", *p.Port), "without this port")
+			continue
+		}
+		port := store.NamedPort{Protocol: proto, Port: uint16(*p.Port)}
+		if p.Name != nil {
+			port.Name = *p.Name
+		}
+		out.Ports = append(out.Ports, port)
+	}
+	return out, f.list
+}
+
+// Group converts a CiliumCIDRGroup.
+func Group(g *cilium.CIDRGroup) (*store.Group, []policy.Rejection) {
+	f := faults{kind: cilium.GroupKind, name: g.Name}
+	f.needName()
+	cidrs, rejections := g.CIDRs()
+	return &store.Group{Name: g.Name, Labels: g.Labels, CIDRs: cidrs}, append(f.list, rejections...)
+}
