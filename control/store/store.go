@@ -36,6 +36,7 @@ type state struct {
 	pods       map[Key]*podEntry
 	nodes      map[string]*nodeEntry
 	byAddr     map[netip.Addr][]*Pod // sorted by key
+	local      map[Key]Local
 	policies   map[policy.Origin]*policyEntry
 	polByNS    map[string][]*policyEntry // sorted by origin; "" holds cluster-scoped ones
 	identities map[string]*Identity
@@ -54,8 +55,9 @@ type nsIndex struct {
 }
 
 type podEntry struct {
-	pod *Pod
-	id  *Identity // nil for host-network pods
+	pod  *Pod
+	bare *Pod      // as written, where pod has a sandbox's addresses; else nil
+	id   *Identity // nil for host-network pods
 }
 
 type nodeEntry struct {
@@ -74,7 +76,7 @@ type policyEntry struct {
 func New() *Store {
 	return &Store{wake: make(chan struct{}, 1), st: state{
 		namespaces: map[string]*Namespace{}, byNS: map[string]*nsIndex{}, pods: map[Key]*podEntry{},
-		nodes: map[string]*nodeEntry{}, byAddr: map[netip.Addr][]*Pod{},
+		nodes: map[string]*nodeEntry{}, byAddr: map[netip.Addr][]*Pod{}, local: map[Key]Local{},
 		policies: map[policy.Origin]*policyEntry{}, polByNS: map[string][]*policyEntry{},
 		identities: map[string]*Identity{}, seed: maphash.MakeSeed(), outside: newOutside(),
 	}}

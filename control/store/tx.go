@@ -60,14 +60,16 @@ func (tx *Tx) relabel(name string, labels map[string]string) {
 // SetPod adds or replaces a pod.
 func (tx *Tx) SetPod(p *Pod) {
 	key := p.Key()
+	p, bare := tx.st.localize(p)
 	old := tx.st.pods[key]
 	if old != nil && old.pod.Equal(p) {
+		old.bare = bare
 		return
 	}
 	tx.changed = true
 	// Joining first keeps an identity alive that only this pod has.
 	ns := tx.st.namespace(p.Namespace)
-	e := &podEntry{pod: p}
+	e := &podEntry{pod: p, bare: bare}
 	if p.HostNetwork {
 		tx.st.node(p.NodeName).host[key] = p
 	} else {
