@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -113,5 +111,5 @@ func (o *Objects) Detach(p Point, ifindex int) error {
 func (o *Objects) FilterFD(p Point) int { return o.program(p).FD() }
 
 func (o *Objects) pin(p Point, ifindex int) string {
-	return filepath.Join(o.cfg.PinPath, "links", p.String()+"-"+strconv.Itoa(ifindex))
+	return pinOf(o.cfg.PinPath, p, ifindex)
 }

@@ -49,7 +49,7 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 		return nil, nil, fmt.Errorf("load programs: %d workers: want 1 to %d", cfg.Workers, MaxWorkers)
 	}
 	mapDir := filepath.Join(cfg.PinPath, "maps")
-	if err := checkBPFFS(cfg.PinPath); err != nil {
+	if err := CheckPinPath(cfg.PinPath); err != nil {
 		return nil, nil, err
 	}
 	for _, dir := range []string{mapDir, filepath.Join(cfg.PinPath, "links")} {
@@ -167,7 +167,8 @@ func incompatible(err error, spec *ebpf.CollectionSpec) string {
 	return ""
 }
 
-func checkBPFFS(dir string) error {
+// CheckPinPath reports why a folder, which may be missing yet, can't hold pins.
+func CheckPinPath(dir string) error {
 	var st unix.Statfs_t
 	at := dir
 	for {

@@ -18,6 +18,8 @@ type Finder struct {
 	// NetNS are folders of named network namespaces, where container runtimes
 	// and `ip netns` keep the pods' sandboxes.
 	NetNS []string
+
+	told told
 }
 
 // DefaultNetNS are the folders that containerd, CRI-O and `ip netns` use.
@@ -29,16 +31,25 @@ type Found struct {
 	LinkLocal []netip.Addr
 }
 
-// Find returns the link of each address that it finds. First it looks into the
-// sandboxes whose other end is here, which says all and sends nothing; for
-// addresses of pods whose sandbox can't be seen, routes, neighbours and bridge
-// tables are asked.
+// Find returns the link of each address that it finds. What was told comes
+// first. Then it looks into the sandboxes whose other end is here, which says
+// all and sends nothing; for addresses of pods whose sandbox can't be seen,
+// routes, neighbours and bridge tables are asked. Where several sandboxes have
+// an address, as one that is being taken down and its successor may, the newest
+// link has it.
 func (f *Finder) Find(addrs []netip.Addr) (map[netip.Addr]Found, error) {
 	want := make(map[netip.Addr]bool, len(addrs))
-	for _, a := range addrs {
-		want[a] = true
-	}
 	found := make(map[netip.Addr]Found)
+	for _, a := range addrs {
+		if hit, ok := f.told.at(a); ok {
+			found[a] = hit
+		} else {
+			want[a] = true
+		}
+	}
+	if len(want) == 0 {
+		return found, nil
+	}
 	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
@@ -138,7 +149,9 @@ func record(here, inside netlink.Link, addrs []netlink.Addr, want map[netip.Addr
 		}
 	}
 	for _, ip := range own {
-		found[ip] = hit
+		if hit.Link.Ifindex > found[ip].Link.Ifindex { // indices are given out in order
+			found[ip] = hit
+		}
 	}
 }
 
