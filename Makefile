@@ -4,6 +4,7 @@
 
 GO    ?= go
 BIN   := bin/sluice
+CNI   := bin/sluice-cni
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tests that create network namespaces, load programs and open AF_XDP sockets.
 PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
@@ -15,10 +16,12 @@ FUZZTIME ?= 20s
 
 all: build
 
-build: $(BIN)
+build: $(BIN) $(CNI)
 
 $(BIN): FORCE
 	$(GO) build -trimpath -o $@ ./tools/sluice
+$(CNI): FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./tools/sluice-cni
 FORCE:
 
 demo: build
@@ -51,6 +54,7 @@ deps:
 	for p in nft:nftables ethtool:ethtool ip:iproute2; do \
 		PATH=$$PATH:/usr/sbin:/sbin command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; \
 	done; \
+	[ -x /usr/lib/cni/ptp ] || missing="$$missing containernetworking-plugins"; \
 	if [ -n "$$missing" ]; then \
 		echo "installing$$missing"; \
 		$(SUDO) apt-get update -qq && \

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,12 +48,13 @@ type Agent struct {
 	source Source
 	plane  *dataplane.Plane
 
-	compiler *compile.Compiler
-	finder   link.Finder
-	names    atomic.Pointer[names]
-	observer *observe.Observer
-	started  time.Time
-	kick     chan struct{} // something may have changed
+	compiler  *compile.Compiler
+	finder    link.Finder
+	names     atomic.Pointer[names]
+	observer  *observe.Observer
+	sandboxes *sandboxes
+	started   time.Time
+	kick      chan struct{} // something may have changed
 
 	// The loop's.
 	attached  map[store.Key]endpoint.Endpoint
@@ -82,7 +84,8 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 	a := &Agent{
 		cfg: cfg, log: log, store: st, source: source, plane: plane,
 		compiler: compile.New(compile.Config{}), finder: link.Finder{NetNS: cfg.NetNS},
-		started: time.Now(), kick: make(chan struct{}, 1),
+		sandboxes: newSandboxes(sandboxDir(cfg)),
+		started:   time.Now(), kick: make(chan struct{}, 1),
 		attached: make(map[store.Key]endpoint.Endpoint),
 	}
 	a.names.Store(&names{})
@@ -109,6 +112,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := link.Watch(ctx, a.Kick); err != nil {
 		return errors.Join(err, a.plane.Close())
 	}
+	a.recallSandboxes()
 	run("dataplane", func(ctx context.Context) error { return a.plane.Run(ctx, link.Ports{}) })
 	run("source", func(ctx context.Context) error { return a.source.Run(ctx, a.Kick) })
 	run("api", func(ctx context.Context) error { return api.Serve(ctx, a.cfg.Socket, a) })
@@ -132,7 +136,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // Cleanup removes every trace of an agent from the node: programs, maps,
 // filters and steering ports. Nothing is enforced afterwards.
 func Cleanup(cfg Config) error {
-	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0))
+	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0), os.RemoveAll(sandboxDir(cfg)))
 }
 
 // Kick has the loop look whether something has changed.
@@ -154,6 +158,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		if err != nil {
 			a.log.Error("apply changes", "err", err)
 		}
+		a.sweepSandboxes()
 		retry.Stop()
 		if pending || err != nil {
 			retry.Reset(retryAfter)

@@ -88,6 +88,9 @@ func listen(path string) (net.Listener, error) {
 
 func routes(agent Agent) http.Handler {
 	mux := http.NewServeMux()
+	if s, ok := agent.(Sandboxes); ok {
+		cniRoutes(mux, s)
+	}
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		s, err := agent.Status()
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-net/sluice/control"
 	"github.com/sluice-net/sluice/control/source/manifest"
 	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/tools/cni"
 )
 
 // The variables that make an agent of the test binary.
@@ -27,9 +28,14 @@ const (
 	configVar    = "SLUICE_E2E_CONFIG"    // configuration file
 	manifestsVar = "SLUICE_E2E_MANIFESTS" // folder of manifests
 	cleanupVar   = "SLUICE_E2E_CLEANUP"   // clean up instead of serving
+	pluginVar    = "SLUICE_E2E_PLUGIN"    // be the CNI plugin instead
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(pluginVar) != "" {
+		cni.Main("sluice-cni")
+		return
+	}
 	if path := os.Getenv(configVar); path != "" {
 		if err := agentMain(path, os.Getenv(manifestsVar), os.Getenv(cleanupVar) != ""); err != nil {
 			fmt.Fprintln(os.Stderr, "agent:", err)

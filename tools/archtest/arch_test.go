@@ -58,6 +58,7 @@ var sole = map[string][]string{
 	"k8s.io/client-go":               {"control/source/", "tools/"},
 	"sigs.k8s.io/yaml":               {"control/source/", "control", "bench/", "tools/"},
 	"github.com/spf13/cobra":         {"tools/sluice", "tools/"},
+	"github.com/containernetworking": {"tools/cni"},
 }
 
 func TestLayers(t *testing.T) {
