@@ -42,6 +42,13 @@ type ServicePods struct {
 	Labels    []Requirement // if Name is empty
 }
 
+// Endpoints stands for the endpoints of one Service, as its EndpointSlices list
+// them. Without EndpointSlices they are the pods that the Service selects.
+type Endpoints struct {
+	Namespace, Name string
+	OnPorts         bool // each only on the ports that it serves
+}
+
 // Name is a domain name, or a pattern of such names.
 type Name struct {
 	text    string

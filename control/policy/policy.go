@@ -9,6 +9,21 @@
 // has Deny as its Default in this direction, pass otherwise. What no tier
 // decides is allowed.
 //
+// Staged policies are left out of this. Beside it, the same walk is made as if
+// they were enforced; what is allowed and would not be then is reported as an
+// audit.
+//
+// Calico's order is the frame that the others fit into: a tier has the order
+// that Calico gives to it, and Kubernetes' NetworkPolicies are at
+// OrderNetworkPolicy in the tier that Calico calls default.
+//
+// A Rule is a conjunction: one of Peers, and one of each list of And, and none
+// of Not, and one of Ports, and none of NotPorts, while the subject itself is
+// one of each list of Local and none of NotLocal. A Peer is one set of
+// addresses, so that "selector and CIDR and not other selector" is three peers
+// in three places, and a limit to an IP version is a Block of all its
+// addresses in And.
+//
 // All of it is plain data, immutable once handed on. Selectors are compiled
 // when a front-end builds them and evaluated once per label set, never per
 // packet.
@@ -26,21 +41,25 @@ const (
 	Pass  Action = iota // leave it to the next tier
 	Allow               // final
 	Deny                // final
+	Next                // of a rule: report it if Log is set, and go on with the next rule
 )
 
 // Tier is a place in the order of judgement.
 type Tier struct {
 	Name  string
-	Order int32
+	Order float64 // lower is judged first
 }
 
-// The tiers of Kubernetes' own languages. Tiers of other languages take orders
-// in between.
+// The tiers of Kubernetes' own languages, in the orders that Calico gives to
+// them. TierNetworkPolicy is Calico's tier default.
 var (
 	TierAdmin         = Tier{Name: "admin", Order: 1000}
-	TierNetworkPolicy = Tier{Name: "networkpolicy", Order: 2000}
-	TierBaseline      = Tier{Name: "baseline", Order: 3000}
+	TierNetworkPolicy = Tier{Name: "networkpolicy", Order: 1_000_000}
+	TierBaseline      = Tier{Name: "baseline", Order: 10_000_000}
 )
+
+// OrderNetworkPolicy is the order of Kubernetes' NetworkPolicies in their tier.
+const OrderNetworkPolicy = 1000
 
 // TierOwnNode holds denials that hold for the node of the pod as well. A node
 // reaches its own pods in spite of all other tiers.
@@ -69,12 +88,17 @@ func (o Origin) Compare(p Origin) int {
 
 // Policy is one object of one policy language.
 type Policy struct {
-	Origin  Origin
-	Tier    Tier
-	Order   float64 // within the tier: lower is judged first
-	Subject []*Selector
-	Ingress Section
-	Egress  Section
+	Origin Origin
+	Tier   Tier
+	// TierObject: the tier is an object of its own that Tier.Name names. The
+	// store fills its order in, and Pass as the Default of Sections where the
+	// tier says so.
+	TierObject bool
+	Order      float64 // within the tier: lower is judged first
+	Tie        string  // orders policies of equal Order, before Origin does
+	Subject    []*Selector
+	Ingress    Section
+	Egress     Section
 	// Parts are the policies that the object consists of beside this one. Each
 	// is judged by itself; all have the same Origin, and no Parts.
 	Parts []*Policy
@@ -83,6 +107,8 @@ type Policy struct {
 	Lookups []Lookup
 	// Audit: what this policy would deny is reported and let through.
 	Audit bool
+	// Staged: the policy is judged beside those in force, and enforced never.
+	Staged bool
 	// Rejected: the object is not valid; this policy only keeps closed what
 	// the object would have closed. An earlier, valid version stays in force
 	// beside it.
@@ -102,7 +128,7 @@ func (p *Policy) Selects(e *Entity) bool {
 // Compare orders policies as they are judged.
 func (p *Policy) Compare(q *Policy) int {
 	return cmp.Or(cmp.Compare(p.Tier.Order, q.Tier.Order), cmp.Compare(p.Tier.Name, q.Tier.Name),
-		cmp.Compare(p.Order, q.Order), p.Origin.Compare(q.Origin))
+		cmp.Compare(p.Order, q.Order), cmp.Compare(p.Tie, q.Tie), p.Origin.Compare(q.Origin))
 }
 
 // Section is what a policy says about one direction.
@@ -116,7 +142,7 @@ type Section struct {
 
 // Rule is one line of a policy. It matches a packet if the remote end is any
 // of Peers (or AnyPeer is set) and protocol and port are any of Ports (or
-// AnyPort is set).
+// AnyPort is set), and if the further lists hold: see the package's comment.
 type Rule struct {
 	Index   int    // in its list
 	Path    string // of the list in the object, if it is not spec.ingress or spec.egress
@@ -126,6 +152,12 @@ type Rule struct {
 	AnyPort bool
 	Peers   []Peer
 	Ports   []Port
+
+	And      [][]Peer
+	Not      []Peer
+	NotPorts []Port
+	Local    [][]Peer // of the subject
+	NotLocal []Peer   // of the subject
 }
 
 // Peer is one set of remote ends: exactly one of its fields is set.
@@ -141,6 +173,7 @@ type Peer struct {
 	Group     *Group       // addresses of groups of CIDRs
 	Services  *ServicePods // what Services lead to
 	Name      *Name        // addresses of names that no pod and no node has
+	Endpoints *Endpoints   // the endpoints of one Service, whoever has their addresses
 }
 
 // Block is a CIDR and what is left out of it.

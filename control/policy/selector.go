@@ -12,16 +12,25 @@ type EntityKind uint8
 const (
 	KindPod EntityKind = iota
 	KindNode
+	KindNetworkSet // a set of CIDRs with labels of its own
 )
 
 // Entity is what selectors look at: everything that a pod, or a node, has in
 // common with others of the same labels.
 type Entity struct {
 	Kind            EntityKind
-	Namespace       string            // of a pod
-	NamespaceLabels map[string]string // of a pod's namespace
-	Labels          map[string]string // of the pod or node
+	Namespace       string            // of a pod, or of a network set that has one
+	NamespaceLabels map[string]string // of that namespace
+	Labels          map[string]string // of the pod, node or network set
 	ServiceAccount  string            // of a pod
+	AccountLabels   map[string]string // of a pod's service account
+}
+
+// Condition is what a language with selectors of its own asks of an entity.
+// Two with the same String are the same condition.
+type Condition interface {
+	Holds(e *Entity) bool
+	String() string
 }
 
 // Operator is how a Requirement looks at a label.
@@ -72,6 +81,8 @@ type SelectorSpec struct {
 	Labels          []Requirement // on the pod or node
 	ServiceAccounts []string      // any of them; none: any
 	Account         []Requirement // on the name of the service account; Keys are ignored
+	Where           []Condition   // of languages of their own
+	NetworkSets     bool          // with KindPod: network sets as well as pods
 	Nothing         bool          // matches nothing at all
 }
 
@@ -87,6 +98,7 @@ func NewSelector(spec SelectorSpec) *Selector {
 	sortRequirements(spec.Labels)
 	sortRequirements(spec.Account)
 	slices.Sort(spec.ServiceAccounts)
+	slices.SortFunc(spec.Where, func(a, b Condition) int { return strings.Compare(a.String(), b.String()) })
 	return &Selector{spec: spec, key: specKey(&spec)}
 }
 
@@ -111,10 +123,10 @@ func (s *Selector) MatchesNamespace(name string, labels map[string]string) bool 
 
 // Matches reports whether the selector matches e.
 func (s *Selector) Matches(e *Entity) bool {
-	if e.Kind != s.spec.Kind || s.spec.Nothing {
+	if e.Kind != s.spec.Kind && !(s.spec.NetworkSets && e.Kind == KindNetworkSet) || s.spec.Nothing {
 		return false
 	}
-	if e.Kind == KindPod && !s.MatchesNamespace(e.Namespace, e.NamespaceLabels) {
+	if e.Kind != KindNode && !s.MatchesNamespace(e.Namespace, e.NamespaceLabels) {
 		return false
 	}
 	if len(s.spec.ServiceAccounts) > 0 && !slices.Contains(s.spec.ServiceAccounts, e.ServiceAccount) {
@@ -122,6 +134,11 @@ func (s *Selector) Matches(e *Entity) bool {
 	}
 	for i := range s.spec.Account {
 		if !s.spec.Account[i].holds(e.ServiceAccount, true) {
+			return false
+		}
+	}
+	for _, c := range s.spec.Where {
+		if !c.Holds(e) {
 			return false
 		}
 	}
@@ -175,7 +192,14 @@ func specKey(s *SelectorSpec) string {
 	for _, sa := range s.ServiceAccounts {
 		b = strconv.AppendQuote(b, sa)
 	}
-	return string(appendRequirements(append(b, " account"...), s.Account))
+	b = appendRequirements(append(b, " account"...), s.Account)
+	if s.NetworkSets {
+		b = append(b, " netsets"...)
+	}
+	for _, c := range s.Where {
+		b = strconv.AppendQuote(append(b, " where="...), c.String())
+	}
+	return string(b)
 }
 
 func appendRequirements(b []byte, reqs []Requirement) []byte {

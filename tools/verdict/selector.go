@@ -34,7 +34,15 @@ func Mismatch(s *policy.Selector, e *policy.Entity) string {
 	if why := unmet("service account", spec.Account, map[string]string{"": e.ServiceAccount}); why != "" {
 		return why
 	}
-	return unmet("label", spec.Labels, e.Labels)
+	if why := unmet("label", spec.Labels, e.Labels); why != "" {
+		return why
+	}
+	for _, c := range spec.Where {
+		if !c.Holds(e) {
+			return "does not hold: " + c.String()
+		}
+	}
+	return ""
 }
 
 // unmet names the first requirement that doesn't hold.
@@ -67,6 +75,9 @@ func SelectorText(s *policy.Selector) string {
 		return "nothing"
 	}
 	kind, every := "pods", "all pods"
+	if spec.NetworkSets {
+		kind, every = "pods and network sets", "all pods and network sets"
+	}
 	if spec.Kind == policy.KindNode {
 		kind, every = "nodes", "all nodes"
 	}
@@ -85,6 +96,12 @@ func SelectorText(s *policy.Selector) string {
 	}
 	if len(spec.NamespaceLabels) > 0 {
 		text += " in namespaces with " + requirementsText(spec.NamespaceLabels)
+	}
+	if len(spec.Account) > 0 {
+		text += " with service account " + requirementsText(spec.Account)
+	}
+	for i, c := range spec.Where {
+		text += []string{" where ", " and "}[min(i, 1)] + c.String()
 	}
 	return text
 }

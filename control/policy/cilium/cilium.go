@@ -144,11 +144,11 @@ func (r *reading) closed(s *spec) []*policy.Policy {
 	}}
 }
 
-// The orders of the parts of a policy within the tier: NetworkPolicies are at
-// 0 and never deny by a rule.
+// The orders of the parts of a policy within the tier: NetworkPolicies
+// are at orderAllow and never deny by a rule.
 const (
-	orderDeny  = -1
-	orderAllow = 0
+	orderDeny  = policy.OrderNetworkPolicy - 0.5
+	orderAllow = policy.OrderNetworkPolicy
 )
 
 // open returns what a valid spec says: its denials, to be judged before all

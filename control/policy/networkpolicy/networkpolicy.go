@@ -26,6 +26,9 @@ const Kind = "NetworkPolicy"
 // denials reports.
 const AuditAnnotation = "sluice.dev/audit"
 
+// TiePrefix is how Calico names a NetworkPolicy among its own of equal order.
+const TiePrefix = "knp.default."
+
 // Convert returns the model of np. If np is not valid, it returns what has to
 // stay closed, with Rejected set, and one Rejection for each fault.
 func Convert(np *networkingv1.NetworkPolicy) (*policy.Policy, []policy.Rejection) {
@@ -34,6 +37,8 @@ func Convert(np *networkingv1.NetworkPolicy) (*policy.Policy, []policy.Rejection
 	p := &policy.Policy{
 		Origin:  policy.Origin{Kind: Kind, Namespace: namespaceOf(np), Name: np.Name},
 		Tier:    policy.TierNetworkPolicy,
+		Order:   policy.OrderNetworkPolicy,
+		Tie:     TiePrefix + np.Name + "/" + namespaceOf(np),
 		Ingress: policy.Section{Applies: ingress, Default: policy.Deny},
 		Egress:  policy.Section{Applies: egress, Default: policy.Deny},
 		Audit:   np.Annotations[AuditAnnotation] == "true",
@@ -113,6 +118,8 @@ func Salvage(object []byte, cause error) (*policy.Policy, policy.Rejection) {
 	p := &policy.Policy{
 		Origin:   policy.Origin{Kind: Kind, Namespace: namespaceOf(np), Name: np.Name},
 		Tier:     policy.TierNetworkPolicy,
+		Order:    policy.OrderNetworkPolicy,
+		Tie:      TiePrefix + np.Name + "/" + namespaceOf(np),
 		Subject:  []*policy.Selector{policy.NewSelector(subject)},
 		Ingress:  policy.Section{Applies: ingress, Default: policy.Deny},
 		Egress:   policy.Section{Applies: egress, Default: policy.Deny},
