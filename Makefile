@@ -12,7 +12,7 @@ PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenar
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
 
-.PHONY: all build deps demo test test-unit test-priv test-race check fuzz bench bench-micro bench-acl generate generate-check clean
+.PHONY: all build deps demo test test-unit test-priv test-race check fuzz bench bench-micro bench-acl generate generate-check clean test-apiserver
 
 all: build
 
@@ -60,6 +60,12 @@ deps:
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
+
+# What needs a real kube-apiserver and etcd, which are built once and kept
+# below the user's cache: 6 to 20 minutes the first time.
+test-apiserver:
+	dir=$$(GO=$(GO) tools/apiserver/build.sh) && \
+	SLUICE_APISERVER=$$dir REQUIRE_APISERVER=1 $(GO) test -timeout 8m ./control/source/kube
 
 test-race:
 	$(GO) test -race -short $(RACE)
