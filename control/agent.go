@@ -35,9 +35,26 @@ type Source interface {
 
 // SourceState is what a source has to say about itself.
 type SourceState struct {
-	Digest     string // names the version of the content
+	// Synced: the store holds all that there is. Before, pods are isolated and
+	// no policy is put into force: half a picture could open what the other
+	// half closes.
+	Synced     bool
+	Digest     string       // names the version of the content
+	Watches    []WatchState // of a source that follows a server
 	Rejections []policy.Rejection
 	Notes      []string
+}
+
+// WatchState is the state of one resource that a source follows.
+type WatchState struct {
+	Resource string
+	Synced   bool      // it was known in full once
+	Healthy  bool      // it is being followed now
+	Current  time.Time // when the store was last known to be in step with it
+	Heard    time.Time // when the server last said something of it
+	Version  string
+	Objects  int
+	Err      string // why it is not healthy
 }
 
 // Agent is the agent of one node.
@@ -59,8 +76,10 @@ type Agent struct {
 	// The loop's.
 	attached  map[store.Key]endpoint.Endpoint
 	published bool
-	pruned    bool // links that an earlier agent served and no pod claims
-	lastInput input
+	// Endpoints changed since the last publish.
+	unpublished bool
+	pruned      bool // links that an earlier agent served and no pod claims
+	lastInput   input
 
 	mu     sync.Mutex // guards status
 	status loopStatus
@@ -147,6 +166,9 @@ func (a *Agent) Kick() {
 	}
 }
 
+// maxRest bounds how long the loop rests between two turns.
+const maxRest = 50 * time.Millisecond
+
 // retryAfter is how soon the loop looks again for links that it didn't find.
 const retryAfter = 200 * time.Millisecond
 
@@ -154,11 +176,13 @@ func (a *Agent) loop(ctx context.Context) error {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
+		began := time.Now()
 		pending, err := a.turn()
 		if err != nil {
 			a.log.Error("apply changes", "err", err)
 		}
 		a.sweepSandboxes()
+		took := time.Since(began)
 		retry.Stop()
 		if pending || err != nil {
 			retry.Reset(retryAfter)
@@ -170,5 +194,20 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-a.store.Changed():
 		case <-retry.C:
 		}
+		a.rest(ctx, began, took)
+	}
+}
+
+// rest makes one publish of a burst of changes: a turn begins no sooner after
+// the last one ended than that one took. So a single change is published at
+// once, and changes that come without end take half of a core at most.
+func (a *Agent) rest(ctx context.Context, began time.Time, took time.Duration) {
+	wait := time.Until(began.Add(took + min(took, maxRest)))
+	if wait <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
 	}
 }

@@ -26,9 +26,17 @@ const (
 // values of Default.
 type Config struct {
 	NodeName string `json:"nodeName"`
-	Socket   string `json:"socket"`  // of the local API
-	PinPath  string `json:"pinPath"` // folder on a bpffs
-	OnExit   string `json:"onExit"`  // keep or cleanup
+
+	// Where objects come from: one of the two.
+	Manifests  string `json:"manifests,omitempty"`  // folder or file
+	Kubeconfig string `json:"kubeconfig,omitempty"` // file, or in-cluster
+	// Report: say in the cluster which policies are not in force as written.
+	Report          bool   `json:"report"`
+	ReportNamespace string `json:"reportNamespace"` // of the lease by which the writer is found
+
+	Socket  string `json:"socket"`  // of the local API
+	PinPath string `json:"pinPath"` // folder on a bpffs
+	OnExit  string `json:"onExit"`  // keep or cleanup
 
 	Offload  bool `json:"offload"`
 	FailOpen bool `json:"failOpen"`
@@ -80,7 +88,7 @@ func Default() Config {
 	name, _ := os.Hostname()
 	d := dataplane.Default()
 	return Config{
-		NodeName: name, Socket: "/run/sluice/sluice.sock", PinPath: "/sys/fs/bpf/sluice", OnExit: ExitKeep,
+		NodeName: name, Report: true, ReportNamespace: "kube-system", Socket: "/run/sluice/sluice.sock", PinPath: "/sys/fs/bpf/sluice", OnExit: ExitKeep,
 		Offload: d.Offload, FailOpen: d.FailOpen, Shortcut: d.Shortcut, Workers: d.Workers,
 		NetNS: link.DefaultNetNS(), MaxPods: d.Endpoints, Frames: d.Frames, FrameSize: d.FrameSize,
 		HugePages: d.HugePages, FlowsPerQueue: d.Flow.Capacity, FlowCache: d.FlowCache,
@@ -111,6 +119,12 @@ func (c Config) Validate() error {
 	var errs []error
 	if c.NodeName == "" {
 		errs = append(errs, errors.New("nodeName: missing"))
+	}
+	if c.Manifests != "" && c.Kubeconfig != "" {
+		errs = append(errs, errors.New("manifests and kubeconfig: objects come from one of them only"))
+	}
+	if c.Report && c.ReportNamespace == "" {
+		errs = append(errs, errors.New("reportNamespace: missing"))
 	}
 	for field, path := range map[string]string{"socket": c.Socket, "pinPath": c.PinPath} {
 		if !filepath.IsAbs(path) {

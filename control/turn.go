@@ -28,14 +28,17 @@ type input struct {
 func (a *Agent) turn() (pending bool, err error) {
 	state := a.source.State()
 	wanted := a.wanted()
-	missing, changed, err := a.reconcile(wanted)
-	if err == nil {
-		err = a.publish(changed)
+	missing, changed, err := a.reconcile(wanted, state.Synced)
+	a.unpublished = a.unpublished || changed
+	if err == nil && state.Synced {
+		if err = a.publish(a.unpublished); err == nil {
+			a.unpublished = false
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status.pending, a.status.err = missing, err
-	if err == nil {
+	if err == nil && state.Synced {
 		a.status.digest = state.Digest
 		a.status.ready = true
 	}
@@ -57,7 +60,7 @@ func (a *Agent) wanted() map[store.Key]*store.Pod {
 
 // reconcile attaches pods whose links are there and detaches those whose pod
 // or link has gone. It returns the pods of this node that have no link yet.
-func (a *Agent) reconcile(wanted map[store.Key]*store.Pod) (missing []string, changed bool, err error) {
+func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing []string, changed bool, err error) {
 	var errs []error
 	var replaced []endpoint.Endpoint
 	for key, ep := range a.attached {
@@ -100,7 +103,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod) (missing []string, ch
 			errs = append(errs, a.plane.Detach(ep.ID))
 		}
 	}
-	if !a.pruned && len(missing) == 0 {
+	if !a.pruned && synced && len(missing) == 0 {
 		a.pruned = true
 		errs = append(errs, a.plane.Prune())
 	}

@@ -87,7 +87,7 @@ type source struct{ *manifest.Source }
 
 func (s source) State() control.SourceState {
 	m := s.Source.State()
-	return control.SourceState{Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
+	return control.SourceState{Synced: true, Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
 }
 
 // Folders and nets of a test run carry the process ID of the run, so that a

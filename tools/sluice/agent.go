@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-net/sluice/control"
+	"github.com/sluice-net/sluice/control/source/kube"
 	"github.com/sluice-net/sluice/control/source/manifest"
 	"github.com/sluice-net/sluice/control/store"
 )
@@ -16,20 +17,29 @@ import (
 func init() { commands = append(commands, newAgentCommand) }
 
 func newAgentCommand() *cobra.Command {
-	var manifests, config string
+	var manifests, config, kubeconfig, nodeName string
 	var cleanup, failOpen bool
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Enforce policy on this node",
 		Long: `Enforce policy on the pods of this node until told to end by SIGTERM.
 
-The agent follows pods, namespaces and policies, finds the pods' links, diverts
-their traffic and judges it. When it ends, or dies, what is pinned in the kernel
-stays: established flows go on, new ones are dropped (or pass, with --fail-open),
+The agent follows pods, namespaces and policies of a folder of manifests or of a
+cluster's API server, finds the pods' links, diverts their traffic and judges
+it. Policies of custom resources are followed from when the cluster serves them.
+While the API server is away, what was last known stays in force; "sluice
+status" says since when. No policy is enforced from half a picture: until the
+cluster is known in full, the pods of this node are isolated.
+
+When the agent ends, or dies, what is pinned in the kernel stays: established flows go on, new ones are dropped (or pass, with --fail-open),
 and the next agent takes over without a gap. With "onExit: cleanup" in the
 configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 		Example: `  # Policies and pods from a folder of manifests, followed live
   sudo sluice agent --manifests /etc/sluice/manifests
+
+  # Policies and pods from the cluster that this node belongs to
+  sudo sluice agent --kubeconfig /etc/sluice/kubeconfig --node-name "$NODE_NAME"
+  sluice agent --kubeconfig in-cluster --node-name "$NODE_NAME"
 
   # With a configuration file
   sudo sluice agent --manifests DIR --config /etc/sluice/agent.yaml
@@ -48,34 +58,70 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 			if failOpen {
 				cfg.FailOpen = true
 			}
+			if nodeName != "" {
+				cfg.NodeName = nodeName
+			}
+			if manifests != "" || kubeconfig != "" {
+				cfg.Manifests, cfg.Kubeconfig = manifests, kubeconfig
+			}
 			if cleanup {
 				return control.Cleanup(cfg)
 			}
-			if manifests == "" {
-				return usageError(fmt.Errorf("where do objects come from? name a folder with --manifests"))
+			if cfg.Manifests == "" && cfg.Kubeconfig == "" {
+				return usageError(fmt.Errorf("where do objects come from? name a folder with --manifests, or a cluster with --kubeconfig"))
 			}
-			return runAgent(cmd.Context(), cfg, manifests)
+			if err := cfg.Validate(); err != nil {
+				return usageError(err)
+			}
+			return runAgent(cmd.Context(), cfg)
 		},
 	}
 	cmd.Flags().StringVar(&manifests, "manifests", "", "folder or file of manifests to follow")
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", `kubeconfig file of the cluster to follow, or "in-cluster"`)
+	cmd.Flags().StringVar(&nodeName, "node-name", "", "name of this node in the cluster (default: the host's name)")
 	cmd.Flags().StringVar(&config, "config", "", "configuration file (YAML)")
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove every trace of an agent from this node, and end")
 	cmd.Flags().BoolVar(&failOpen, "fail-open", false, "let new flows through while no agent serves them")
+	cmd.MarkFlagsMutuallyExclusive("manifests", "kubeconfig")
 	return cmd
 }
 
-func runAgent(ctx context.Context, cfg control.Config, manifests string) error {
+func runAgent(ctx context.Context, cfg control.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	st := store.New()
-	src, err := manifest.Open(manifests, st)
+	src, err := openSource(cfg, st, log)
 	if err != nil {
 		return err
 	}
-	agent, err := control.New(cfg, st, manifestSource{src}, log)
+	agent, err := control.New(cfg, st, src, log)
 	if err != nil {
 		return err
 	}
 	return agent.Run(ctx)
+}
+
+// openSource opens where objects come from.
+func openSource(cfg control.Config, st *store.Store, log *slog.Logger) (control.Source, error) {
+	if cfg.Kubeconfig == "" {
+		src, err := manifest.Open(cfg.Manifests, st)
+		return manifestSource{src}, err
+	}
+	src, err := kube.New(kube.Config{Kubeconfig: cfg.Kubeconfig, NodeName: cfg.NodeName,
+		Report: cfg.Report, ReportNamespace: cfg.ReportNamespace}, st, log)
+	return kubeSource{src}, err
+}
+
+// kubeSource makes a control.Source of a cluster.
+type kubeSource struct{ *kube.Source }
+
+// State implements control.Source.
+func (s kubeSource) State() control.SourceState {
+	k := s.Source.State()
+	out := control.SourceState{Synced: k.Synced, Digest: k.Digest, Rejections: k.Rejections, Notes: k.Notes}
+	for _, w := range k.Watches {
+		out.Watches = append(out.Watches, control.WatchState(w))
+	}
+	return out
 }
 
 // manifestSource makes a control.Source of a folder of manifests.
@@ -84,5 +130,5 @@ type manifestSource struct{ *manifest.Source }
 // State implements control.Source.
 func (s manifestSource) State() control.SourceState {
 	m := s.Source.State()
-	return control.SourceState{Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
+	return control.SourceState{Synced: true, Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
 }
