@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -50,6 +51,7 @@ var (
 
 func init() {
 	utilruntime.Must(corev1.AddToScheme(scheme))
+	utilruntime.Must(discoveryv1.AddToScheme(scheme))
 	utilruntime.Must(networkingv1.AddToScheme(scheme))
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 }
@@ -67,6 +69,8 @@ var builtins = []resource{
 	{"v1", "namespaces", "Namespace", newList[corev1.NamespaceList], convertNamespace},
 	{"v1", "nodes", "Node", newList[corev1.NodeList], convertNode},
 	{"v1", "pods", "Pod", newList[corev1.PodList], convertPod},
+	{"v1", "services", "Service", newList[corev1.ServiceList], convertService},
+	{"discovery.k8s.io/v1", "endpointslices", "EndpointSlice", newList[discoveryv1.EndpointSliceList], convertEndpointSlice},
 	{"networking.k8s.io/v1", "networkpolicies", networkpolicy.Kind, newList[networkingv1.NetworkPolicyList], convertNetworkPolicy},
 }
 

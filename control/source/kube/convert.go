@@ -2,6 +2,7 @@ package kube
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -36,6 +37,19 @@ func convertPod(s *Source, o runtime.Object) object.Object {
 		v.UID = ""
 	}
 	return object.Object{Origin: policy.Origin{Kind: "Pod", Namespace: v.Namespace, Name: v.Name}, Value: v, Rejections: r}
+}
+
+func convertService(s *Source, o runtime.Object) object.Object {
+	svc := o.(*corev1.Service)
+	v, r := object.Service(svc)
+	v.Labels = s.intern.labels(v.Labels)
+	return object.Object{Origin: policy.Origin{Kind: "Service", Namespace: svc.Namespace, Name: svc.Name}, Value: v, Rejections: r}
+}
+
+func convertEndpointSlice(s *Source, o runtime.Object) object.Object {
+	e := o.(*discoveryv1.EndpointSlice)
+	v, r := object.EndpointSlice(e)
+	return object.Object{Origin: policy.Origin{Kind: "EndpointSlice", Namespace: e.Namespace, Name: e.Name}, Value: v, Rejections: r}
 }
 
 func convertNetworkPolicy(s *Source, o runtime.Object) object.Object {

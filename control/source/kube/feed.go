@@ -178,7 +178,9 @@ func (f *feed) news() {
 		}
 		return
 	}
-	if f.kind != "Pod" && f.kind != "Node" {
+	switch f.kind {
+	case "Pod", "Node", "Service", "EndpointSlice":
+	default:
 		f.src.changed()
 	}
 }
