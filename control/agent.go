@@ -75,6 +75,7 @@ type Agent struct {
 
 	// The loop's.
 	attached  map[store.Key]endpoint.Endpoint
+	cut       map[int]string // links of pods that have gone, by index: their names
 	published bool
 	// Endpoints changed since the last publish.
 	unpublished bool
@@ -105,7 +106,7 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 		compiler: compile.New(compile.Config{}), finder: link.Finder{NetNS: cfg.NetNS},
 		sandboxes: newSandboxes(sandboxDir(cfg)),
 		started:   time.Now(), kick: make(chan struct{}, 1),
-		attached: make(map[store.Key]endpoint.Endpoint),
+		attached: make(map[store.Key]endpoint.Endpoint), cut: make(map[int]string),
 	}
 	a.names.Store(&names{})
 	a.observer = observe.New(plane, a, cfg.History)

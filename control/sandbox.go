@@ -24,6 +24,7 @@ func (a *Agent) AddSandbox(ctx context.Context, s api.Sandbox) (api.Endpoint, er
 	if err != nil {
 		return none, fmt.Errorf("%w: %w", api.ErrBadSandbox, err)
 	}
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout())
 	defer cancel()
 	if err := a.closed(&s, found); err != nil {
@@ -38,6 +39,7 @@ func (a *Agent) AddSandbox(ctx context.Context, s api.Sandbox) (api.Endpoint, er
 		turned := a.sandboxes.nextTurn()
 		e, why := a.served(&s)
 		if why == "" {
+			a.log.Info("sandbox enforced", "pod", e.Namespace+"/"+e.Pod, "iface", s.Link, "took", time.Since(began))
 			return e, nil
 		}
 		select {
@@ -207,6 +209,7 @@ const sandboxSweep = 30 * time.Second
 // after each turn.
 func (a *Agent) sweepSandboxes() {
 	defer a.sandboxes.turned()
+	a.sweepCut()
 	for _, s := range a.sandboxes.due(sandboxSweep) {
 		if link.Exists(s.Ifindex, s.Link) {
 			continue
@@ -222,6 +225,30 @@ func (a *Agent) sweepSandboxes() {
 					a.log.Warn("detach sandbox", "iface", s.Link, "err", err)
 				}
 			}
+		}
+	}
+}
+
+// retire gives up the endpoint of a pod that has gone or has another link. A
+// link that is still there may belong to a sandbox that is still up: it is cut
+// off until it goes.
+func (a *Agent) retire(ep endpoint.Endpoint, there bool) error {
+	if !there {
+		return a.plane.Detach(ep.ID)
+	}
+	a.cut[ep.Link.Ifindex] = ep.Link.Name
+	return a.plane.Cut(ep.ID)
+}
+
+// sweepCut forgets links that were cut off and have gone since.
+func (a *Agent) sweepCut() {
+	for ifindex, name := range a.cut {
+		if link.Exists(ifindex, name) {
+			continue
+		}
+		delete(a.cut, ifindex)
+		if err := a.plane.Uncut(ifindex); err != nil {
+			a.log.Warn("forget link", "iface", name, "err", err)
 		}
 	}
 }

@@ -77,7 +77,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 			replaced = append(replaced, ep)
 			continue
 		}
-		errs = append(errs, a.plane.Detach(ep.ID))
+		errs = append(errs, a.retire(ep, there))
 		a.log.Info("pod detached", "pod", key.String(), "iface", ep.Link.Name)
 	}
 	var look []netip.Addr
@@ -100,7 +100,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 	}
 	for _, ep := range replaced {
 		if !a.serves(ep.Link.Ifindex) {
-			errs = append(errs, a.plane.Detach(ep.ID))
+			errs = append(errs, a.retire(ep, true))
 		}
 	}
 	if !a.pruned && synced && len(missing) == 0 {

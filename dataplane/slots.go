@@ -152,6 +152,31 @@ func (p *Plane) Detach(id endpoint.ID) error {
 	return err
 }
 
+// Cut voids an endpoint and leaves the programs on its link, which carries
+// nothing from then on: its pod is gone or has another link, its sandbox may
+// still be up. Attach puts the link to use again, Uncut takes the programs off.
+func (p *Plane) Cut(id endpoint.ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if int(id) >= len(p.slots) || !p.slots[id].used {
+		return fmt.Errorf("cut endpoint %d off: not attached", id)
+	}
+	err := p.release(id, p.slots[id].ep.Link.Ifindex)
+	p.refresh()
+	return err
+}
+
+// Uncut takes the programs off a link that is not attached, as the link is gone
+// or not a pod's any more.
+func (p *Plane) Uncut(ifindex int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, bound := p.byLink[ifindex]; bound {
+		return nil
+	}
+	return p.unprogram(ifindex)
+}
+
 // Prune forgets the links of an earlier agent that no pod has claimed: they
 // stay cut off until they are attached. It is called once all pods are known.
 func (p *Plane) Prune() error {
@@ -169,11 +194,14 @@ func (p *Plane) Prune() error {
 // drop frees a slot and takes the programs off its link.
 func (p *Plane) drop(id endpoint.ID) error {
 	ifindex := p.slots[id].ep.Link.Ifindex
+	return errors.Join(p.unprogram(ifindex), p.release(id, ifindex))
+}
+
+func (p *Plane) unprogram(ifindex int) error {
 	errs := []error{p.objs.Detach(xdpprog.PodIngress, ifindex), p.objs.Detach(xdpprog.PodEgress, ifindex)}
 	if p.noTCX.Load() {
 		errs = append(errs, p.filters.Detach(xdpprog.PodIngress, ifindex), p.filters.Detach(xdpprog.PodEgress, ifindex))
 	}
-	errs = append(errs, p.release(id, ifindex))
 	return errors.Join(errs...)
 }
 

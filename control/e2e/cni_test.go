@@ -73,8 +73,13 @@ func (n *node) newRuntime(plugin, version, conf string) *containerRuntime {
 	var err error
 	r.list, err = libcni.NetworkConfFromBytes([]byte(list))
 	must(n.T, err)
-	r.cni = libcni.NewCNIConfigWithCacheDir([]string{pluginDir}, filepath.Join(r.dir, "cache"), pluginRunner{n})
+	r.runBy(pluginRunner{n})
 	return r
+}
+
+// runBy makes plugins run by e.
+func (r *containerRuntime) runBy(e invoke.Exec) {
+	r.cni = libcni.NewCNIConfigWithCacheDir([]string{pluginDir}, filepath.Join(r.dir, "cache"), e)
 }
 
 // pinPath names the agent's bpffs to processes of others.
