@@ -12,7 +12,7 @@ PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenar
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
 
-.PHONY: all build deps demo test test-unit test-priv test-race check fuzz bench bench-micro bench-acl generate generate-check clean test-apiserver
+.PHONY: all build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl generate generate-check clean test-apiserver
 
 all: build
 
@@ -69,6 +69,13 @@ test-apiserver:
 
 test-race:
 	$(GO) test -race -short $(RACE)
+
+# What other projects' own code says, from nested modules: it is too much to
+# build for every test run.
+test-oracles:
+	@set -e; for mod in tools/*-oracle; do \
+		echo $$mod; (cd $$mod && $(GO) vet ./... && $(GO) test ./...); \
+	done
 
 # A short turn of every fuzz target.
 fuzz:

@@ -18,9 +18,10 @@ is not guessed from how it looks: policies are compiled as for nodes, and all
 packets that they could tell apart are judged.`,
 		Example: `  sluice policy lint -f ./manifests
   sluice policy matrix -f ./manifests -o svg > matrix.svg
-  sluice policy diff -f ./before -f ./after`,
+  sluice policy diff -f ./before -f ./after
+  sluice policy selector --cases cases.jsonl`,
 	}
-	cmd.AddCommand(newPolicyLintCommand(), newPolicyMatrixCommand(), newPolicyDiffCommand())
+	cmd.AddCommand(newPolicyLintCommand(), newPolicyMatrixCommand(), newPolicyDiffCommand(), newPolicySelectorCommand())
 	return cmd
 }
 
