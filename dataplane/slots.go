@@ -253,7 +253,7 @@ func (p *Plane) Publish(table *classify.Table) error {
 		w.hits.Grow(len(table.Set().Causes))
 	}
 	known := make(map[endpoint.ID]uint32)
-	for _, e := range table.Set().Endpoints {
+	for _, e := range table.Endpoints() {
 		known[e.ID] = e.Generation
 	}
 	var changed []endpoint.ID
@@ -301,7 +301,7 @@ func (p *Plane) awaitWorkers() {
 func (p *Plane) refresh() {
 	snap := &snapshot{table: p.table, local: make([]local, len(p.slots))}
 	if p.table != nil {
-		snap.generation = p.table.Set().Generation
+		snap.generation = p.table.Generation()
 	}
 	var addrs []addrSlot
 	for i := range p.slots {

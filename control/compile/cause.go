@@ -26,6 +26,7 @@ type causes struct {
 	list    []rule.Cause            // by CauseID; published: appended to, or copied
 	cloned  uint64                  // last Set for which list was copied
 	freed   []freed                 // oldest first
+	handed  int                     // length of list when it was last handed out
 }
 
 type entry struct {
@@ -123,6 +124,17 @@ func (c *causes) end() []rule.Cause {
 			c.freed = append(c.freed, freed{rule.CauseID(id), c.set})
 		}
 	}
+	c.handed = len(c.list)
+	return slices.Clip(c.list)
+}
+
+// published returns the list of causes, and nil if it is as it was handed out
+// last. Nothing is freed.
+func (c *causes) published() []rule.Cause {
+	if c.handed == len(c.list) && c.cloned != c.set {
+		return nil
+	}
+	c.handed = len(c.list)
 	return slices.Clip(c.list)
 }
 

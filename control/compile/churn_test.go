@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-net/sluice/control/compile"
 	"github.com/sluice-net/sluice/control/policy"
@@ -35,7 +38,7 @@ func verdictsOf(set *rule.Set, id endpoint.ID) string {
 
 // churn changes one thing of a cluster, and the store with it.
 func (c *cluster) churn(t testing.TB, r *rand.Rand, st *store.Store, step int) {
-	switch r.IntN(6) {
+	switch r.IntN(9) {
 	case 0:
 		c.pods = append(c.pods, randomPod(r, fmt.Sprintf("new%d", step)))
 	case 1:
@@ -68,6 +71,21 @@ func (c *cluster) churn(t testing.TB, r *rand.Rand, st *store.Store, step int) {
 				tx.DeletePolicy(policy.Origin{Kind: "NetworkPolicy", Namespace: np.Namespace, Name: np.Name})
 			})
 			c.policies = append(c.policies[:i], c.policies[i+1:]...)
+		}
+	case 6:
+		n := c.nodes[r.IntN(len(c.nodes))].DeepCopy()
+		n.Status.Addresses[0].Address = fmt.Sprintf("192.168.0.%d", 1+r.IntN(3))
+		c.nodes[slices.IndexFunc(c.nodes, func(x *corev1.Node) bool { return x.Name == n.Name })] = n
+	case 7:
+		if ns := pick(r, someNamespaces); c.namespaces[ns] != nil {
+			c.audited[ns] = !c.audited[ns]
+		}
+	case 8:
+		if len(c.pods) > 0 {
+			i := r.IntN(len(c.pods))
+			p, donor := c.pods[i].DeepCopy(), randomPod(r, "donor")
+			p.Spec, p.Status = donor.Spec, donor.Status
+			c.pods[i] = p
 		}
 	}
 	c.fill(t, st)

@@ -1,11 +1,12 @@
 // Package compile turns the policies that concern a node's pods into a
-// rule.Set. It is pure and deterministic: a new Compiler gives equal Sets for
-// equal input, and what it remembers between Sets is only which numbers it
-// gave out (causes, generations) and which identities selectors matched.
+// rule.Set, and then each change of them into a rule.Delta.
 //
-// A compile walks the policies of the namespaces of local pods and the
-// addresses of the pods that these policies name; what concerns neither costs
-// nothing. A Compiler belongs to one goroutine.
+// Compile is deterministic: a new Compiler gives equal Sets for equal input.
+// It walks the policies of the namespaces of local pods and the addresses of
+// the pods that these policies name; what concerns neither costs nothing.
+// Update costs what has changed: a pod the look-up of its label set and of the
+// programs that name it, a policy the programs of the pods that it selects.
+// A Compiler belongs to one goroutine.
 package compile
 
 import (
@@ -14,7 +15,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/resolve"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
@@ -48,6 +48,7 @@ type Compiler struct {
 	index     *resolve.Index
 	causes    *causes
 	endpoints map[endpoint.ID]known
+	latest    *builder // of the latest Set
 }
 
 // known is what an endpoint's generation stands for.
@@ -69,160 +70,141 @@ func (c *Compiler) Compile(in Input) *rule.Set {
 	c.index.Begin()
 	c.causes.begin()
 	c.cfg.Generation++
-	b := &builder{
-		c: c, in: in, set: &rule.Set{Generation: c.cfg.Generation},
-		peers:    resolve.NewPeers(in.View, c.index, in.Domains, resolve.Site{Node: in.Node, Addrs: in.NodeAddrs}, c.seed),
-		programs: map[string]rule.ProgramID{},
-		byID:     map[*store.Identity]verdicts{},
-		rules:    map[ruleKey][]rule.Rule{},
-	}
-	own := slices.Concat(in.NodeAddrs, in.View.NodeAddrs(in.Node))
-	if len(own) > 0 {
-		b.ownNode = []rule.PeerID{b.peers.Addrs(own)}
-	}
-	endpoints := slices.SortedFunc(slices.Values(in.Endpoints), func(a, b endpoint.Endpoint) int {
-		return cmp.Compare(a.ID, b.ID)
-	})
-	next := make(map[endpoint.ID]known, len(endpoints))
-	for i := range endpoints {
-		e := &endpoints[i]
-		v := b.verdictsOf(e)
-		k := known{e.Namespace, e.Name, e.UID, v.hash, 0}
-		k.generation = c.generation(e.ID, k)
-		next[e.ID] = k
-		b.set.Endpoints = append(b.set.Endpoints, rule.Endpoint{ID: e.ID,
-			Ingress: v.programs[rule.Ingress], Egress: v.programs[rule.Egress], Generation: k.generation})
-	}
-	c.endpoints = next
-	b.peers.Emit(b.set)
-	b.set.Causes = c.causes.end()
-	return b.set
+	b := newBuilder(c, in)
+	b.ownNode(in)
+	b.place(in.Endpoints)
+	b.index()
+	b.set.Generation = c.cfg.Generation
+	set := b.set
+	set.Programs = b.programs.list
+	b.peers.Emit(&set)
+	set.Causes = c.causes.end()
+	b.set = set
+	b.measure()
+	c.latest = b
+	return &set
 }
 
 // generation keeps an endpoint's number as long as k says the same as before.
-func (c *Compiler) generation(id endpoint.ID, k known) uint32 {
+func (c *Compiler) generation(id endpoint.ID, k known) known {
 	if old, ok := c.endpoints[id]; ok {
 		k.generation = old.generation
 		if k == old {
-			return old.generation
+			return k
 		}
 	}
 	c.cfg.EndpointGeneration++
 	if c.cfg.EndpointGeneration == 0 {
 		c.cfg.EndpointGeneration = 1
 	}
-	return c.cfg.EndpointGeneration
+	k.generation = c.cfg.EndpointGeneration
+	return k
 }
 
-// builder is the state of one compile.
+// builder is what the latest Set was made of.
 type builder struct {
-	c        *Compiler
-	in       Input
-	set      *rule.Set
-	peers    *resolve.Peers
-	ownNode  []rule.PeerID
-	programs map[string]rule.ProgramID
-	byID     map[*store.Identity]verdicts
-	rules    map[ruleKey][]rule.Rule
+	c          *Compiler
+	node       string
+	generation uint64 // of the store
+	view       store.View
+	own        []netip.Addr
+	ownPeer    []rule.PeerID
+	set        rule.Set
+	peers      *resolve.Peers
+
+	endpoints []endpoint.Endpoint // by ID
+	subjectOf []*subject          // of each endpoint
+	subjects  map[*store.Identity]*subject
+	local     map[store.Key][]int // endpoints of a pod
+	rules     rules
+	programs  programs
+	users     users
+	limits    limits
 }
 
-// verdicts are the programs of all endpoints of one identity, by direction.
-type verdicts struct {
-	programs [2]rule.ProgramID
-	hash     uint64
+func newBuilder(c *Compiler, in Input) *builder {
+	return &builder{c: c, node: in.Node, generation: in.View.Generation(), view: in.View,
+		peers:    resolve.NewPeers(in.View, c.index, in.Domains, siteOf(in), c.seed),
+		subjects: map[*store.Identity]*subject{}, rules: rules{}, programs: newPrograms(), users: newUsers()}
 }
 
-type ruleKey struct {
-	policy *policy.Policy
-	rule   *policy.Rule
+func siteOf(in Input) resolve.Site { return resolve.Site{Node: in.Node, Addrs: in.NodeAddrs} }
+
+// ownNode notes the addresses of this node, which always reach its pods. It
+// reports whether they are others than before.
+func (b *builder) ownNode(in Input) (changed bool) {
+	own := slices.Concat(in.NodeAddrs, in.View.NodeAddrs(in.Node))
+	slices.SortFunc(own, netip.Addr.Compare)
+	own = slices.Compact(own)
+	if slices.Equal(own, b.own) {
+		return false
+	}
+	b.own, b.ownPeer = own, nil
+	if len(own) > 0 {
+		b.ownPeer = []rule.PeerID{b.peers.Addrs(own)}
+	}
+	return true
 }
 
-func (b *builder) verdictsOf(e *endpoint.Endpoint) verdicts {
+// place finds the subject of each endpoint. It reports whether any endpoint
+// has come, gone or changed.
+func (b *builder) place(list []endpoint.Endpoint) (changed bool) {
+	same := slices.EqualFunc(list, b.endpoints, sameEndpoint)
+	if !same {
+		list = slices.SortedFunc(slices.Values(list), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
+		same = slices.EqualFunc(list, b.endpoints, sameEndpoint)
+	}
+	if same {
+		return false
+	}
+	old := b.subjectOf
+	b.endpoints, b.subjectOf = list, make([]*subject, len(list))
+	b.local = make(map[store.Key][]int, len(list))
+	for i := range list {
+		b.subjectOf[i] = b.join(b.identityOf(&list[i]))
+		key := store.Key{Namespace: list[i].Namespace, Name: list[i].Name}
+		b.local[key] = append(b.local[key], i)
+	}
+	for _, s := range old {
+		b.leave(s)
+	}
+	return true
+}
+
+func sameEndpoint(a, b endpoint.Endpoint) bool {
+	return a.ID == b.ID && a.UID == b.UID && a.Name == b.Name && a.Namespace == b.Namespace
+}
+
+// identityOf returns nil for an endpoint whose pod is not known.
+func (b *builder) identityOf(e *endpoint.Endpoint) *store.Identity {
 	key := store.Key{Namespace: e.Namespace, Name: e.Name}
-	pod, id := b.in.View.Pod(key), b.in.View.PodIdentity(key)
+	pod, id := b.view.Pod(key), b.view.PodIdentity(key)
 	if id == nil || e.UID != "" && pod.UID != "" && e.UID != pod.UID {
-		id = nil
+		return nil
 	}
-	v, ok := b.byID[id]
-	if ok {
-		return v
-	}
-	if id == nil {
-		closed := []rule.Tier{{Name: "unknown", Default: rule.Deny, DefaultCause: b.c.causes.text(UnknownPod)}}
-		v.programs = [2]rule.ProgramID{b.program(closed), b.program(closed)}
-		v.hash = b.hash(closed, closed)
-	} else {
-		policies := resolve.Selecting(b.in.View, id)
-		before, after := resolve.BeforeOwnNode(policies)
-		in, rest := b.tiers(before, id, rule.Ingress), b.tiers(after, id, rule.Ingress)
-		out := b.tiers(policies, id, rule.Egress)
-		if b.ownNode != nil {
-			in = append(in, rule.Tier{Name: resolve.OwnNode, Rules: []rule.Rule{{
-				Action: rule.Allow, Peers: b.ownNode, AnyPort: true, Cause: b.c.causes.text(resolve.OwnNode)}}})
-		}
-		in = append(in, rest...)
-		v.programs = [2]rule.ProgramID{rule.Ingress: b.program(in), rule.Egress: b.program(out)}
-		v.hash = b.hash(in, out)
-	}
-	b.byID[id] = v
-	return v
+	return id
 }
 
-// tiers compiles one direction of the policies that select id, which come in
-// the order of judgement. Tiers that would say nothing are left out.
-func (b *builder) tiers(policies []*policy.Policy, id *store.Identity, dir rule.Direction) []rule.Tier {
-	var out []rule.Tier
-	for len(policies) > 0 {
-		n := 1
-		for n < len(policies) && policies[n].Tier == policies[0].Tier {
-			n++
-		}
-		if t := b.tier(policies[:n], id, dir); len(t.Rules) > 0 || t.Default != rule.Pass {
-			out = append(out, t)
-		}
-		policies = policies[n:]
+// index lists the endpoints with their programs and generations. It reports
+// whether any is another than before.
+func (b *builder) index() (changed bool) {
+	next := make([]rule.Endpoint, len(b.endpoints))
+	for i := range b.endpoints {
+		e, s := &b.endpoints[i], b.subjectOf[i]
+		k := b.c.generation(e.ID, known{e.Namespace, e.Name, e.UID, s.hash, 0})
+		b.c.endpoints[e.ID] = k
+		next[i] = rule.Endpoint{ID: e.ID, Ingress: s.programs[rule.Ingress], Egress: s.programs[rule.Egress], Generation: k.generation}
 	}
-	return out
-}
-
-func (b *builder) tier(policies []*policy.Policy, id *store.Identity, dir rule.Direction) rule.Tier {
-	t := rule.Tier{Name: policies[0].Tier.Name}
-	var isolating []rule.PolicyRef
-	audit := true
-	for _, p := range policies {
-		section := resolve.Section(p, dir)
-		if !section.Applies {
-			continue
-		}
-		for i := range section.Rules {
-			t.Rules = append(t.Rules, b.rule(p, &section.Rules[i], dir, id)...)
-		}
-		if section.Default == policy.Deny {
-			isolating = append(isolating, resolve.Ref(p, rule.DefaultRule, dir))
-			audit = audit && b.in.View.Audit(p)
+	if len(b.c.endpoints) > len(next) {
+		for id := range b.c.endpoints {
+			if _, there := slices.BinarySearchFunc(next, id, func(e rule.Endpoint, id endpoint.ID) int { return cmp.Compare(e.ID, id) }); !there {
+				delete(b.c.endpoints, id)
+			}
 		}
 	}
-	if len(isolating) > 0 {
-		t.Default, t.DefaultAudit = rule.Deny, audit
-		t.DefaultCause = b.c.causes.defaults(isolating)
+	if slices.Equal(next, b.set.Endpoints) {
+		return false
 	}
-	return t
-}
-
-// rule compiles one rule; lines that are the same for all subjects are made
-// once a Set.
-func (b *builder) rule(p *policy.Policy, r *policy.Rule, dir rule.Direction, id *store.Identity) []rule.Rule {
-	key := ruleKey{p, r}
-	if lines, ok := b.rules[key]; ok {
-		return lines
-	}
-	lines, shared := b.peers.Rules(r, dir, id)
-	for i := range lines {
-		lines[i].Cause = b.c.causes.rule(resolve.RefOf(p, r, dir))
-		lines[i].Audit = r.Action == policy.Deny && b.in.View.Audit(p)
-	}
-	if shared {
-		b.rules[key] = lines
-	}
-	return lines
+	b.set.Endpoints = next
+	return true
 }

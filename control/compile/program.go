@@ -8,17 +8,70 @@ import (
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
-// program returns the number of the Program with these tiers; equal ones share
-// one.
-func (b *builder) program(tiers []rule.Tier) rule.ProgramID {
+// programs numbers the distinct lists of tiers that are in use. A number that
+// is free is given out again.
+type programs struct {
+	list    []rule.Program // published: copied before it is written
+	shared  bool
+	changed bool // since the last publish
+	ids     map[string]rule.ProgramID
+	keys    []string // by ProgramID
+	users   []int    // by ProgramID
+	free    []rule.ProgramID
+}
+
+func newPrograms() programs { return programs{ids: map[string]rule.ProgramID{}} }
+
+// take returns the number of the Program with these tiers, for one user more.
+func (p *programs) take(tiers []rule.Tier) rule.ProgramID {
 	key := string(spell(tiers))
-	id, ok := b.programs[key]
-	if !ok {
-		id = rule.ProgramID(len(b.set.Programs))
-		b.programs[key] = id
-		b.set.Programs = append(b.set.Programs, rule.Program{Tiers: tiers})
+	id, ok := p.ids[key]
+	if ok {
+		p.users[id]++
+		return id
 	}
+	if n := len(p.free); n > 0 {
+		id = p.free[n-1]
+		p.free = p.free[:n-1]
+	} else {
+		id = rule.ProgramID(len(p.users))
+		p.users, p.keys = append(p.users, 0), append(p.keys, "")
+	}
+	p.ids[key], p.keys[id], p.users[id] = id, key, 1
+	p.set(id, rule.Program{Tiers: tiers})
 	return id
+}
+
+// release gives back what take returned for both directions of a subject.
+func (p *programs) release(ids [2]rule.ProgramID) {
+	for _, id := range ids {
+		if p.users[id]--; p.users[id] == 0 {
+			delete(p.ids, p.keys[id])
+			p.free = append(p.free, id)
+			p.set(id, rule.Program{})
+		}
+	}
+}
+
+func (p *programs) set(id rule.ProgramID, to rule.Program) {
+	if p.shared {
+		p.list, p.shared = slices.Clone(p.list), false
+	}
+	p.changed = true
+	if int(id) == len(p.list) {
+		p.list = append(p.list, to)
+	} else {
+		p.list[id] = to
+	}
+}
+
+// publish returns the list, and nil if it is as it was the last time.
+func (p *programs) publish() []rule.Program {
+	if !p.changed {
+		return nil
+	}
+	p.shared, p.changed = true, false
+	return p.list
 }
 
 // spell writes tiers out unambiguously, causes included.
@@ -44,40 +97,67 @@ func spell(tiers []rule.Tier) []byte {
 	return b
 }
 
-// hash stands for all verdicts of an endpoint with these tiers: it changes
-// whenever the verdict of any packet does, and not for what cannot change one:
-// the numbers of peers and causes, names, logging, and the order of rules that
-// do the same.
-func (b *builder) hash(ingress, egress []rule.Tier) uint64 {
+// sum hashes each rule of a subject.
+func (b *builder) sum(s *subject) {
+	for d, tiers := range s.tiers {
+		s.sums[d] = make([][]uint64, len(tiers))
+		for i := range tiers {
+			s.sums[d][i] = make([]uint64, len(tiers[i].Rules))
+			for k := range tiers[i].Rules {
+				s.sums[d][i][k] = b.hashRule(&tiers[i].Rules[k])
+			}
+		}
+	}
+}
+
+// resum hashes those rules of a subject anew that have one of the peers.
+func (b *builder) resum(s *subject, peers map[rule.PeerID]struct{}) {
+	for d, tiers := range s.tiers {
+		for i := range tiers {
+			for k := range tiers[i].Rules {
+				r := &tiers[i].Rules[k]
+				for _, id := range r.Peers {
+					if _, ok := peers[id]; ok {
+						s.sums[d][i][k] = b.hashRule(r)
+						break
+					}
+				}
+			}
+		}
+	}
+}
+
+// hash stands for all verdicts of a subject: it changes whenever the verdict
+// of any packet does, and not for what cannot change one: the numbers of peers
+// and causes, names, logging, and the order of rules that do the same.
+func (b *builder) hash(s *subject) uint64 {
 	var h maphash.Hash
 	h.SetSeed(b.c.seed)
-	for _, tiers := range [2][]rule.Tier{ingress, egress} {
+	for d, tiers := range s.tiers {
 		maphash.WriteComparable(&h, len(tiers))
 		for i := range tiers {
 			maphash.WriteComparable(&h, [2]byte{byte(tiers[i].Default), flag(tiers[i].DefaultAudit)})
-			b.hashRules(&h, tiers[i].Rules)
+			hashRules(&h, tiers[i].Rules, s.sums[d][i])
 		}
 	}
 	return h.Sum64()
 }
 
 // hashRules hashes runs of rules that do the same as sets.
-func (b *builder) hashRules(h *maphash.Hash, rules []rule.Rule) {
+func hashRules(h *maphash.Hash, rules []rule.Rule, sums []uint64) {
+	var room [64]uint64
 	for len(rules) > 0 {
 		n := 1
 		for n < len(rules) && rules[n].Action == rules[0].Action && rules[n].Audit == rules[0].Audit {
 			n++
 		}
-		sums := make([]uint64, n)
-		for i := range sums {
-			sums[i] = b.hashRule(&rules[i])
-		}
-		slices.Sort(sums)
-		for _, s := range slices.Compact(sums) {
+		run := append(room[:0], sums[:n]...)
+		slices.Sort(run)
+		for _, s := range slices.Compact(run) {
 			maphash.WriteComparable(h, s)
 		}
 		maphash.WriteComparable(h, [2]byte{byte(rules[0].Action), flag(rules[0].Audit)})
-		rules = rules[n:]
+		rules, sums = rules[n:], sums[n:]
 	}
 }
 

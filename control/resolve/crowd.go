@@ -12,69 +12,81 @@ import (
 // crowd is all addresses that pods or nodes have, so that blocks that leave
 // these out know of them.
 type crowd struct {
-	addrs []netip.Addr // sorted, unique
-	sums  []uint64     // of the hashes of addrs up to that one, itself left out
+	addrs  map[netip.Addr]struct{}
+	nodes  rule.PeerID   // a list of the addresses of all nodes
+	blocks []rule.PeerID // that leave the crowd out
 }
 
-// managed returns the crowd. Its addresses are among the Set's from then on,
-// as peers that no rule needs to name: an address that is not bound there is
-// nobody's.
-func (p *Peers) managed() *crowd {
+// managed begins to follow the crowd. Its addresses are among the Set's from
+// then on, by peers that no rule needs to name: an address that is not bound
+// there is nobody's.
+func (p *Peers) managed() {
 	if p.crowd != nil {
-		return p.crowd
+		return
 	}
-	c := &crowd{}
+	c := &crowd{addrs: map[netip.Addr]struct{}{}}
 	p.crowd = c
-	collect := func(id rule.PeerID) {
-		for _, x := range p.list[id].identities {
-			x.EachAddr(func(a netip.Addr) { c.addrs = append(c.addrs, a) })
-		}
-		c.addrs = append(c.addrs, p.list[id].addrs...)
+	p.selected(anyPod, policy.Port{})
+	for _, x := range p.index.Match(p.view, anyPod) {
+		x.EachAddr(func(a netip.Addr) { c.addrs[a] = struct{}{} })
 	}
-	collect(p.Of(&policy.Peer{Selector: anyPod}))
-	collect(p.Addrs(slices.Concat(p.site.own(p.view), p.site.others(p.view))))
-	c.addrs = sortedAddrs(c.addrs)
-	c.sums = make([]uint64, len(c.addrs)+1)
-	for i, a := range c.addrs {
-		c.sums[i+1] = c.sums[i] + maphash.Comparable(p.seed, a)
+	nodes := p.nodeAddrs()
+	c.nodes = p.intern("nodes", func(id rule.PeerID) peer { return p.listing(id, peer{}, nodes) })
+	for _, a := range nodes {
+		c.addrs[a] = struct{}{}
 	}
-	return c
 }
 
-// within returns a sum over those in a block, less its exceptions: it changes,
-// but for a chance of 2^-64, whenever an address there comes to somebody or is
-// given up.
-func (c *crowd) within(b *policy.Block) uint64 {
-	sum := c.in(b.Prefix)
-	for _, x := range b.Except {
-		sum -= c.in(x)
+func (p *Peers) nodeAddrs() []netip.Addr {
+	return sortedAddrs(slices.Concat(p.site.own(p.view), p.site.others(p.view)))
+}
+
+// join adds a block and returns a sum over who is in it: it changes, but for a
+// chance of 2^-64, whenever an address there comes to somebody or is given up.
+func (c *crowd) join(p *Peers, id rule.PeerID, b *policy.Block) (sum uint64) {
+	c.blocks = append(c.blocks, id)
+	for a := range c.addrs {
+		if b.Contains(a) {
+			sum += maphash.Comparable(p.seed, a)
+		}
 	}
 	return sum
 }
 
-func (c *crowd) in(p netip.Prefix) uint64 {
-	first, _ := slices.BinarySearchFunc(c.addrs, p.Addr(), netip.Addr.Compare)
-	n, _ := slices.BinarySearchFunc(c.addrs[first:], p, func(a netip.Addr, p netip.Prefix) int {
-		if p.Contains(a) {
-			return -1
+// touch looks whether an address belongs to the crowd.
+func (c *crowd) touch(p *Peers, a netip.Addr) {
+	_, was := c.addrs[a]
+	is := p.site.managed(p.view, a)
+	if is == was {
+		return
+	}
+	by := maphash.Comparable(p.seed, a)
+	if is {
+		c.addrs[a] = struct{}{}
+	} else {
+		delete(c.addrs, a)
+		by = -by
+	}
+	for _, id := range c.blocks {
+		if q := &p.list[id]; q.block.Contains(a) {
+			q.hash += by
+			p.changed[id] = struct{}{}
 		}
-		return 1
-	})
-	return c.sums[first+n] - c.sums[first]
+	}
 }
 
-// unmanagedBlocks returns the peers that are blocks of what nobody manages and
+// openBlocks returns the peers that are blocks of what nobody manages and
 // contain an address, if nobody manages it.
-func (p *Peers) unmanagedBlocks(a netip.Addr) (out rule.Identity) {
+func (p *Peers) openBlocks(a netip.Addr) (out rule.Identity) {
 	if p.crowd == nil {
 		return nil
 	}
-	if _, ok := slices.BinarySearchFunc(p.crowd.addrs, a, netip.Addr.Compare); ok {
+	if _, ok := p.crowd.addrs[a]; ok {
 		return nil
 	}
-	for i := range p.list {
-		if b := p.list[i].block; b != nil && b.Unmanaged && b.Contains(a) {
-			out = append(out, rule.PeerID(i))
+	for _, id := range p.crowd.blocks {
+		if p.list[id].block.Contains(a) {
+			out = append(out, id)
 		}
 	}
 	return out

@@ -1,7 +1,6 @@
 package resolve
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
@@ -14,7 +13,12 @@ import (
 )
 
 // Peers numbers the sets of remote addresses that the rules of one rule.Set
-// refer to, and in the end spells them out.
+// refer to, spells them out, and keeps them in step with the store: a peer has
+// its number for as long as Peers lives.
+//
+// Begin and Touch bring it to another view, Flush says what that has changed
+// of the addresses. An identity costs a look at the selectors of its namespace
+// and at those that don't name one when it appears, and nothing later.
 type Peers struct {
 	view    store.View
 	index   *Index
@@ -24,14 +28,39 @@ type Peers struct {
 	seed    maphash.Seed
 	ids     map[string]rule.PeerID
 	list    []peer
+
+	selectors map[string][]rule.PeerID      // peers by selector, by the only namespace they select, "" for any
+	members   map[*store.Identity]*member   // identities that are known to match peers, and some that match none
+	listed    map[netip.Addr][]rule.PeerID  // of peers that are lists of addresses
+	inside    map[rule.PeerID][]rule.PeerID // parts of a selection that lie in a block
+	names     map[string]*name
+	places    map[string]*placed
+	emission
+
+	changed map[rule.PeerID]struct{} // hashes that changed since Begin
+	renamed map[policy.Origin]struct{}
+	moved   bool                    // places may come down to something else
+	late    []netip.Addr            // of this node, to be touched after all others
+	dirty   map[netip.Addr]struct{} // addresses to be looked at by Flush
 }
 
-// peer is one set: identities, or a block, or addresses.
+// peer is one set: what a selector matches, of that perhaps only who calls a
+// port so, or only who is in a block; or a block; or a list of addresses.
 type peer struct {
-	identities []*store.Identity
-	block      *policy.Block
-	addrs      []netip.Addr
-	hash       uint64
+	selector *policy.Selector
+	port     policy.Port   // with a Name: of identities that have it
+	of       rule.PeerID   // with listed and block: the selection
+	block    *policy.Block // alone, or what listed is limited to
+	domain   string
+	listed   map[netip.Addr]struct{}
+	hash     uint64
+}
+
+// member is what is known of an identity.
+type member struct {
+	ids   rule.Identity // ascending
+	sum   uint64        // its AddrSum as counted in the peers' hashes
+	index int           // in Set.Identities, -1 if not known
 }
 
 // anyPod matches every pod with an address of its own.
@@ -40,7 +69,10 @@ var anyPod = policy.NewSelector(policy.SelectorSpec{})
 // NewPeers starts an empty numbering. domains holds what names resolve to.
 // Hashes of equal memberships are equal under the same seed.
 func NewPeers(v store.View, x *Index, domains map[string][]netip.Addr, site Site, seed maphash.Seed) *Peers {
-	return &Peers{view: v, index: x, domains: domains, site: site, seed: seed, ids: map[string]rule.PeerID{}}
+	return &Peers{view: v, index: x, domains: domains, site: site, seed: seed, ids: map[string]rule.PeerID{},
+		selectors: map[string][]rule.PeerID{}, members: map[*store.Identity]*member{},
+		listed: map[netip.Addr][]rule.PeerID{}, inside: map[rule.PeerID][]rule.PeerID{}, names: map[string]*name{}, places: map[string]*placed{},
+		changed: map[rule.PeerID]struct{}{}, renamed: map[policy.Origin]struct{}{}, dirty: map[netip.Addr]struct{}{}}
 }
 
 // Len returns how many peers there are.
@@ -50,13 +82,14 @@ func (p *Peers) Len() int { return len(p.list) }
 // is the same, no address has joined or left, but for a chance of 2^-64.
 func (p *Peers) Hash(id rule.PeerID) uint64 { return p.list[id].hash }
 
-// All returns the numbers that a policy's peer comes down to.
-func (p *Peers) All(q *policy.Peer) []rule.PeerID {
+// All returns the numbers that a policy's peer comes down to. user is the
+// policy that asks.
+func (p *Peers) All(user policy.Origin, q *policy.Peer) []rule.PeerID {
 	if !isPlace(q) {
 		return []rule.PeerID{p.Of(q)}
 	}
 	var out []rule.PeerID
-	at := placeOf(p.view, &p.site, p.domains, q)
+	at := p.placeOf(user, q)
 	if len(at.addrs) > 0 {
 		out = append(out, p.Addrs(at.addrs))
 	}
@@ -74,139 +107,100 @@ func (p *Peers) All(q *policy.Peer) []rule.PeerID {
 func (p *Peers) Of(q *policy.Peer) rule.PeerID {
 	switch {
 	case q.Selector != nil:
-		return p.intern("s"+q.Selector.Key(), func() peer { return p.selected(q.Selector, policy.Port{}) })
+		return p.selected(q.Selector, policy.Port{})
 	case q.Block != nil:
+		key := blockKey(q.Block)
 		if q.Block.Unmanaged {
 			p.managed()
 		}
-		return p.intern("b"+blockKey(q.Block), func() peer {
-			hash := maphash.String(p.seed, blockKey(q.Block))
+		return p.intern("b"+key, func(id rule.PeerID) peer {
+			hash := maphash.String(p.seed, key)
 			if q.Block.Unmanaged {
-				hash += p.managed().within(q.Block)
+				hash += p.crowd.join(p, id, q.Block)
 			}
 			return peer{block: q.Block, hash: hash}
 		})
 	}
-	return p.intern("d"+q.Domain, func() peer { return p.addresses(resolveDomain(p.domains, q.Domain)) })
+	return p.intern("d"+q.Domain, func(id rule.PeerID) peer {
+		return p.listing(id, peer{domain: q.Domain}, resolveDomain(p.domains, q.Domain))
+	})
 }
 
 // Addrs returns the number of a plain set of addresses.
 func (p *Peers) Addrs(addrs []netip.Addr) rule.PeerID {
 	sorted := slices.Compact(slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare))
-	return p.intern("a"+fmt.Sprint(sorted), func() peer { return p.addresses(sorted) })
+	return p.intern("a"+fmt.Sprint(sorted), func(id rule.PeerID) peer { return p.listing(id, peer{}, sorted) })
 }
 
-// Named is one number that a port name stands for, and where.
-type Named struct {
-	Protocol policy.Protocol
-	Port     uint16
-	Peer     rule.PeerID
-}
-
-// Named resolves a named port on the destinations that q describes, or on any
-// pod if q is nil: for each number that the name has on some of them, who
-// these are.
-func (p *Peers) Named(q *policy.Peer, port policy.Port) []Named {
-	sel := anyPod
-	if q != nil && isPlace(q) {
-		var out []Named
-		for _, s := range placeOf(p.view, &p.site, p.domains, q).selectors {
-			out = append(out, p.Named(&policy.Peer{Selector: s}, port)...)
-		}
-		return out
-	}
-	if q != nil {
-		if q.Block != nil && q.Block.Unmanaged {
-			return nil
-		}
-		if q.Domain != "" {
-			return nil
-		}
-		if q.Selector != nil {
-			sel = q.Selector
-		}
-	}
-	var out []Named
-	for _, n := range numbers(p.index.Match(p.view, sel), port) {
-		if q != nil && q.Block != nil {
-			key := fmt.Sprintf("n%s %d/%d %s", port.Name, n.Protocol, n.From, blockKey(q.Block))
-			id := p.intern(key, func() peer { return p.addresses(addrsInside(p.selected(sel, n), q.Block)) })
-			out = append(out, Named{n.Protocol, n.From, id})
-			continue
-		}
-		key := fmt.Sprintf("n%s %d/%d %s", port.Name, n.Protocol, n.From, sel.Key())
-		id := p.intern(key, func() peer { return p.selected(sel, n) })
-		out = append(out, Named{n.Protocol, n.From, id})
-	}
-	return out
-}
-
-// numbers lists the distinct meanings of a named port, each as a Port with
-// Name, Protocol and From, sorted.
-func numbers(ids []*store.Identity, port policy.Port) []policy.Port {
-	var out []policy.Port
-	for _, id := range ids {
-		for _, np := range id.Ports {
-			if np.Name == port.Name && (port.Protocol == 0 || np.Protocol == port.Protocol) {
-				out = append(out, policy.Port{Name: np.Name, Protocol: np.Protocol, From: np.Port, To: np.Port})
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b policy.Port) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.From, b.From))
-	})
-	return slices.Compact(out)
-}
-
-func (p *Peers) intern(key string, build func() peer) rule.PeerID {
+func (p *Peers) intern(key string, build func(rule.PeerID) peer) rule.PeerID {
 	if id, ok := p.ids[key]; ok {
 		return id
 	}
 	id := rule.PeerID(len(p.list))
 	p.ids[key] = id
-	p.list = append(p.list, build())
+	p.list = append(p.list, peer{})
+	p.list[id] = build(id)
+	p.changed[id] = struct{}{}
 	return id
 }
 
-// selected collects the identities that a selector matches and, if port has a
+// selected numbers the identities that a selector matches and, if port has a
 // name, on which the port has this name and number.
-func (p *Peers) selected(s *policy.Selector, port policy.Port) peer {
-	var out peer
-	for _, id := range p.index.Match(p.view, s) {
-		if port.Name == "" || id.HasPort(port.Name, port.Protocol, port.From) {
-			out.identities = append(out.identities, id)
-			out.hash += id.AddrSum()
-		}
+func (p *Peers) selected(s *policy.Selector, port policy.Port) rule.PeerID {
+	key := "s" + s.Key()
+	if port.Name != "" {
+		key = fmt.Sprintf("n%s %d/%d %s", port.Name, port.Protocol, port.From, s.Key())
 	}
-	return out
-}
-
-func (p *Peers) addresses(addrs []netip.Addr) peer {
-	out := peer{addrs: addrs}
-	for _, a := range addrs {
-		out.hash += maphash.Comparable(p.seed, a)
-	}
-	return out
-}
-
-func addrsInside(q peer, b *policy.Block) []netip.Addr {
-	var out []netip.Addr
-	for _, id := range q.identities {
-		id.EachAddr(func(a netip.Addr) {
-			if b.Contains(a) {
-				out = append(out, a)
+	return p.intern(key, func(id rule.PeerID) peer {
+		out := peer{selector: s, port: port}
+		for _, x := range p.index.Match(p.view, s) {
+			if out.matches(x) {
+				m := p.member(x)
+				m.join(id)
+				out.hash += m.sum
+				p.spoil(x)
 			}
-		})
+		}
+		p.selectors[s.Namespace()] = append(p.selectors[s.Namespace()], id)
+		return out
+	})
+}
+
+// insideOf numbers the addresses of a selection that lie in a block.
+func (p *Peers) insideOf(of rule.PeerID, b *policy.Block) rule.PeerID {
+	return p.intern(fmt.Sprintf("i%d %s", of, blockKey(b)), func(id rule.PeerID) peer {
+		q := &p.list[of]
+		var addrs []netip.Addr
+		for _, x := range p.index.Match(p.view, q.selector) {
+			if q.matches(x) {
+				x.EachAddr(func(a netip.Addr) {
+					if b.Contains(a) {
+						addrs = append(addrs, a)
+					}
+				})
+			}
+		}
+		p.inside[of] = append(p.inside[of], id)
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		return p.listing(id, peer{of: of, block: b}, slices.Compact(addrs))
+	})
+}
+
+// listing makes a peer of addresses, which are sorted and unique.
+func (p *Peers) listing(id rule.PeerID, out peer, addrs []netip.Addr) peer {
+	out.listed = make(map[netip.Addr]struct{}, len(addrs))
+	for _, a := range addrs {
+		p.enlist(id, &out, a)
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
+	return out
+}
+
+func (q *peer) matches(x *store.Identity) bool {
+	return q.port.Name == "" || x.HasPort(q.port.Name, q.port.Protocol, q.port.From)
 }
 
 func blockKey(b *policy.Block) string {
 	key := make([]byte, 0, 64)
-	if b.Unmanaged {
-		key = append(key, 'u')
-	}
 	key, _ = b.Prefix.AppendBinary(key)
 	key = append(key, byte(b.Prefix.Addr().BitLen()))
 	except := slices.SortedFunc(slices.Values(b.Except), netip.Prefix.Compare)
@@ -214,6 +208,9 @@ func blockKey(b *policy.Block) string {
 		n := len(key)
 		key, _ = x.AppendBinary(append(key, 0))
 		key[n] = byte(len(key) - n)
+	}
+	if b.Unmanaged {
+		key = append(key, 'u')
 	}
 	return string(binary.AppendUvarint(key, uint64(len(except))))
 }

@@ -12,12 +12,12 @@ import (
 // Rules spells one rule of a policy out for a subject, with Cause left to the
 // caller. Ports by name are looked up on the subject for ingress, and on each
 // destination for egress, which may take several lines. shared reports whether
-// any other subject would get the same.
-func (p *Peers) Rules(r *policy.Rule, dir rule.Direction, subject *store.Identity) (out []rule.Rule, shared bool) {
+// any other subject would get the same. of is the policy that the rule is from.
+func (p *Peers) Rules(of policy.Origin, r *policy.Rule, dir rule.Direction, subject *store.Identity) (out []rule.Rule, shared bool) {
 	line := rule.Rule{Action: actions[r.Action], Log: r.Log, AnyPeer: r.AnyPeer, AnyPort: r.AnyPort}
 	shared = true
 	if r.AnyPort {
-		line.Peers = p.of(r)
+		line.Peers = p.of(of, r)
 		return []rule.Rule{line}, true
 	}
 	var byName []policy.Port
@@ -27,7 +27,7 @@ func (p *Peers) Rules(r *policy.Rule, dir rule.Direction, subject *store.Identit
 			line.Ports = append(line.Ports, rule.PortRange{Proto: uint8(port.Protocol), From: port.From, To: port.To})
 		case dir == rule.Ingress:
 			shared = false
-			for _, n := range numbers([]*store.Identity{subject}, port) {
+			for _, n := range numbers(subject, port) {
 				line.Ports = append(line.Ports, rule.PortRange{Proto: uint8(n.Protocol), From: n.From, To: n.From})
 			}
 		default:
@@ -36,45 +36,45 @@ func (p *Peers) Rules(r *policy.Rule, dir rule.Direction, subject *store.Identit
 	}
 	line.Ports = normalPorts(line.Ports)
 	if len(line.Ports) > 0 {
-		line.Peers = p.of(r)
+		line.Peers = p.of(of, r)
 		out = append(out, line)
 	}
-	return append(out, p.named(r, line, byName)...), shared
+	return append(out, p.byName(of, r, line, byName)...), shared
 }
 
 var actions = [...]rule.Action{policy.Pass: rule.Pass, policy.Allow: rule.Allow, policy.Deny: rule.Deny}
 
 // of numbers the peers of a rule.
-func (p *Peers) of(r *policy.Rule) []rule.PeerID {
+func (p *Peers) of(user policy.Origin, r *policy.Rule) []rule.PeerID {
 	if r.AnyPeer {
 		return nil
 	}
 	var out []rule.PeerID
 	for i := range r.Peers {
-		out = append(out, p.All(&r.Peers[i])...)
+		out = append(out, p.All(user, &r.Peers[i])...)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-// named makes one line of each number that named ports have on destinations.
-func (p *Peers) named(r *policy.Rule, line rule.Rule, ports []policy.Port) []rule.Rule {
+// byName makes one line of each number that named ports have on destinations.
+func (p *Peers) byName(of policy.Origin, r *policy.Rule, line rule.Rule, ports []policy.Port) []rule.Rule {
 	type number struct {
 		proto policy.Protocol
 		port  uint16
 	}
 	found := map[number][]rule.PeerID{}
 	for _, port := range ports {
-		var all []Named
+		var all []named
 		if r.AnyPeer {
-			all = p.Named(nil, port)
+			all = p.named(of, nil, port)
 		}
 		for i := range r.Peers {
-			all = append(all, p.Named(&r.Peers[i], port)...)
+			all = append(all, p.named(of, &r.Peers[i], port)...)
 		}
 		for _, n := range all {
-			k := number{n.Protocol, n.Port}
-			found[k] = append(found[k], n.Peer)
+			k := number{n.protocol, n.port}
+			found[k] = append(found[k], n.peer)
 		}
 	}
 	var out []rule.Rule

@@ -65,10 +65,15 @@ func newOutside() outside {
 		bySvc: map[Key]map[Key]*EndpointSlice{}, groups: map[string]*Group{}}
 }
 
+func (tx *Tx) outsideChanged() {
+	tx.changed = true
+	tx.st.note(Change{Outside: true})
+}
+
 // SetService adds or replaces a Service.
 func (tx *Tx) SetService(s *Service) {
 	if old := tx.st.outside.services[s.Key()]; old == nil || !old.equal(s) {
-		tx.changed = true
+		tx.outsideChanged()
 		tx.st.outside.services[s.Key()] = s
 	}
 }
@@ -76,7 +81,7 @@ func (tx *Tx) SetService(s *Service) {
 // DeleteService removes a Service.
 func (tx *Tx) DeleteService(key Key) {
 	if _, ok := tx.st.outside.services[key]; ok {
-		tx.changed = true
+		tx.outsideChanged()
 		delete(tx.st.outside.services, key)
 	}
 }
@@ -88,7 +93,7 @@ func (tx *Tx) SetEndpointSlice(s *EndpointSlice) {
 		return
 	}
 	tx.DeleteEndpointSlice(s.Key())
-	tx.changed = true
+	tx.outsideChanged()
 	of := Key{s.Namespace, s.Service}
 	if tx.st.outside.bySvc[of] == nil {
 		tx.st.outside.bySvc[of] = map[Key]*EndpointSlice{}
@@ -102,7 +107,7 @@ func (tx *Tx) DeleteEndpointSlice(key Key) {
 	if old == nil {
 		return
 	}
-	tx.changed = true
+	tx.outsideChanged()
 	of := Key{old.Namespace, old.Service}
 	delete(tx.st.outside.slices, key)
 	if delete(tx.st.outside.bySvc[of], key); len(tx.st.outside.bySvc[of]) == 0 {
@@ -113,7 +118,7 @@ func (tx *Tx) DeleteEndpointSlice(key Key) {
 // SetGroup adds or replaces a group of CIDRs.
 func (tx *Tx) SetGroup(g *Group) {
 	if old := tx.st.outside.groups[g.Name]; old == nil || !old.equal(g) {
-		tx.changed = true
+		tx.outsideChanged()
 		tx.st.outside.groups[g.Name] = g
 	}
 }
@@ -121,7 +126,7 @@ func (tx *Tx) SetGroup(g *Group) {
 // DeleteGroup removes a group of CIDRs.
 func (tx *Tx) DeleteGroup(name string) {
 	if _, ok := tx.st.outside.groups[name]; ok {
-		tx.changed = true
+		tx.outsideChanged()
 		delete(tx.st.outside.groups, name)
 	}
 }
@@ -174,15 +179,7 @@ func (v View) NodeNames() func(yield func(string) bool) { return maps.Keys(v.st.
 
 // Managed reports whether a pod or a node has an address.
 func (v View) Managed(a netip.Addr) bool {
-	if len(v.st.byAddr[a]) > 0 {
-		return true
-	}
-	for _, e := range v.st.nodes {
-		if e.node != nil && slices.Contains(e.node.Addrs, a) {
-			return true
-		}
-	}
-	return false
+	return len(v.st.byAddr[a]) > 0 || len(v.st.nodesAt[a]) > 0
 }
 
 func compareKeys(a, b Key) int {

@@ -36,6 +36,7 @@ type state struct {
 	pods       map[Key]*podEntry
 	nodes      map[string]*nodeEntry
 	byAddr     map[netip.Addr][]*Pod // sorted by key
+	nodesAt    map[netip.Addr][]*nodeEntry
 	local      map[Key]Local
 	policies   map[policy.Origin]*policyEntry
 	polByNS    map[string][]*policyEntry // sorted by origin; "" holds cluster-scoped ones
@@ -45,6 +46,7 @@ type state struct {
 	nextID     uint64
 	seed       maphash.Seed
 	outside    outside
+	journal    journal
 }
 
 type nsIndex struct {
@@ -76,7 +78,7 @@ type policyEntry struct {
 func New() *Store {
 	return &Store{wake: make(chan struct{}, 1), st: state{
 		namespaces: map[string]*Namespace{}, byNS: map[string]*nsIndex{}, pods: map[Key]*podEntry{},
-		nodes: map[string]*nodeEntry{}, byAddr: map[netip.Addr][]*Pod{}, local: map[Key]Local{},
+		nodes: map[string]*nodeEntry{}, byAddr: map[netip.Addr][]*Pod{}, nodesAt: map[netip.Addr][]*nodeEntry{}, local: map[Key]Local{},
 		policies: map[policy.Origin]*policyEntry{}, polByNS: map[string][]*policyEntry{},
 		identities: map[string]*Identity{}, seed: maphash.MakeSeed(), outside: newOutside(),
 	}}
@@ -170,6 +172,8 @@ func (st *state) join(e policy.Entity, nsKey string, ports []NamedPort, owner an
 	for _, a := range addrs {
 		id.addrSum += maphash.Comparable(st.seed, a)
 	}
+	st.note(Change{Identity: id})
+	st.noteAddrs(addrs)
 	return id
 }
 
@@ -180,6 +184,8 @@ func (st *state) leave(id *Identity, owner any) {
 	for _, a := range addrs {
 		id.addrSum -= maphash.Comparable(st.seed, a)
 	}
+	st.note(Change{Identity: id})
+	st.noteAddrs(addrs)
 	if len(id.members) > 0 {
 		return
 	}

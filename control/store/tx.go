@@ -27,6 +27,9 @@ func (tx *Tx) SetNamespace(ns *Namespace) {
 	}
 	tx.changed = true
 	tx.st.namespaces[ns.Name] = ns
+	if ns.Audit != (old != nil && old.Audit) {
+		tx.st.note(Change{Audit: ns.Name})
+	}
 	tx.relabel(ns.Name, ns.Labels)
 }
 
@@ -37,6 +40,9 @@ func (tx *Tx) DeleteNamespace(name string) {
 		return
 	}
 	tx.changed = true
+	if tx.st.namespaces[name].Audit {
+		tx.st.note(Change{Audit: name})
+	}
 	delete(tx.st.namespaces, name)
 	tx.relabel(name, nil)
 	tx.st.dropNamespace(name)
@@ -53,6 +59,7 @@ func (tx *Tx) relabel(name string, labels map[string]string) {
 		if e.id != nil {
 			tx.st.leave(e.id, e.pod)
 			e.id = tx.st.joinPod(ns, e.pod)
+			tx.st.note(Change{Pod: e.pod.Key()})
 		}
 	}
 }
@@ -67,11 +74,13 @@ func (tx *Tx) SetPod(p *Pod) {
 		return
 	}
 	tx.changed = true
+	tx.st.note(Change{Pod: key})
 	// Joining first keeps an identity alive that only this pod has.
 	ns := tx.st.namespace(p.Namespace)
 	e := &podEntry{pod: p, bare: bare}
 	if p.HostNetwork {
 		tx.st.node(p.NodeName).host[key] = p
+		tx.st.noteHost(p)
 	} else {
 		e.id = tx.st.joinPod(ns, p)
 	}
@@ -92,6 +101,7 @@ func (tx *Tx) DeletePod(key Key) {
 		return
 	}
 	tx.changed = true
+	tx.st.note(Change{Pod: key})
 	tx.unlink(e, nil)
 	delete(tx.st.pods, key)
 	delete(tx.st.namespace(key.Namespace).pods, key.Name)
@@ -101,6 +111,9 @@ func (tx *Tx) DeletePod(key Key) {
 // unlink takes a pod out of all indices; by is what takes its place, if
 // anything does.
 func (tx *Tx) unlink(e *podEntry, by *Pod) {
+	if e.pod.HostNetwork {
+		tx.st.noteHost(e.pod)
+	}
 	if e.id != nil {
 		tx.st.leave(e.id, e.pod)
 	} else if n := tx.st.nodes[e.pod.NodeName]; n != nil && n.host[e.pod.Key()] != by {
@@ -125,7 +138,7 @@ func (tx *Tx) SetNode(n *Node) {
 	}
 	tx.changed = true
 	old, oldID := e.node, e.id
-	e.node = n
+	tx.st.placeNode(e, n)
 	e.id = tx.st.join(policy.Entity{Kind: policy.KindNode, Labels: n.Labels}, "", nil, n, n.Addrs)
 	if oldID != nil {
 		tx.st.leave(oldID, old)
@@ -140,7 +153,8 @@ func (tx *Tx) DeleteNode(name string) {
 	}
 	tx.changed = true
 	tx.st.leave(e.id, e.node)
-	e.node, e.id = nil, nil
+	tx.st.placeNode(e, nil)
+	e.id = nil
 	tx.st.dropNode(name)
 }
 
@@ -168,6 +182,7 @@ func (tx *Tx) SetPolicy(p *policy.Policy) {
 		e.good, e.rejected = p, nil
 	}
 	tx.changed = true
+	tx.st.note(Change{Policy: p.Origin})
 	e.parts = nil
 	for _, p := range []*policy.Policy{e.good, e.rejected} {
 		if p != nil {
@@ -183,6 +198,7 @@ func (tx *Tx) DeletePolicy(o policy.Origin) {
 		return
 	}
 	tx.changed = true
+	tx.st.note(Change{Policy: o})
 	delete(tx.st.policies, o)
 	left := slices.DeleteFunc(tx.st.polByNS[o.Namespace], func(x *policyEntry) bool { return x == e })
 	if len(left) == 0 {
@@ -204,6 +220,28 @@ func (st *state) node(name string) *nodeEntry {
 		st.nodes[name] = e
 	}
 	return e
+}
+
+// placeNode gives an entry another node, and the addresses theirs.
+func (st *state) placeNode(e *nodeEntry, n *Node) {
+	st.note(Change{Nodes: true})
+	if e.node != nil {
+		for _, a := range e.node.Addrs {
+			left := slices.DeleteFunc(slices.Clone(st.nodesAt[a]), func(x *nodeEntry) bool { return x == e })
+			if len(left) == 0 {
+				delete(st.nodesAt, a)
+			} else {
+				st.nodesAt[a] = left
+			}
+		}
+	}
+	if e.node = n; n != nil {
+		for _, a := range n.Addrs {
+			if !slices.Contains(st.nodesAt[a], e) {
+				st.nodesAt[a] = append(st.nodesAt[a], e)
+			}
+		}
+	}
 }
 
 func (st *state) dropNode(name string) {

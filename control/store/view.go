@@ -36,6 +36,33 @@ func (v View) PodIdentity(key Key) *Identity {
 // sorted by namespace and name.
 func (v View) PodsAt(a netip.Addr) []*Pod { return v.st.byAddr[a] }
 
+// IdentitiesAt calls visit with the identity of each pod and node that has an
+// address, in no order; one may come twice.
+func (v View) IdentitiesAt(a netip.Addr, visit func(*Identity)) {
+	for _, p := range v.st.byAddr[a] {
+		if e := v.st.byNS[p.Namespace].pods[p.Name]; e.id != nil {
+			visit(e.id)
+		}
+	}
+	for _, n := range v.st.nodesAt[a] {
+		visit(n.id)
+	}
+}
+
+// PoliciesOf yields what is in force of one object: the valid version before
+// the rejected one.
+func (v View) PoliciesOf(o policy.Origin) iter.Seq[*policy.Policy] {
+	return func(yield func(*policy.Policy) bool) {
+		if e := v.st.policies[o]; e != nil {
+			for _, p := range e.parts {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Pods yields all pods, in no order.
 func (v View) Pods() iter.Seq[*Pod] {
 	return func(yield func(*Pod) bool) {

@@ -21,31 +21,31 @@ var busy = sync.OnceValue(ruletest.Cluster{
 // delta, or the next set, is made outside of the measured time.
 func BenchmarkUpdate(b *testing.B) {
 	b.Run("pod-known-labels", func(b *testing.B) {
-		benchmarkUpdate(b, func(m *mover, d *classify.Delta) {
+		benchmarkUpdate(b, func(m *mover, d *rule.Delta) {
 			d.Bind = m.pod(uint32(m.rng.IntN(len(busy().Identities))))
 		})
 	})
 	b.Run("pod-removed", func(b *testing.B) {
-		benchmarkUpdate(b, func(m *mover, d *classify.Delta) {
+		benchmarkUpdate(b, func(m *mover, d *rule.Delta) {
 			n := len(busy().Addresses)
 			d.Unbind = []netip.Addr{busy().Addresses[m.rng.IntN(n)].Addr, busy().Addresses[m.rng.IntN(n)].Addr}
 		})
 	})
 	b.Run("pod-new-labels", func(b *testing.B) {
-		benchmarkUpdate(b, func(m *mover, d *classify.Delta) {
+		benchmarkUpdate(b, func(m *mover, d *rule.Delta) {
 			d.Identities = []rule.Identity{m.labels()}
 			d.Bind = m.pod(m.identities)
 			m.identities++
 		})
 	})
 	b.Run("policy-known-peers", func(b *testing.B) {
-		benchmarkUpdate(b, func(m *mover, d *classify.Delta) { d.Programs = m.policy(false) })
+		benchmarkUpdate(b, func(m *mover, d *rule.Delta) { d.Programs = m.policy(false) })
 	})
 	b.Run("policy-new-peer", func(b *testing.B) {
-		benchmarkUpdate(b, func(m *mover, d *classify.Delta) { d.Programs = m.policy(true) })
+		benchmarkUpdate(b, func(m *mover, d *rule.Delta) { d.Programs = m.policy(true) })
 	})
 	b.Run("cidr", func(b *testing.B) {
-		benchmarkUpdate(b, func(m *mover, d *classify.Delta) {
+		benchmarkUpdate(b, func(m *mover, d *rule.Delta) {
 			d.Blocks = slices.Clone(busy().Blocks)
 			at := m.rng.IntN(len(d.Blocks))
 			d.Blocks[at].Prefix = netip.PrefixFrom(d.Blocks[at].Prefix.Addr(), d.Blocks[at].Prefix.Bits()-1).Masked()
@@ -73,10 +73,10 @@ func BenchmarkUpdate(b *testing.B) {
 	})
 }
 
-func benchmarkUpdate(b *testing.B, change func(*mover, *classify.Delta)) {
+func benchmarkUpdate(b *testing.B, change func(*mover, *rule.Delta)) {
 	m := newMover(b)
 	measure(b, func() func() {
-		var d classify.Delta
+		var d rule.Delta
 		change(m, &d)
 		return func() {
 			if _, err := m.updater.Update(d); err != nil {

@@ -15,7 +15,7 @@ func Build(set *rule.Set) (*Table, error) {
 		return nil, err
 	}
 	t := b.publish()
-	t.origin.set = set
+	t.origin.from(set)
 	return t, nil
 }
 

@@ -2,34 +2,13 @@ package classify
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
-// Delta says how a Set differs from the one before it.
-type Delta struct {
-	Generation uint64
-	// Bind binds addresses to identities, or binds them to others; it holds
-	// indices into Identities as the Delta leaves them. Unbind is applied
-	// before it.
-	Bind   []rule.Address
-	Unbind []netip.Addr
-	// Identities are appended to the Set's.
-	Identities []rule.Identity
-	// Peers is the new number of peers if it is larger.
-	Peers int
-	// What is nil here stays as it was; everything else takes the place of
-	// what the Set had. Programs that are equal cost a comparison each.
-	Programs  []rule.Program
-	Endpoints []rule.Endpoint
-	Blocks    []rule.Block
-	Causes    []rule.Cause
-}
-
-// apply returns the set after a delta, but for its addresses.
-func (d *Delta) apply(set rule.Set) rule.Set {
+// applyDelta returns the set after a delta, but for its addresses.
+func applyDelta(d *rule.Delta, set rule.Set) rule.Set {
 	set.Generation = d.Generation
 	set.Peers = max(set.Peers, d.Peers)
 	if len(d.Identities) > 0 {
@@ -50,9 +29,9 @@ func (d *Delta) apply(set rule.Set) rule.Set {
 	return set
 }
 
-// check returns the programs in use after a delta, if they may be others than
+// checkDelta returns the programs in use after a delta, if they may be others than
 // before, or what is wrong with it.
-func (d *Delta) check(next *rule.Set) ([]rule.ProgramID, error) {
+func checkDelta(d *rule.Delta, next *rule.Set) ([]rule.ProgramID, error) {
 	for _, a := range d.Bind {
 		if err := checkAddress(next, a); err != nil {
 			return nil, err
@@ -73,8 +52,8 @@ func (d *Delta) check(next *rule.Set) ([]rule.ProgramID, error) {
 	return programs, checkPeers(next, programs, len(next.Identities)-len(d.Identities), d.Blocks != nil)
 }
 
-// points lists the addresses that a delta binds and unbinds.
-func (d *Delta) points() []point {
+// deltaPoints lists the addresses that a delta binds and unbinds.
+func deltaPoints(d *rule.Delta) []point {
 	var out []point
 	for _, a := range d.Unbind {
 		out = append(out, point{addr: packet.AddrFrom(a), identity: unbound})

@@ -41,7 +41,7 @@ func ExampleUpdater() {
 	}
 	ask()
 	// A pod of the known labels appears.
-	table, err := updater.Update(classify.Delta{Bind: []rule.Address{{Addr: client, Identity: 0}}})
+	table, err := updater.Update(rule.Delta{Bind: []rule.Address{{Addr: client, Identity: 0}}})
 	if err != nil {
 		panic(err)
 	}

@@ -125,7 +125,7 @@ func TestOverflow(t *testing.T) {
 				t.Fatal(err)
 			}
 			probes(u.Table(), &half)
-			if _, err := u.Update(classify.Delta{
+			if _, err := u.Update(rule.Delta{
 				Identities: set.Identities[len(half.Identities):], Bind: set.Addresses, Programs: set.Programs,
 			}); err != nil {
 				t.Fatal(err)
@@ -137,7 +137,7 @@ func TestOverflow(t *testing.T) {
 			for i := range 50 {
 				at := rng.IntN(len(whole.Addresses))
 				whole.Addresses[at].Identity = uint32(i % len(set.Identities))
-				if _, err := u.Update(classify.Delta{Bind: whole.Addresses[at : at+1]}); err != nil {
+				if _, err := u.Update(rule.Delta{Bind: whole.Addresses[at : at+1]}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -169,7 +169,7 @@ func TestManyGroups(t *testing.T) {
 	}
 	identities := map[netip.Addr]uint32{}
 	for range 100 {
-		d := classify.Delta{}
+		d := rule.Delta{}
 		for range 50 {
 			a := rule.Address{Addr: draw(), Identity: rng.Uint32N(2)}
 			d.Bind = append(d.Bind, a)

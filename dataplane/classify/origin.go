@@ -18,7 +18,7 @@ type bindings struct {
 }
 
 // with returns the bindings after a delta.
-func (b bindings) with(d *Delta) bindings {
+func (b bindings) with(d *rule.Delta) bindings {
 	for _, a := range d.Unbind {
 		b.changes = append(b.changes, rule.Address{Addr: a.Unmap().WithZone(""), Identity: unbound})
 	}
@@ -60,18 +60,24 @@ func (b bindings) all() []rule.Address {
 
 // origin is the Set of a table, spelt out when it is asked for.
 type origin struct {
-	once     sync.Once
-	set      *rule.Set // if it is there already
-	rest     rule.Set  // without Addresses, otherwise
+	head     rule.Set // but for its Addresses
 	bindings bindings
+
+	once sync.Once
+	set  *rule.Set
+}
+
+// from is the origin of a table that was made of a whole set.
+func (o *origin) from(set *rule.Set) {
+	o.head, o.set = *set, set
+	o.once.Do(func() {})
 }
 
 func (o *origin) get() *rule.Set {
 	o.once.Do(func() {
-		if o.set == nil {
-			o.set = &o.rest
-			o.set.Addresses = o.bindings.all()
-		}
+		set := o.head
+		set.Addresses = o.bindings.all()
+		o.set = &set
 	})
 	return o.set
 }

@@ -115,8 +115,18 @@ type header struct {
 const pageSize = 64
 
 // Set returns what the table was built from. After an Update that is spelt
-// out at the first call.
+// out at the first call, which takes milliseconds where there are many
+// addresses.
 func (t *Table) Set() *rule.Set { return t.origin.get() }
+
+// Generation returns that of the Set.
+func (t *Table) Generation() uint64 { return t.origin.head.Generation }
+
+// Endpoints returns those of the Set.
+func (t *Table) Endpoints() []rule.Endpoint { return t.origin.head.Endpoints }
+
+// Causes returns those of the Set, by rule.CauseID.
+func (t *Table) Causes() []rule.Cause { return t.origin.head.Causes }
 
 // Row returns the row of an endpoint and direction.
 func (t *Table) Row(id endpoint.ID, d rule.Direction) Row {

@@ -33,11 +33,11 @@ func NewUpdater(set *rule.Set) (*Updater, error) {
 // Table returns the latest table.
 func (u *Updater) Table() *Table { return u.table }
 
-// Update applies a Delta. After an error, which says what is wrong with it,
+// Update applies a rule.Delta. After an error, which says what is wrong with it,
 // the Updater and its Table are as before.
-func (u *Updater) Update(d Delta) (*Table, error) {
-	next := d.apply(u.set)
-	programs, err := d.check(&next)
+func (u *Updater) Update(d rule.Delta) (*Table, error) {
+	next := applyDelta(&d, u.set)
+	programs, err := checkDelta(&d, &next)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (u *Updater) Update(d Delta) (*Table, error) {
 	if err := u.advance(&next, bound, func(b *builder) bool { return b.apply(&d, bound, programs) }); err != nil {
 		return nil, err
 	}
-	u.table.origin.rest, u.table.origin.bindings = next, bound
+	u.table.origin.head, u.table.origin.bindings = next, bound
 	return u.table, nil
 }
 
@@ -73,7 +73,7 @@ func (u *Updater) Replace(set *rule.Set) (*Table, error) {
 	}); err != nil {
 		return nil, err
 	}
-	u.table.origin.set = set
+	u.table.origin.from(set)
 	return u.table, nil
 }
 
@@ -104,7 +104,7 @@ func (u *Updater) advance(next *rule.Set, bound bindings, change func(*builder) 
 
 // apply brings the builder, whose set is the next one already, to the next
 // table. On false it has given up, in any state.
-func (b *builder) apply(d *Delta, bound bindings, programs []rule.ProgramID) bool {
+func (b *builder) apply(d *rule.Delta, bound bindings, programs []rule.ProgramID) bool {
 	changed := b.changedPrograms(programs)
 	before := uint32(b.classes.sets.len())
 	added := b.peers.use(&b.set, changed)
@@ -113,7 +113,7 @@ func (b *builder) apply(d *Delta, bound bindings, programs []rule.ProgramID) boo
 		if b.layOut(bound.all()) != nil {
 			return false
 		}
-	} else if !b.move(append(movedPoints(bound, moved), d.points()...)) {
+	} else if !b.move(append(movedPoints(bound, moved), deltaPoints(d)...)) {
 		return false
 	}
 	return b.finish(before, changed, d.Endpoints != nil || d.Programs != nil)

@@ -22,8 +22,8 @@ type churn struct {
 }
 
 // change draws a Delta and applies it to the set in the plainest way.
-func (c *churn) change() classify.Delta {
-	d := classify.Delta{Generation: c.set.Generation + 1}
+func (c *churn) change() rule.Delta {
+	d := rule.Delta{Generation: c.set.Generation + 1}
 	other := ruletest.Random(c.rng, ruletest.Small())
 	next := *c.set
 	next.Generation = d.Generation
@@ -41,7 +41,7 @@ func (c *churn) change() classify.Delta {
 	return d
 }
 
-func (c *churn) changePrograms(d *classify.Delta, next, other *rule.Set) {
+func (c *churn) changePrograms(d *rule.Delta, next, other *rule.Set) {
 	if c.rng.IntN(6) == 0 {
 		d.Blocks = append([]rule.Block{}, other.Blocks...)
 		next.Blocks = d.Blocks
@@ -67,7 +67,7 @@ func (c *churn) changePrograms(d *classify.Delta, next, other *rule.Set) {
 	}
 }
 
-func (c *churn) changeAddresses(d *classify.Delta, next *rule.Set) {
+func (c *churn) changeAddresses(d *rule.Delta, next *rule.Set) {
 	bound := map[netip.Addr]uint32{}
 	for _, a := range next.Addresses {
 		bound[a.Addr] = a.Identity
@@ -242,7 +242,7 @@ func TestUpdateRefusesAndRecovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := netip.MustParseAddr("10.0.0.77")
-	for name, d := range map[string]classify.Delta{
+	for name, d := range map[string]rule.Delta{
 		"identity":     {Bind: []rule.Address{{Addr: addr, Identity: 999}}},
 		"bind":         {Bind: []rule.Address{{}}},
 		"unbind":       {Unbind: []netip.Addr{{}}},
@@ -259,7 +259,7 @@ func TestUpdateRefusesAndRecovers(t *testing.T) {
 		}
 		compare(t, u.Table(), set, rng, 20)
 	}
-	next, err := u.Update(classify.Delta{Generation: 7, Bind: []rule.Address{{Addr: addr, Identity: 0}}})
+	next, err := u.Update(rule.Delta{Generation: 7, Bind: []rule.Address{{Addr: addr, Identity: 0}}})
 	if err != nil {
 		t.Fatal(err)
 	}

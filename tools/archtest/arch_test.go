@@ -37,6 +37,7 @@ var layers = map[string][]string{
 	"control/source/":       {"control/policy", "control/policy/", "control/source/object", "control/store"},
 	"control/resolve":       {"control/policy", "control/store", "dataplane/rule"},
 	"control/compile":       {"control/policy", "control/resolve", "control/store", "dataplane/endpoint", "dataplane/rule"},
+	"control/publish":       {"control/compile", "dataplane/classify"},
 	"control/link":          {"dataplane", "dataplane/endpoint", "xdpprog"},
 	"control/api":           {"dataplane/rule"},
 	"control/observe":       {"control/api", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},

@@ -64,7 +64,7 @@ func (c *Cluster) direction(dir rule.Direction, e End, remote netip.Addr, f Flow
 		Proto: packet.Proto(f.Protocol), Port: f.Port}}
 	var out [1]classify.Verdict
 	n.table.Classify(q[:], out[:])
-	cause := n.table.Set().Causes[n.table.Cause(out[0])]
+	cause := n.table.Causes()[n.table.Cause(out[0])]
 	return Decision{Allowed: out[0].Allowed(), Audit: out[0].Audit(), DecidedBy: cause.Refs, Reason: cause.Text}, nil
 }
 
