@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
-// programs numbers the distinct lists of tiers that are in use. A number that
+// programs numbers the distinct Programs that are in use. A number that
 // is free is given out again.
 type programs struct {
 	list    []rule.Program // published: copied before it is written
@@ -22,9 +22,9 @@ type programs struct {
 
 func newPrograms() programs { return programs{ids: map[string]rule.ProgramID{}} }
 
-// take returns the number of the Program with these tiers, for one user more.
-func (p *programs) take(tiers []rule.Tier) rule.ProgramID {
-	key := string(spell(tiers))
+// take returns the number of a Program, for one user more.
+func (p *programs) take(body *rule.Program) rule.ProgramID {
+	key := string(spell(body))
 	id, ok := p.ids[key]
 	if ok {
 		p.users[id]++
@@ -38,7 +38,7 @@ func (p *programs) take(tiers []rule.Tier) rule.ProgramID {
 		p.users, p.keys = append(p.users, 0), append(p.keys, "")
 	}
 	p.ids[key], p.keys[id], p.users[id] = id, key, 1
-	p.set(id, rule.Program{Tiers: tiers})
+	p.set(id, *body)
 	return id
 }
 
@@ -74,9 +74,16 @@ func (p *programs) publish() []rule.Program {
 	return p.list
 }
 
-// spell writes tiers out unambiguously, causes included.
-func spell(tiers []rule.Tier) []byte {
-	var b []byte
+// spell writes a Program out unambiguously, causes included.
+func spell(p *rule.Program) []byte {
+	b := spellTiers(nil, p.Tiers)
+	if p.Staged != nil {
+		b = spellTiers(append(b, 'S'), p.Staged)
+	}
+	return b
+}
+
+func spellTiers(b []byte, tiers []rule.Tier) []byte {
 	for i := range tiers {
 		t := &tiers[i]
 		b = append(b, 'T', byte(t.Default), flag(t.DefaultAudit))
@@ -87,19 +94,29 @@ func spell(tiers []rule.Tier) []byte {
 			r := &t.Rules[j]
 			b = append(b, byte(r.Action), flag(r.Log), flag(r.Audit), flag(r.AnyPeer), flag(r.AnyPort))
 			b = binary.AppendUvarint(b, uint64(r.Cause))
-			b = binary.AppendUvarint(b, uint64(len(r.Peers)))
-			for _, p := range r.Peers {
-				b = binary.AppendUvarint(b, uint64(p))
+			b = appendPeers(appendPeers(b, r.Peers), r.Not)
+			b = binary.AppendUvarint(b, uint64(len(r.And)))
+			for _, list := range r.And {
+				b = appendPeers(b, list)
 			}
-			b = appendPorts(b, r.Ports)
+			b = appendPorts(appendPorts(b, r.Ports), r.NotPorts)
 		}
+	}
+	return b
+}
+
+func appendPeers(b []byte, peers []rule.PeerID) []byte {
+	b = binary.AppendUvarint(b, uint64(len(peers)))
+	for _, p := range peers {
+		b = binary.AppendUvarint(b, uint64(p))
 	}
 	return b
 }
 
 // sum hashes each rule of a subject.
 func (b *builder) sum(s *subject) {
-	for d, tiers := range s.tiers {
+	for d := range s.body {
+		tiers := s.body[d].Tiers
 		s.sums[d] = make([][]uint64, len(tiers))
 		for i := range tiers {
 			s.sums[d][i] = make([]uint64, len(tiers[i].Rules))
@@ -112,15 +129,16 @@ func (b *builder) sum(s *subject) {
 
 // resum hashes those rules of a subject anew that have one of the peers.
 func (b *builder) resum(s *subject, peers map[rule.PeerID]struct{}) {
-	for d, tiers := range s.tiers {
-		for i := range tiers {
-			for k := range tiers[i].Rules {
-				r := &tiers[i].Rules[k]
-				for _, id := range r.Peers {
-					if _, ok := peers[id]; ok {
-						s.sums[d][i][k] = b.hashRule(r)
-						break
-					}
+	for d := range s.body {
+		for i, t := range s.body[d].Tiers {
+			for k := range t.Rules {
+				has := false
+				t.Rules[k].EachPeer(func(id rule.PeerID) {
+					_, ok := peers[id]
+					has = has || ok
+				})
+				if has {
+					s.sums[d][i][k] = b.hashRule(&t.Rules[k])
 				}
 			}
 		}
@@ -133,7 +151,8 @@ func (b *builder) resum(s *subject, peers map[rule.PeerID]struct{}) {
 func (b *builder) hash(s *subject) uint64 {
 	var h maphash.Hash
 	h.SetSeed(b.c.seed)
-	for d, tiers := range s.tiers {
+	for d := range s.body {
+		tiers := s.body[d].Tiers
 		maphash.WriteComparable(&h, len(tiers))
 		for i := range tiers {
 			maphash.WriteComparable(&h, [2]byte{byte(tiers[i].Default), flag(tiers[i].DefaultAudit)})
@@ -165,16 +184,32 @@ func (b *builder) hashRule(r *rule.Rule) uint64 {
 	var h maphash.Hash
 	h.SetSeed(b.c.seed)
 	maphash.WriteComparable(&h, [2]bool{r.AnyPeer, r.AnyPort})
-	sums := make([]uint64, len(r.Peers))
-	for i, p := range r.Peers {
-		sums[i] = b.peers.Hash(p)
+	b.hashPeers(&h, r.Peers)
+	var room [64]byte
+	h.Write(appendPorts(room[:0], r.Ports))
+	if r.And == nil && r.Not == nil && r.NotPorts == nil {
+		return h.Sum64()
+	}
+	for _, list := range r.And {
+		h.WriteByte('&')
+		b.hashPeers(&h, list)
+	}
+	h.WriteByte('!')
+	b.hashPeers(&h, r.Not)
+	h.Write(appendPorts(room[:0], r.NotPorts))
+	return h.Sum64()
+}
+
+func (b *builder) hashPeers(h *maphash.Hash, peers []rule.PeerID) {
+	var room [16]uint64
+	sums := room[:0]
+	for _, p := range peers {
+		sums = append(sums, b.peers.Hash(p))
 	}
 	slices.Sort(sums)
 	for _, s := range slices.Compact(sums) {
-		maphash.WriteComparable(&h, s)
+		maphash.WriteComparable(h, s)
 	}
-	h.Write(appendPorts(nil, r.Ports))
-	return h.Sum64()
 }
 
 func appendPorts(b []byte, ports []rule.PortRange) []byte {

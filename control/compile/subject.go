@@ -1,7 +1,6 @@
 package compile
 
 import (
-
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/resolve"
 	"github.com/sluice-net/sluice/control/store"
@@ -15,8 +14,8 @@ type subject struct {
 	compiled  bool
 	endpoints int
 	policies  []*policy.Policy // that select it, as they are judged
-	tiers     [2][]rule.Tier
-	sums      [2][][]uint64 // hash of each rule of each tier
+	body      [2]rule.Program
+	sums      [2][][]uint64 // hash of each rule of each enforced tier
 	programs  [2]rule.ProgramID
 	hash      uint64
 }
@@ -52,7 +51,7 @@ func (b *builder) compile(s *subject) {
 	s.compiled, s.policies = true, nil
 	if s.identity == nil {
 		closed := []rule.Tier{{Name: "unknown", Default: rule.Deny, DefaultCause: b.c.causes.text(UnknownPod)}}
-		s.tiers = [2][]rule.Tier{closed, closed}
+		s.body = [2]rule.Program{{Tiers: closed}, {Tiers: closed}}
 	} else {
 		s.policies = resolve.Selecting(b.view, s.identity)
 		before, after := resolve.BeforeOwnNode(s.policies)
@@ -63,11 +62,11 @@ func (b *builder) compile(s *subject) {
 				Action: rule.Allow, Peers: b.ownPeer, AnyPort: true, Cause: b.c.causes.text(resolve.OwnNode)}}})
 		}
 		in = append(in, rest...)
-		s.tiers = [2][]rule.Tier{rule.Ingress: in, rule.Egress: out}
+		s.body = [2]rule.Program{rule.Ingress: {Tiers: in}, rule.Egress: {Tiers: out}}
 	}
 	before := s.programs
-	for d := range s.tiers {
-		s.programs[d] = b.programs.take(s.tiers[d])
+	for d := range s.body {
+		s.programs[d] = b.programs.take(&s.body[d])
 	}
 	if again {
 		b.programs.release(before)

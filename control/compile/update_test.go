@@ -40,7 +40,7 @@ func (w *world) input(v store.View) compile.Input {
 // change changes up to three things in one transaction or several.
 func (w *world) change(t testing.TB, r *rand.Rand, step int) {
 	for i := range 1 + r.IntN(3) {
-		switch r.IntN(12) {
+		switch r.IntN(16) {
 		case 0, 1:
 			p := randomNeutral(r, fmt.Sprintf("extra%d-%d", step, i))
 			w.extra = append(w.extra, p.Origin)
@@ -69,6 +69,28 @@ func (w *world) change(t testing.TB, r *rand.Rand, step int) {
 			w.st.Update(func(tx *store.Tx) { tx.DeleteNamespace(ns) })
 			delete(w.namespaces, ns)
 			delete(w.audited, ns)
+		case 7:
+			svc := &store.Service{Namespace: pick(r, someNamespaces), Name: pick(r, someValues), Labels: randomLabels(r)}
+			if r.IntN(3) > 0 {
+				svc.Selector = randomLabels(r)
+			}
+			w.st.Update(func(tx *store.Tx) { tx.SetService(svc) })
+		case 8:
+			slice := &store.EndpointSlice{Namespace: pick(r, someNamespaces), Name: pick(r, someValues), Service: pick(r, someValues), Addrs: []netip.Addr{pick(r, someAddrs)}}
+			if r.IntN(3) == 0 {
+				slice.Namespace, slice.Service = "default", "kubernetes"
+			}
+			w.st.Update(func(tx *store.Tx) { tx.SetEndpointSlice(slice) })
+		case 9:
+			g := &store.Group{Name: pick(r, someValues), Labels: randomLabels(r), CIDRs: []netip.Prefix{netip.MustParsePrefix(pick(r, someCIDRs))}}
+			w.st.Update(func(tx *store.Tx) {
+				tx.DeleteService(store.Key{Namespace: pick(r, someNamespaces), Name: pick(r, someValues)})
+				if r.IntN(3) == 0 {
+					tx.DeleteGroup(g.Name)
+				} else {
+					tx.SetGroup(g)
+				}
+			})
 		default:
 			w.churn(t, r, w.st, 10*step+i)
 		}
@@ -109,11 +131,13 @@ func randomNeutralRule(r *rand.Rand, index int) policy.Rule {
 	out := policy.Rule{Index: index, Action: policy.Action(r.IntN(3)), Log: r.IntN(4) == 0,
 		AnyPeer: r.IntN(6) == 0, AnyPort: r.IntN(3) == 0}
 	for range r.IntN(3) {
-		switch r.IntN(4) {
+		switch r.IntN(6) {
+		case 4:
+			out.Peers = append(out.Peers, randomPlace(r))
 		case 0:
 			out.Peers = append(out.Peers, policy.Peer{Domain: pick(r, append([]string{"*.test"}, someDomains2...))})
 		case 1:
-			out.Peers = append(out.Peers, policy.Peer{Block: &policy.Block{Prefix: netip.MustParsePrefix(pick(r, someCIDRs))}})
+			out.Peers = append(out.Peers, policy.Peer{Block: &policy.Block{Prefix: netip.MustParsePrefix(pick(r, someCIDRs)), Unmanaged: r.IntN(3) == 0}})
 		case 2:
 			out.Peers = append(out.Peers, policy.Peer{Selector: randomNeutralSelector(r, policy.KindNode)})
 		default:
@@ -143,6 +167,26 @@ func randomNeutralRule(r *rand.Rand, index int) policy.Rule {
 		out.Ports = nil
 	}
 	return out
+}
+
+// randomPlace returns a peer that is no pod, block or domain.
+func randomPlace(r *rand.Rand) policy.Peer {
+	labels := []policy.Requirement{{Key: pick(r, someKeys), Values: []string{pick(r, someValues)}}}
+	switch r.IntN(5) {
+	case 0:
+		return policy.Peer{Group: &policy.Group{Name: pick(r, someValues)}}
+	case 1:
+		return policy.Peer{Group: &policy.Group{Labels: labels}}
+	case 2:
+		if r.IntN(2) == 0 {
+			return policy.Peer{Services: &policy.ServicePods{Labels: labels}}
+		}
+		return policy.Peer{Services: &policy.ServicePods{Namespace: pick(r, someNamespaces), Name: pick(r, someValues)}}
+	case 3:
+		name := policy.NewName("*.test", `^.*[.]test[.]$`)
+		return policy.Peer{Name: &name}
+	}
+	return policy.Peer{Zone: policy.Zone(r.IntN(16)), APIServer: policy.Membership(r.IntN(3))}
 }
 
 func randomNeutralSelector(r *rand.Rand, kind policy.EntityKind) *policy.Selector {

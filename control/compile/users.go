@@ -30,14 +30,8 @@ func (u *users) remove(s *subject) {
 }
 
 func (s *subject) eachPeer(visit func(rule.PeerID)) {
-	for _, tiers := range s.tiers {
-		for i := range tiers {
-			for k := range tiers[i].Rules {
-				for _, id := range tiers[i].Rules[k].Peers {
-					visit(id)
-				}
-			}
-		}
+	for d := range s.body {
+		s.body[d].EachRule(func(r *rule.Rule) { r.EachPeer(visit) })
 	}
 }
 

@@ -45,6 +45,9 @@ func (p *Peers) nodeAddrs() []netip.Addr {
 // chance of 2^-64, whenever an address there comes to somebody or is given up.
 func (c *crowd) join(p *Peers, id rule.PeerID, b *policy.Block) (sum uint64) {
 	c.blocks = append(c.blocks, id)
+	for a := range p.listed { // they are bound and may be nobody's all the same
+		p.dirty[a] = struct{}{}
+	}
 	for a := range c.addrs {
 		if b.Contains(a) {
 			sum += maphash.Comparable(p.seed, a)
