@@ -9,6 +9,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
@@ -37,13 +38,13 @@ type feed struct {
 	// prompt, if not nil, picks what the store gets before the list is whole.
 	prompt func(*item) bool
 
+	apiKind  string
 	optional bool            // the rest doesn't wait for it
 	hint     chan<- struct{} // told of each change; or nil
 
 	// Of a custom resource.
-	apiKind string
-	cancel  context.CancelFunc
-	done    chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
 
 	mu      sync.Mutex
 	owned   map[store.Key]bool // what it wrote; true: a valid version is in force
@@ -56,7 +57,7 @@ type feed struct {
 }
 
 func (s *Source) newFeed(resource, kind string, convert func(runtime.Object) object.Object) *feed {
-	f := &feed{src: s, resource: resource, kind: kind, convert: convert, owned: map[store.Key]bool{}, since: time.Now()}
+	f := &feed{src: s, resource: resource, kind: kind, apiKind: kind, convert: convert, owned: map[store.Key]bool{}, since: time.Now()}
 	if kind == "Pod" {
 		f.prompt = func(it *item) bool {
 			p, ok := it.object.Value.(*store.Pod)
@@ -103,6 +104,9 @@ func (f *feed) item(o runtime.Object) *item {
 	}
 	it := &item{Object: noMeta, namespace: m.GetNamespace(), name: m.GetName(), version: m.GetResourceVersion(),
 		uid: m.GetUID(), generation: m.GetGeneration(), object: f.convert(o)}
+	if u, ok := o.(*unstructured.Unstructured); ok {
+		it.condition = currentCondition(u)
+	}
 	if it.object.Origin.Namespace != "" {
 		it.namespace = it.object.Origin.Namespace // interned
 	}

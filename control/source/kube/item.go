@@ -19,6 +19,7 @@ type item struct {
 	end             bool // a bookmark that ends a watch-list
 	uid             types.UID
 	generation      int64
+	condition       metav1.Condition // ours, of those kinds that have one
 	object          object.Object
 }
 

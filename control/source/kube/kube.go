@@ -46,6 +46,9 @@ type Config struct {
 	Report bool
 	// ReportNamespace holds the Lease by which the writer is found.
 	ReportNamespace string
+	// LeaseDuration is how long the writer may be silent before another one
+	// takes its place.
+	LeaseDuration time.Duration
 	// Retry bounds the time between attempts while the server is away.
 	Retry time.Duration
 }
@@ -80,6 +83,9 @@ type Source struct {
 func New(cfg Config, st *store.Store, log *slog.Logger) (*Source, error) {
 	if cfg.Retry == 0 {
 		cfg.Retry = DefaultRetry
+	}
+	if cfg.LeaseDuration == 0 {
+		cfg.LeaseDuration = DefaultLease
 	}
 	if cfg.Report && (cfg.NodeName == "" || cfg.ReportNamespace == "") {
 		return nil, errors.New("report on policies: neither the name of the node nor the namespace of the lease may be empty")

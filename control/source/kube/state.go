@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sluice-net/sluice/control/policy"
@@ -94,7 +95,11 @@ func (s *Source) note(topic, text string) {
 // verdict is what is to be said about an object.
 type verdict struct {
 	apiVersion string
+	apiKind    string
 	resource   string
+	name       string
+	whole      bool             // the object as a whole is not valid
+	current    metav1.Condition // that the object has
 	uid        types.UID
 	version    string
 	generation int64
@@ -104,8 +109,9 @@ type verdict struct {
 // judge remembers what of an object doesn't hold, and has it reported.
 func (s *Source) judge(f *feed, it *item, effect string) {
 	o := it.object.Origin
-	_, isPolicy := it.object.Value.(*policy.Policy)
-	v := verdict{apiVersion: f.apiVersion, resource: f.resource, uid: it.uid, version: it.version, generation: it.generation}
+	p, isPolicy := it.object.Value.(*policy.Policy)
+	v := verdict{apiVersion: f.apiVersion, apiKind: f.apiKind, resource: f.resource, name: it.name, uid: it.uid, version: it.version,
+		generation: it.generation, whole: it.object.Illegible || isPolicy && p.Rejected, current: it.condition}
 	for _, r := range it.object.Rejections {
 		r.Source = f.apiVersion + " " + it.version
 		r.Effect += effect
