@@ -2,6 +2,8 @@ package kube
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -38,12 +40,28 @@ func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (watch.Interf
 		f.failed(ctx, err)
 		return nil, err
 	}
+	// Of a connection that ends while the watch is being opened, client-go makes
+	// a watch that has ended.
+	var first []watch.Event
+	select {
+	case e, ok := <-in.ResultChan():
+		if !ok {
+			err := fmt.Errorf("open watch: %w", io.ErrUnexpectedEOF)
+			f.failed(ctx, err)
+			return nil, err
+		}
+		first = append(first, e)
+	default:
+	}
 	s := &stream{in: in, out: make(chan watch.Event, 64), quit: make(chan struct{})}
 	f.opened()
 	go func() {
 		defer close(s.out)
 		defer f.closed()
 		defer in.Stop()
+		for _, e := range first {
+			s.out <- f.event(ctx, e)
+		}
 		for e := range in.ResultChan() {
 			select {
 			case s.out <- f.event(ctx, e):
