@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-net/sluice/control/compile"
 	"github.com/sluice-net/sluice/control/link"
 	"github.com/sluice-net/sluice/control/observe"
+	"github.com/sluice-net/sluice/control/observe/hubble"
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane"
@@ -68,6 +69,7 @@ type Agent struct {
 	compiler  *compile.Compiler
 	finder    link.Finder
 	names     atomic.Pointer[names]
+	ends      *ends // the observer's
 	observer  *observe.Observer
 	sandboxes *sandboxes
 	started   time.Time
@@ -109,7 +111,8 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 		attached: make(map[store.Key]endpoint.Endpoint), cut: make(map[int]string),
 	}
 	a.names.Store(&names{})
-	a.observer = observe.New(plane, a, cfg.History)
+	a.ends = newEnds(st, cfg.NodeName)
+	a.observer = observe.New(plane, a, cfg.History, cfg.Events.interest())
 	return a, nil
 }
 
@@ -136,6 +139,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("dataplane", func(ctx context.Context) error { return a.plane.Run(ctx, link.Ports{}) })
 	run("source", func(ctx context.Context) error { return a.source.Run(ctx, a.Kick) })
 	run("api", func(ctx context.Context) error { return api.Serve(ctx, a.cfg.Socket, a) })
+	if cfg := a.cfg.hubble(); cfg.Socket != "" || cfg.Listen != "" {
+		run("hubble", func(ctx context.Context) error { a.serveHubble(ctx, hubble.New(cfg, a.observer, a)); return nil })
+	}
 	run("observer", func(ctx context.Context) error { a.observer.Run(ctx); return nil })
 	run("loop", a.loop)
 	a.log.Info("agent started", "node", a.cfg.NodeName, "offload", a.cfg.Offload,

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-net/sluice/control/link"
+	"github.com/sluice-net/sluice/control/observe/hubble"
 	"github.com/sluice-net/sluice/dataplane"
 )
 
@@ -56,9 +57,12 @@ type Config struct {
 	DenyCache     int  `json:"denyCache"`
 	Fragments     int  `json:"fragments"`
 	EventRing     int  `json:"eventRing"`
-	History       int  `json:"history"`   // flows that the API remembers
+	History       int  `json:"history"`   // events that the APIs remember, some 400 bytes each
 	MissRate      int  `json:"missRate"`  // new flows a second and pod; 0: unlimited
 	MissBurst     int  `json:"missBurst"` // and at once
+
+	Events Events `json:"events"` // which the history keeps: all, denied or none
+	Hubble Hubble `json:"hubble"` // Hubble's API
 
 	DenyReport       Duration `json:"denyReport"`
 	HeartbeatTimeout Duration `json:"heartbeatTimeout"`
@@ -92,9 +96,11 @@ func Default() Config {
 		Offload: d.Offload, FailOpen: d.FailOpen, Shortcut: d.Shortcut, Workers: d.Workers,
 		NetNS: link.DefaultNetNS(), MaxPods: d.Endpoints, Frames: d.Frames, FrameSize: d.FrameSize,
 		HugePages: d.HugePages, FlowsPerQueue: d.Flow.Capacity, FlowCache: d.FlowCache,
-		AdmitCache: d.AdmitCache, DenyCache: d.DenyCache, Fragments: d.Fragments, EventRing: d.EventRing, History: 4096,
+		AdmitCache: d.AdmitCache, DenyCache: d.DenyCache, Fragments: d.Fragments, EventRing: d.EventRing, History: 1 << 14,
 		MissRate: d.MissRate, MissBurst: d.MissBurst, DenyReport: Duration(d.DenyReport),
 		HeartbeatTimeout: Duration(d.HeartbeatTimeout),
+		Events:           EventsAll,
+		Hubble:           Hubble{Socket: "/run/sluice/hubble.sock", Streams: hubble.DefaultStreams},
 	}
 }
 
@@ -136,6 +142,12 @@ func (c Config) Validate() error {
 	}
 	if c.History < 1 {
 		errs = append(errs, fmt.Errorf("history %d: want 1 or more", c.History))
+	}
+	if c.Events.interest() == 0 && c.Events != EventsNone {
+		errs = append(errs, fmt.Errorf("events %q: want %s, %s or %s", c.Events, EventsAll, EventsDenied, EventsNone))
+	}
+	if err := c.hubble().Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("hubble: %w", err))
 	}
 	return errors.Join(append(errs, c.dataplane().Validate())...)
 }

@@ -9,54 +9,9 @@ import (
 
 	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/control/policy"
-	"github.com/sluice-net/sluice/control/store"
-	"github.com/sluice-net/sluice/dataplane/endpoint"
-	"github.com/sluice-net/sluice/dataplane/packet"
-	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/dataplane/stat"
 	"github.com/sluice-net/sluice/xdpprog"
 )
-
-// names answers observe.Names for one publish.
-type names struct {
-	store     *store.Store
-	endpoints map[endpoint.ID]store.Key
-	causes    []rule.Cause
-}
-
-func newNames(st *store.Store, eps []endpoint.Endpoint, set *rule.Set) *names {
-	n := &names{store: st, endpoints: make(map[endpoint.ID]store.Key, len(eps)), causes: set.Causes}
-	for _, e := range eps {
-		n.endpoints[e.ID] = store.Key{Namespace: e.Namespace, Name: e.Name}
-	}
-	return n
-}
-
-// Pod implements observe.Names.
-func (a *Agent) Pod(id endpoint.ID, addr packet.Addr) (namespace, name string) {
-	n := a.names.Load()
-	if key, ok := n.endpoints[id]; ok {
-		return key.Namespace, key.Name
-	}
-	a.store.Read(func(v store.View) {
-		for _, p := range v.PodsAt(addr.Netip()) {
-			if !p.HostNetwork {
-				namespace, name = p.Namespace, p.Name
-				return
-			}
-		}
-	})
-	return namespace, name
-}
-
-// Cause implements observe.Names.
-func (a *Agent) Cause(id rule.CauseID) rule.Cause {
-	n := a.names.Load()
-	if int(id) < len(n.causes) {
-		return n.causes[id]
-	}
-	return rule.Cause{}
-}
 
 // Flows implements api.Agent.
 func (a *Agent) Flows(ctx context.Context, last int, follow bool, opened func(), visit func(*api.Flow) error) error {

@@ -179,7 +179,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	if err != nil {
 		return fmt.Errorf("build classifier of generation %d: %w", set.Generation, err)
 	}
-	a.names.Store(newNames(a.store, eps, set))
+	a.names.Store(&names{causes: set.Causes})
 	if err := a.plane.Publish(table); err != nil {
 		return err
 	}

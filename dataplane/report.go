@@ -87,7 +87,7 @@ func (w *worker) reportSuppressed() {
 			continue
 		}
 		kernel := w.deniedInKernel(slot)
-		w.hit(&outcome{egress: slot.rec.Egress, ingress: slot.rec.Ingress}, uint64(kernel))
+		w.hit(&outcome{reason: slot.rec.Reason, egress: slot.rec.Egress, ingress: slot.rec.Ingress}, uint64(kernel))
 		if n := slot.suppressed + kernel; n > 0 {
 			w.putSuppressed(slot, n)
 		}

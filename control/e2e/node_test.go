@@ -91,6 +91,7 @@ func newNode(t *testing.T, s setup) *node {
 	n.cfg = control.Default()
 	n.cfg.NodeName = "node"
 	n.cfg.Socket = filepath.Join(dir, "api.sock")
+	n.cfg.Hubble.Socket = filepath.Join(dir, "hubble.sock")
 	n.cfg.PinPath = fmt.Sprintf("/proc/self/fd/%d", agentBPFFS)
 	n.cfg.NetNS = []string{netlab.RunDir}
 	n.cfg.History = 1 << 15

@@ -1,15 +1,22 @@
-// Package observe turns the workers' events into flows that a person can read,
-// keeps the last of them, and hands new ones to whoever follows. One goroutine
-// reads the events; a follower that doesn't keep up loses events, never the
-// packets or the other followers theirs.
+// Package observe turns the workers' events into flows that name who and why,
+// and keeps the last of them in a ring that any number of readers follow. One
+// goroutine, Run's, reads the events and resolves names, some 200 ns an event;
+// a reader that doesn't keep up loses events, and learns how many, but never
+// costs the packets or other readers theirs.
+//
+// Of what is generated, everything is either read or counted as lost: in the
+// workers' rings, for all readers (a Flow with Lost set stands where events are
+// missing), or in the history, for the one reader that was too slow.
 package observe
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/observe/history"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/packet"
@@ -19,183 +26,173 @@ import (
 // Source is where events come from (dataplane.Plane).
 type Source interface {
 	ReadEvents(ctx context.Context, dst []event.Record) int
+	LostEvents() uint64
+	SetInterest(event.Interest)
+	StartCapture(snapLen int) error
+	StopCapture()
+	ReadPackets(visit func(rec *event.Record, length int, data []byte)) (lost uint64)
 }
 
 // Names tells who is behind addresses, endpoints and causes.
 type Names interface {
-	// Pod returns the pod of a local endpoint or of an address, or "", "".
-	Pod(id endpoint.ID, addr packet.Addr) (namespace, name string)
+	// End returns who is behind a local endpoint, or an address. It is called by
+	// one goroutine.
+	End(id endpoint.ID, addr packet.Addr) *End
 	// Cause returns what a CauseID stands for.
 	Cause(id rule.CauseID) rule.Cause
 }
 
 // Observer keeps and distributes flows.
 type Observer struct {
-	source Source
-	names  Names
+	source  Source
+	names   Names
+	ring    *history.Ring[Flow]
+	started time.Time
 
-	mu        sync.Mutex // guards what follows
-	history   []api.Flow // ring
-	next      int        // place of the next flow in history
-	total     uint64     // flows ever seen
-	followers map[*follower]struct{}
+	// Run's.
+	lost uint64 // as last reported
+	next uint64 // Before of the next flow
+
+	seen   atomic.Uint64 // sightings of flows ever
+	recent rate
+
+	mu       sync.Mutex // guards what follows
+	base     event.Interest
+	wants    map[*event.Interest]struct{} // of readers
+	capture  chan struct{}                // holds a token while nobody captures
+	snapshot map[string]time.Time         // namespaces, when last seen
 }
 
-// followerBacklog is how many flows a follower may lag behind.
-const followerBacklog = 16384
-
-type follower struct {
-	flows chan *api.Flow
-	lost  uint64
+// New returns an observer that remembers up to size events. keep says which
+// events it wants when nobody else wants any.
+func New(source Source, names Names, size int, keep event.Interest) *Observer {
+	o := &Observer{source: source, names: names, ring: history.New[Flow](size), started: time.Now(),
+		base: keep, wants: map[*event.Interest]struct{}{}, capture: make(chan struct{}, 1),
+		snapshot: map[string]time.Time{}}
+	o.capture <- struct{}{}
+	source.SetInterest(keep)
+	return o
 }
 
-// New returns an observer that remembers up to history flows.
-func New(source Source, names Names, history int) *Observer {
-	return &Observer{source: source, names: names, history: make([]api.Flow, 0, max(history, 1)),
-		followers: make(map[*follower]struct{})}
-}
+// batch is how many events Run takes at a time.
+const batch = 256
 
 // Run reads events until ctx ends.
 func (o *Observer) Run(ctx context.Context) {
-	recs := make([]event.Record, 256)
+	recs := make([]event.Record, batch)
+	flows := make([]Flow, 0, batch+1)
 	for {
 		n := o.source.ReadEvents(ctx, recs)
 		if n == 0 {
 			return
 		}
+		// Rings are read one after the other: within a batch, time orders them.
+		if byTime := func(a, b event.Record) int { return int(a.TimeNs - b.TimeNs) }; !slices.IsSortedFunc(recs[:n], byTime) {
+			slices.SortStableFunc(recs[:n], byTime)
+		}
+		flows = flows[:0]
+		if lost := o.source.LostEvents(); lost != o.lost {
+			f := Flow{Lost: lost - o.lost, Before: o.next, Record: event.Record{TimeNs: recs[0].TimeNs}}
+			o.lost, o.next = lost, f.After()
+			flows = append(flows, f)
+		}
+		seen := uint64(0)
 		for i := range recs[:n] {
-			o.add(o.flow(&recs[i]))
+			f := o.resolve(&recs[i])
+			f.Before = o.next
+			o.next = f.After()
+			seen += uint64(f.nViews)
+			flows = append(flows, f)
 		}
+		o.ring.Append(flows...)
+		o.seen.Add(seen)
+		o.recent.add(recs[n-1].TimeNs, seen)
+		o.noteNamespaces(flows)
 	}
 }
 
-func (o *Observer) add(f api.Flow) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(o.history) < cap(o.history) {
-		o.history = append(o.history, f)
-	} else {
-		o.history[o.next] = f
+func (o *Observer) resolve(r *event.Record) Flow {
+	f := Flow{Record: *r}
+	if f.Kind == event.Changed && f.Reply {
+		// A verdict is the flow's, whichever end's packet asked for it.
+		f.Side, f.Reply = f.Side.Other(), false
+		f.Record.Src, f.Record.Dst = f.Record.Dst, f.Record.Src
 	}
-	o.next = (o.next + 1) % cap(o.history)
-	o.total++
-	for fo := range o.followers {
-		select {
-		case fo.flows <- &f:
-		default:
-			fo.lost++
-		}
-	}
-}
-
-// Flows implements that of api.Agent.
-func (o *Observer) Flows(ctx context.Context, last int, follow bool, opened func(), visit func(*api.Flow) error) error {
-	fo := &follower{flows: make(chan *api.Flow, followerBacklog)}
-	o.mu.Lock()
-	past := o.past(last)
-	if follow {
-		o.followers[fo] = struct{}{}
-	}
-	o.mu.Unlock()
-	defer func() {
-		o.mu.Lock()
-		delete(o.followers, fo)
-		o.mu.Unlock()
-	}()
-	opened()
-	for i := range past {
-		if err := visit(&past[i]); err != nil {
-			return err
-		}
-	}
-	if !follow {
-		return nil
-	}
-	if err := visit(nil); err != nil {
-		return err
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case f := <-fo.flows:
-			if err := visit(f); err != nil {
-				return err
-			}
-			if len(fo.flows) == 0 {
-				if err := visit(nil); err != nil {
-					return err
-				}
-			}
-		}
-	}
-}
-
-// past copies the last n flows of the history, oldest first.
-func (o *Observer) past(n int) []api.Flow {
-	n = min(n, len(o.history))
-	out := make([]api.Flow, 0, n)
-	for i := range n {
-		at := (o.next - n + i + 2*cap(o.history)) % cap(o.history)
-		out = append(out, o.history[at])
-	}
-	return out
-}
-
-var kinds = [...]string{event.NewFlow: "new", event.Denied: "denied", event.Changed: "changed", event.Ended: "ended"}
-
-var hooks = [...]string{event.FromPod: "from-pod", event.ToPod: "to-pod"}
-
-func (o *Observer) flow(r *event.Record) api.Flow {
-	src, dst, sport, dport := r.Key.Tuple(r.Side)
-	f := api.Flow{
-		Time: time.Unix(0, r.TimeNs).UTC(), Event: kinds[r.Kind], Verdict: "deny", Audit: r.Audit,
-		Reply: r.Reply, Hook: hooks[r.Hook], Proto: r.Key.Proto.String(), Reason: r.Reason.String(),
-		Generation: r.Generation, Suppressed: r.Suppressed, DurationMs: r.DurationNs / 1e6,
-		TCPFlags: flagNames(r.TCPFlags), DecidedBy: []rule.PolicyRef{},
-		Packets: [2]uint64{r.Packets[r.Side], r.Packets[r.Side.Other()]},
-		Bytes:   [2]uint64{r.Bytes[r.Side], r.Bytes[r.Side.Other()]},
-	}
-	if r.Allowed {
-		f.Verdict = "allow"
-	}
-	f.Src = o.end(r.Src, src, sport)
-	f.Dst = o.end(r.Dst, dst, dport)
-	for _, id := range [2]rule.CauseID{r.Egress, r.Ingress} {
-		if id == rule.NoCause {
-			continue
-		}
-		c := o.names.Cause(id)
-		f.DecidedBy = append(f.DecidedBy, c.Refs...)
-		if f.Text == "" {
-			f.Text = c.Text
-		}
-	}
-	if !r.Allowed && r.Ingress != rule.NoCause && r.Egress != rule.NoCause {
-		// The egress side allowed it: the denial is the ingress side's alone.
-		c := o.names.Cause(r.Ingress)
-		f.DecidedBy, f.Text = append([]rule.PolicyRef{}, c.Refs...), c.Text
-	}
+	src, dst, _, _ := f.Key.Tuple(f.Side)
+	f.Src, f.Dst = o.names.End(f.Record.Src, src), o.names.End(f.Record.Dst, dst)
+	f.Egress, f.Ingress = o.names.Cause(f.Record.Egress), o.names.Cause(f.Record.Ingress)
+	f.settle()
 	return f
 }
 
-func (o *Observer) end(id endpoint.ID, addr packet.Addr, port uint16) api.End {
-	e := api.End{Addr: addr.Netip(), Port: port}
-	e.Namespace, e.Pod = o.names.Pod(id, addr)
-	return e
-}
+// namespaceTTL is for how long a namespace counts as seen, as Hubble has it.
+const namespaceTTL = time.Hour
 
-var tcpFlagNames = [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"}
-
-func flagNames(flags uint8) string {
-	s := ""
-	for i, name := range tcpFlagNames {
-		if flags&(1<<i) != 0 {
-			if s != "" {
-				s += ","
+func (o *Observer) noteNamespaces(flows []Flow) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	last := ""
+	for i := range flows {
+		for _, e := range [2]*End{flows[i].Src, flows[i].Dst} {
+			if e != nil && e.Namespace != "" && e.Namespace != last {
+				last = e.Namespace
+				o.snapshot[last] = time.Unix(0, flows[i].TimeNs)
 			}
-			s += name
 		}
 	}
-	return s
+}
+
+// Namespaces returns those that had flows in the last hour, sorted.
+func (o *Observer) Namespaces() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var names []string
+	for ns, at := range o.snapshot {
+		if time.Since(at) > namespaceTTL {
+			delete(o.snapshot, ns)
+			continue
+		}
+		names = append(names, ns)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Stats is the state of the history.
+type Stats struct {
+	Held, Cap  uint64 // events
+	Seen, Lost uint64 // ever
+	PerSecond  float64
+	Started    time.Time
+}
+
+// Stats describes the history.
+func (o *Observer) Stats() Stats {
+	oldest, next := o.ring.Bounds()
+	return Stats{Held: next - oldest, Cap: uint64(o.ring.Cap()), Seen: o.seen.Load(),
+		Lost: o.source.LostEvents(), PerSecond: o.recent.perSecond(time.Now()), Started: o.started}
+}
+
+// Want asks the workers for events beyond those that the history keeps, until
+// the returned function is called.
+func (o *Observer) Want(i event.Interest) (release func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := &i
+	o.wants[key] = struct{}{}
+	o.tell()
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.wants, key)
+		o.tell()
+	}
+}
+
+func (o *Observer) tell() {
+	all := o.base
+	for w := range o.wants {
+		all |= *w
+	}
+	o.source.SetInterest(all)
 }

@@ -50,7 +50,11 @@ type Pod struct {
 	Phase           Phase
 	IPs             []netip.Addr // unmapped
 	Ports           []NamedPort
+	Workload        Workload // that made it, if one did: for people, not for policy
 }
+
+// Workload is what a user has written to get pods, like a Deployment.
+type Workload struct{ Kind, Name string }
 
 // Key returns the pod's key.
 func (p *Pod) Key() Key { return Key{p.Namespace, p.Name} }
@@ -68,7 +72,7 @@ func (p *Pod) Addrs() []netip.Addr {
 func (p *Pod) Equal(q *Pod) bool {
 	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID &&
 		p.ServiceAccount == q.ServiceAccount && p.NodeName == q.NodeName &&
-		p.HostNetwork == q.HostNetwork && p.Phase == q.Phase &&
+		p.HostNetwork == q.HostNetwork && p.Phase == q.Phase && p.Workload == q.Workload &&
 		slices.Equal(p.IPs, q.IPs) && slices.Equal(p.Ports, q.Ports) && maps.Equal(p.Labels, q.Labels)
 }
 

@@ -40,9 +40,14 @@ var layers = map[string][]string{
 	"control/publish":       {"control/compile", "dataplane/classify"},
 	"control/link":          {"dataplane", "dataplane/endpoint", "xdpprog"},
 	"control/api":           {"dataplane/rule"},
-	"control/observe":       {"control/api", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
+	"control/observe":       {"control/api", "control/observe/history", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
 	"control/e2e":           {},
 	"control":               {"control/", "dataplane", "dataplane/", "xdpprog"},
+
+	"control/observe/history":     {},
+	"control/observe/filter":      {"dataplane/event"},
+	"control/observe/hubble":      {"control/observe", "control/observe/filter", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
+	"control/observe/observetest": {"control/observe", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
 
 	"bench/":         {"bench/", "control/", "dataplane/", "dataplane", "xdpprog"},
 	"deploy/":        {},

@@ -34,14 +34,19 @@ type agentConfig struct {
 	Offload  bool   `json:"offload"`
 	FailOpen bool   `json:"failOpen"`
 	Workers  int    `json:"workers"`
+	Hubble   struct {
+		Socket string `json:"socket"`
+	} `json:"hubble"`
 }
 
 // startAgent starts the agent on the mirrored manifests.
 func (l *Lab) startAgent() error {
-	cfg, err := yaml.Marshal(agentConfig{
+	conf := agentConfig{
 		NodeName: l.nodeName, Socket: socketPath(l.opts.Name), PinPath: bpfDir(l.opts.Name),
 		Offload: l.opts.Offload, FailOpen: l.opts.FailOpen, Workers: 1,
-	})
+	}
+	conf.Hubble.Socket = hubblePath(l.opts.Name)
+	cfg, err := yaml.Marshal(conf)
 	if err != nil {
 		return fmt.Errorf("encode configuration of the agent: %w", err)
 	}
@@ -64,6 +69,7 @@ func (l *Lab) startAgent() error {
 		return fmt.Errorf("start agent: %w", err)
 	}
 	l.agent = a
+	linkHubble(l.opts.Name)
 	return writeAgentPID(l.opts.Name, a.pid())
 }
 

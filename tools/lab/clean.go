@@ -23,7 +23,7 @@ const endPatience = 3 * time.Second
 // namespaces with their links and programs, the mount, files. The caller holds
 // the lock. What is not there is no error.
 func clean(name string) error {
-	errs := []error{endProcesses(name), netlab.Sweep(name)}
+	errs := []error{endProcesses(name), netlab.Sweep(name), unlinkHubble(name)}
 	if err := unmountAll(bpfDir(name)); err != nil {
 		return errors.Join(append(errs, err)...) // don't delete through a mount
 	}

@@ -35,6 +35,8 @@ func lockPath(name string) string   { return dirOf(name) + lockSuffix }
 func bpfDir(name string) string     { return filepath.Join(dirOf(name), "bpf") }
 func socketPath(name string) string { return filepath.Join(dirOf(name), "sluice.sock") }
 
+func hubblePath(name string) string { return filepath.Join(dirOf(name), "hubble.sock") }
+
 // acquire takes the name of a lab and cleans up what an earlier, dead lab of
 // the name has left.
 func acquire(name string) (*run, error) {

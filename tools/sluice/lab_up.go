@@ -64,6 +64,7 @@ func runLab(ctx context.Context, opts lab.Options, background bool) error {
 		return err
 	}
 	p.message(fmt.Sprintf("Lab %s is up: %d pods, all policies in force.", opts.Name, len(l.State().Pods)))
+	p.message("Flows: 'sluice observe', or 'hubble observe --server unix://" + l.HubblePath() + "'.")
 	if background {
 		if err := tellReady(l.LogPath()); err != nil {
 			return errors.Join(err, l.Close())

@@ -46,6 +46,7 @@ func Pod(p *corev1.Pod) (*store.Pod, []policy.Rejection) {
 	pod := &store.Pod{
 		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Labels: p.Labels,
 		ServiceAccount: p.Spec.ServiceAccountName, NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork,
+		Workload: workload(&p.ObjectMeta),
 	}
 	if pod.ServiceAccount == "" {
 		pod.ServiceAccount = "default"

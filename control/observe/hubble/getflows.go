@@ -1,0 +1,265 @@
+package hubble
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	flowpb "github.com/cilium/cilium/api/v1/flow"
+	observerpb "github.com/cilium/cilium/api/v1/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sluice-net/sluice/control/observe"
+	"github.com/sluice-net/sluice/control/observe/filter"
+)
+
+// lostEvery is how often at most a slow client is told what it missed.
+const lostEvery = time.Second
+
+// query is one GetFlows request under way.
+type query struct {
+	s            *Server
+	req          *observerpb.GetFlowsRequest
+	filters      *filter.Set
+	since, until time.Time // zero: none
+	mask         *mask
+	conv         *converter
+	send         func(*observerpb.GetFlowsResponse) error
+	sent         uint64
+	missed       missed
+}
+
+// missed is what a client lost to the history's end and was not told of yet.
+type missed struct {
+	n           uint64
+	first, last time.Time
+	told        time.Time
+}
+
+// GetFlows implements observer.Observer.
+func (s *Server) GetFlows(req *observerpb.GetFlowsRequest, stream grpc.ServerStreamingServer[observerpb.GetFlowsResponse]) error {
+	release, err := s.admit()
+	if err != nil {
+		return err
+	}
+	defer release()
+	q, err := s.newQuery(req, stream.Send)
+	if err != nil {
+		return err
+	}
+	ctx, stop := mergeDone(stream.Context(), s.ctx)
+	defer stop()
+	if req.GetFollow() {
+		defer s.observer.Want(q.filters.Interest())()
+	}
+	err = q.run(ctx)
+	if s.ctx.Err() != nil {
+		return status.Error(codes.Unavailable, "the agent is going away")
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err()
+	}
+	return err
+}
+
+func (s *Server) newQuery(req *observerpb.GetFlowsRequest, send func(*observerpb.GetFlowsResponse) error) (*query, error) {
+	q := &query{s: s, req: req, send: send, conv: newConverter(s.cfg.Node)}
+	if err := q.times(req); err != nil {
+		return nil, err
+	}
+	var err error
+	if q.filters, err = filter.Compile(req.GetWhitelist(), req.GetBlacklist()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if q.mask, err = newMask(req.GetFieldMask().GetPaths()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return q, nil
+}
+
+// request is what requests for flows and for events have in common.
+type request interface {
+	GetFirst() bool
+	GetFollow() bool
+	GetSince() *timestamppb.Timestamp
+	GetUntil() *timestamppb.Timestamp
+}
+
+func (q *query) times(req request) error {
+	if req.GetFirst() && req.GetFollow() {
+		return status.Error(codes.InvalidArgument, "first cannot be specified with follow")
+	}
+	for _, t := range []struct {
+		name string
+		in   *timestamppb.Timestamp
+		out  *time.Time
+	}{{"since", req.GetSince(), &q.since}, {"until", req.GetUntil(), &q.until}} {
+		if t.in == nil {
+			continue
+		}
+		if err := t.in.CheckValid(); err != nil {
+			return status.Errorf(codes.InvalidArgument, "%s: %v", t.name, err)
+		}
+		*t.out = t.in.AsTime()
+	}
+	return nil
+}
+
+// start returns where in the history to begin: event and view.
+func (q *query) start() (number uint64, view int) {
+	oldest, next := q.s.observer.Bounds()
+	number = next
+	switch {
+	case q.req.GetFirst() && q.since.IsZero():
+		return oldest, 0
+	case q.req.GetFollow() && q.req.GetNumber() == 0 && q.since.IsZero():
+		return next, 0
+	}
+	found := uint64(0)
+	q.s.observer.EachBack(func(n uint64, f *observe.Flow) bool {
+		if !q.since.IsZero() && f.TimeNs < q.since.UnixNano()-int64(clockSlack) {
+			return false
+		}
+		number, view = n, 0
+		if !q.since.IsZero() {
+			return true // since has precedence over number
+		}
+		for v := len(f.Views()) - 1; v >= 0; v-- {
+			// Without a number all of it is wanted.
+			if q.filters.Match(q.conv.flow(f, v)) && q.inTime(f) {
+				if found++; found == q.req.GetNumber() {
+					view = v
+					return false
+				}
+			}
+		}
+		return true
+	})
+	return number, view
+}
+
+// clockSlack is how far the history's events may be out of order: workers stamp
+// a burst as it begins, and the rings of a worker are read one by one.
+const clockSlack = 100 * time.Millisecond
+
+func (q *query) inTime(f *observe.Flow) bool {
+	return (q.since.IsZero() || f.TimeNs >= q.since.UnixNano()) && (q.until.IsZero() || f.TimeNs <= q.until.UnixNano())
+}
+
+func (q *query) run(ctx context.Context) error {
+	number, view := q.start()
+	_, end := q.s.observer.Bounds() // of what is there already
+	r := q.s.observer.ReaderAt(number)
+	for q.more(r.Number() < end) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if q.missed.n > 0 && time.Since(q.missed.told) >= lostEvery {
+			if err := q.tellMissed(); err != nil {
+				return err
+			}
+		}
+		f, missed := r.Next()
+		if missed > 0 {
+			q.missed.add(missed)
+		}
+		if f == nil {
+			if err := q.wait(ctx, r); err != nil {
+				return err
+			}
+			continue
+		}
+		if q.req.GetFollow() && !q.until.IsZero() && f.TimeNs > q.until.UnixNano()+int64(clockSlack) {
+			break
+		}
+		if err := q.event(f, view); err != nil {
+			return err
+		}
+		view = 0
+	}
+	if q.missed.n > 0 {
+		return q.tellMissed()
+	}
+	return nil
+}
+
+// more reports whether the request is not answered yet.
+func (q *query) more(held bool) bool {
+	if q.req.GetFollow() {
+		return true
+	}
+	return held && (q.req.GetNumber() == 0 || q.sent < q.req.GetNumber())
+}
+
+// wait waits for the next event, or until a loss is to be told.
+func (q *query) wait(ctx context.Context, r *observe.Reader) error {
+	if q.missed.n == 0 {
+		return r.Wait(ctx)
+	}
+	limit, cancel := context.WithDeadline(ctx, q.missed.told.Add(lostEvery))
+	defer cancel()
+	if err := r.Wait(limit); err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// event sends the views of an event that pass, from one on.
+func (q *query) event(f *observe.Flow, from int) error {
+	if f.Lost > 0 {
+		return q.sendLost(flowpb.LostEventSource_PERF_EVENT_RING_BUFFER, f.Lost, time.Unix(0, f.TimeNs), time.Unix(0, f.TimeNs))
+	}
+	if !q.inTime(f) || !q.filters.Interest().Wants(&f.Record) {
+		return nil
+	}
+	for v := from; v < len(f.Views()); v++ {
+		flow := q.conv.flow(f, v)
+		if !q.filters.Match(flow) {
+			continue
+		}
+		if !q.req.GetFollow() && q.req.GetNumber() > 0 && q.sent == q.req.GetNumber() {
+			return nil
+		}
+		resp := &observerpb.GetFlowsResponse{Time: flow.Time, NodeName: flow.NodeName}
+		resp.ResponseTypes = &observerpb.GetFlowsResponse_Flow{Flow: q.mask.apply(flow)}
+		if err := q.send(resp); err != nil {
+			return err
+		}
+		q.sent++
+	}
+	return nil
+}
+
+func (m *missed) add(n uint64) {
+	now := time.Now()
+	if m.n == 0 {
+		m.first = now
+	}
+	m.n += n
+	m.last = now
+}
+
+func (q *query) tellMissed() error {
+	m := q.missed
+	q.missed = missed{told: time.Now()}
+	return q.sendLost(flowpb.LostEventSource_HUBBLE_RING_BUFFER, m.n, m.first, m.last)
+}
+
+func (q *query) sendLost(source flowpb.LostEventSource, n uint64, first, last time.Time) error {
+	return q.send(&observerpb.GetFlowsResponse{
+		Time: timestamppb.Now(), NodeName: q.s.cfg.Node,
+		ResponseTypes: &observerpb.GetFlowsResponse_LostEvents{LostEvents: &flowpb.LostEvent{
+			Source: source, NumEventsLost: n, First: timestamppb.New(first), Last: timestamppb.New(last),
+		}},
+	})
+}
+
+// mergeDone returns a context that ends with either.
+func mergeDone(a, b context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(a)
+	stop := context.AfterFunc(b, cancel)
+	return ctx, func() { stop(); cancel() }
+}
