@@ -66,7 +66,7 @@ func (w *worker) openWanted(snap *snapshot) {
 	}
 	cfg := xsk.Default(l.ifindex, 0)
 	cfg.RxSize, cfg.FillSize, cfg.TxSize, cfg.CompletionSize = 0, directFill, directTx, directTx
-	cfg.MultiBuffer = true
+	cfg.MultiBuffer = w.sock.Config().MultiBuffer
 	cfg.TxBudget = burstSize
 	cfg.Mode = xsk.Copy
 	cfg.BindTimeout = -1

@@ -115,7 +115,8 @@ type Port struct {
 
 // Ports makes steering ports, or finds those that an earlier agent left.
 type Ports interface {
-	Ensure(worker int) (Port, error)
+	// Ensure returns the port of a worker, for IP packets up to mtu bytes.
+	Ensure(worker, mtu int) (Port, error)
 }
 
 // run serves the queue until ctx ends; it binds the socket anew if the port
@@ -146,7 +147,7 @@ func (w *worker) run(ctx context.Context, ports Ports) error {
 
 // open binds the socket and lets divert know of the port.
 func (w *worker) open(ports Ports) (err error) {
-	port, err := ports.Ensure(w.id)
+	port, err := ports.Ensure(w.id, w.cfg.portMTU())
 	if err != nil {
 		return fmt.Errorf("ensure steering port %d: %w", w.id, err)
 	}
@@ -164,7 +165,7 @@ func (w *worker) open(ports Ports) (err error) {
 	cfg := xsk.Default(port.Worker, 0)
 	half := uint32(w.cfg.Frames / 2)
 	cfg.RxSize, cfg.FillSize, cfg.TxSize, cfg.CompletionSize = half, half, half, half
-	cfg.MultiBuffer = true
+	cfg.MultiBuffer = xsk.KnowsMultiBuffer()
 	cfg.TxBudget = burstSize
 	if w.sock, err = w.umem.Open(cfg); err != nil {
 		return err

@@ -119,6 +119,9 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 		}
 		spec.Maps[name].MaxEntries = uint32(n)
 	}
+	if !haveFrags() {
+		spec.Programs["steer"].Flags &^= unix.BPF_F_XDP_HAS_FRAGS
+	}
 	boot := bootSecret()
 	o.seed = boot
 	flag := func(b bool) uint8 {

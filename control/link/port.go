@@ -24,20 +24,17 @@ const (
 	workerPrefix = "sluice1."
 )
 
-// PortMTU is the largest IP packet that a steering port carries. It must be no
-// smaller than any pod's MTU; larger frames span several UMEM frames.
-const PortMTU = 16000
-
 // Ports makes steering ports: veth pairs with one queue, whose kernel's end has
 // no transmit offloads, so that what reaches the worker is segmented and
 // checksummed. It implements dataplane.Ports.
 type Ports struct{}
 
 // Ensure returns the port of a worker, made anew if it is not there or not
-// whole. An existing port is left as it is, with what is in its queues.
-func (Ports) Ensure(worker int) (dataplane.Port, error) {
+// whole or of another MTU. An existing port is left as it is, with what is in
+// its queues.
+func (Ports) Ensure(worker, mtu int) (dataplane.Port, error) {
 	kernel, far := fmt.Sprint(kernelPrefix, worker), fmt.Sprint(workerPrefix, worker)
-	port, err := findPort(kernel, far)
+	port, err := findPort(kernel, far, mtu)
 	if err == nil {
 		return port, nil
 	}
@@ -48,14 +45,14 @@ func (Ports) Ensure(worker int) (dataplane.Port, error) {
 			}
 		}
 	}
-	if err := makePort(kernel, far); err != nil {
+	if err := makePort(kernel, far, mtu); err != nil {
 		return port, err
 	}
-	return findPort(kernel, far)
+	return findPort(kernel, far, mtu)
 }
 
 // findPort looks a port up; it is whole if both ends are up and each other's.
-func findPort(kernel, far string) (dataplane.Port, error) {
+func findPort(kernel, far string, mtu int) (dataplane.Port, error) {
 	var p dataplane.Port
 	a, err := netlink.LinkByName(kernel)
 	if err != nil {
@@ -67,18 +64,18 @@ func findPort(kernel, far string) (dataplane.Port, error) {
 	}
 	x, y := a.Attrs(), b.Attrs()
 	up := x.Flags&net.FlagUp != 0 && y.Flags&net.FlagUp != 0
-	if x.ParentIndex != y.Index || y.ParentIndex != x.Index || !up || x.MTU != PortMTU || y.MTU != PortMTU {
-		return p, fmt.Errorf("steering port %s: not a pair that is up with MTU %d", kernel, PortMTU)
+	if x.ParentIndex != y.Index || y.ParentIndex != x.Index || !up || x.MTU != mtu || y.MTU != mtu {
+		return p, fmt.Errorf("steering port %s: not a pair that is up with MTU %d", kernel, mtu)
 	}
 	return dataplane.Port{Name: far, Kernel: x.Index, Worker: y.Index}, nil
 }
 
-func makePort(kernel, far string) (err error) {
+func makePort(kernel, far string, mtu int) (err error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = kernel, PortMTU
+	attrs.Name, attrs.MTU = kernel, mtu
 	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
 	veth := &netlink.Veth{
-		LinkAttrs: attrs, PeerName: far, PeerMTU: PortMTU, PeerNumTxQueues: 1, PeerNumRxQueues: 1,
+		LinkAttrs: attrs, PeerName: far, PeerMTU: uint32(mtu), PeerNumTxQueues: 1, PeerNumRxQueues: 1,
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("create steering port %s: %w", kernel, err)

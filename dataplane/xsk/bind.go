@@ -45,7 +45,7 @@ func (s *Socket) bind() error {
 		return nil
 	case errors.Is(err, unix.EOPNOTSUPP) && s.cfg.Mode == ZeroCopy:
 		return fmt.Errorf("bind: %w by this device and its driver: %w", ErrZeroCopy, err)
-	case errors.Is(err, unix.EINVAL) && s.cfg.MultiBuffer && !knowsMultiBuffer():
+	case errors.Is(err, unix.EINVAL) && s.cfg.MultiBuffer && !KnowsMultiBuffer():
 		return fmt.Errorf("bind: %w by this kernel: %w", ErrMultiBuffer, err)
 	}
 	return fmt.Errorf("bind: %w", err)
@@ -116,9 +116,10 @@ func bindFlags(cfg Config) uint16 {
 	return flags
 }
 
-// knowsMultiBuffer asks the kernel by a bind to no device: flags are checked
-// first (EINVAL if unknown), then the device (ENODEV).
-func knowsMultiBuffer() bool {
+// KnowsMultiBuffer reports whether the kernel has Config.MultiBuffer.
+// It asks by a bind to no device: flags are checked first (EINVAL if unknown),
+// then the device (ENODEV).
+func KnowsMultiBuffer() bool {
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return true // nothing known; the error at hand says more

@@ -51,6 +51,8 @@ static __always_inline bool worker_alive(__u32 id, __u64 now)
 
 	if (!beat || !bpf_map_lookup_elem(&xsks, &id))
 		return false;
+	if (!*beat) /* none yet: now may be the first seconds after boot */
+		return false;
 	/* A beat from another CPU may be newer than now. */
 	return (__s64)(now - *beat) < (__s64)cfg.heartbeat_timeout_ns;
 }
