@@ -12,7 +12,7 @@ PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenar
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
 
-.PHONY: all build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl generate generate-check clean test-apiserver
+.PHONY: all build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl test-zerocopy test-kernels qemu generate generate-check clean test-apiserver
 
 all: build
 
@@ -93,6 +93,20 @@ bench-micro:
 
 bench-acl:
 	$(GO) run ./bench/acl/cmd
+
+# AF_XDP zero-copy on virtio_net, and the matrix of kernels, in QEMU without KVM.
+# Kernels are Debian's and Ubuntu's packages, cached, never installed. No root.
+test-zerocopy: qemu
+	$(GO) run ./tools/vm/cmd zerocopy
+
+test-kernels: qemu
+	$(GO) run ./tools/vm/cmd kernels -o deploy/docs/kernels.txt
+
+qemu:
+	@command -v qemu-system-x86_64 >/dev/null && command -v zstd >/dev/null || { \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			qemu-system-x86 seabios ipxe-qemu xz-utils zstd >/dev/null; }
 
 # Needs clang 14 and libbpf's headers (Debian 12: clang llvm libbpf-dev).
 generate:

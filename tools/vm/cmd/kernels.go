@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/sluice-net/sluice/tools/vm"
+)
+
+// matrix lists the kernels that Sluice is tested on. A suite that holds no
+// kernel of the series any more is reported and skipped: backports are pruned.
+var matrix = []vm.Source{
+	{Distro: "ubuntu", Suite: "jammy", Series: "5.15"},
+	{Distro: "debian", Suite: "bookworm", Series: "6.1"},
+	{Distro: "ubuntu", Suite: "noble", Series: "6.8"},
+	{Distro: "debian", Suite: "trixie", Series: "6.12"},
+	{Distro: "debian", Suite: "trixie-backports", Series: "6.18"},
+	{Distro: "debian", Suite: "sid"},
+}
+
+// netModules is what the tests' nodes are made of, where it is no part of the
+// kernel itself.
+var netModules = []string{
+	"veth", "bridge", "dummy", "sch_ingress", "cls_bpf", "act_bpf", "ipv6", "xsk_diag",
+	"nf_tables", "nft_chain_nat", "nft_ct", "nf_conntrack",
+}
+
+// row is one line of the table.
+type row struct {
+	source           vm.Source
+	release          string
+	programs, policy string
+	attach, frags    string
+}
+
+// kernels runs the tests of the programs and the policy tests of the agent on
+// every kernel.
+func kernels(ctx context.Context, o options, bin string) error {
+	files, err := build(ctx, bin, "./xdpprog", "./control/e2e")
+	if err != nil {
+		return err
+	}
+	var rows []row
+	var failures []error
+	for _, src := range matrix {
+		if o.only != "" && src.Series != o.only {
+			continue
+		}
+		start := time.Now()
+		r, err := oneKernel(ctx, src, files, o)
+		if errors.Is(err, vm.ErrNoKernel) {
+			fmt.Fprintln(os.Stderr, err)
+			continue
+		}
+		if err != nil {
+			failures = append(failures, fmt.Errorf("%s (%s): %w", src, r.release, err))
+		}
+		fmt.Fprintf(os.Stderr, "%s: %s in %v\n", src, r.release, time.Since(start).Round(time.Second))
+		rows = append(rows, r)
+	}
+	if len(rows) == 0 {
+		return errors.New("no kernel was tested")
+	}
+	table := format(rows)
+	fmt.Print(table)
+	if o.out != "" {
+		failures = append(failures, os.WriteFile(o.out, []byte(table), 0o644))
+	}
+	return errors.Join(failures...)
+}
+
+// policyTests are those of the agent's end-to-end tests that say whether a
+// kernel is fit: attaching, judging in both modes and shapes, both protocols and
+// families, fragments, rules that change while the agent is away, and leaving no trace.
+const policyTests = "^(TestAttachments|TestPolicies|TestPing|TestLargeDatagrams|TestExit|TestTightenedWhileAway)$"
+
+func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o options) (row, error) {
+	r := row{source: src, programs: "–", policy: "–", attach: "–", frags: "–"}
+	k, err := fetch(ctx, src)
+	if err != nil {
+		return r, err
+	}
+	r.release = k.Release
+	var log bytes.Buffer
+	m := vm.Machine{
+		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 15 * time.Minute,
+		Jobs: []vm.Job{
+			testJob("programs", "xdpprog.test", "."),
+			testJob("policy", "e2e.test", policyTests),
+		},
+		Console: &log,
+	}
+	if o.verbose {
+		m.Console = io.MultiWriter(&log, os.Stderr)
+	}
+	results, err := m.Run(ctx)
+	r.attach, r.frags = found(log.String(), attachRE), found(log.String(), frameRE)
+	for _, res := range results {
+		mark := "pass"
+		if res.Exit != 0 {
+			mark = "FAIL"
+			err = errors.Join(err, fmt.Errorf("%s: exit code %d", res.Name, res.Exit))
+		}
+		switch res.Name {
+		case "programs":
+			r.programs = mark
+		case "policy":
+			r.policy = mark
+		}
+	}
+	if err != nil && !o.verbose {
+		err = fmt.Errorf("%w\n%s", err, complaints(log.String()))
+	}
+	return r, err
+}
+
+// What TestAttachments logs of a node.
+var (
+	attachRE = regexp.MustCompile(`attached by (\w+)`)
+	frameRE  = regexp.MustCompile(`packets up to (\d+) bytes`)
+)
+
+func found(log string, re *regexp.Regexp) string {
+	if m := re.FindStringSubmatch(log); m != nil {
+		return m[1]
+	}
+	return "–"
+}
+
+// complaints picks the lines around failures out of a console.
+func complaints(log string) string {
+	lines := strings.Split(log, "\n")
+	keep := make([]bool, len(lines))
+	for i, l := range lines {
+		if strings.Contains(l, "--- FAIL") || strings.Contains(l, "guest:") || strings.Contains(l, "panic:") {
+			for j := max(0, i-2); j < min(len(lines), i+12); j++ {
+				keep[j] = true
+			}
+		}
+	}
+	var b strings.Builder
+	for i, l := range lines {
+		if keep[i] && b.Len() < 12000 {
+			b.WriteString(l + "\n")
+		}
+	}
+	return b.String()
+}
+
+func format(rows []row) string {
+	var b strings.Builder
+	b.WriteString("| Kernel | From | Programs load and pass | Attached by | Largest packet of a pod, bytes | Policy tests |\n|---|---|---|---|---|---|\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.release, r.source, r.programs, r.attach, r.frags, r.policy)
+	}
+	return b.String()
+}

@@ -1,0 +1,102 @@
+// The command runs Sluice's own tests on other kernels, in QEMU.
+//
+//	go run ./tools/vm/cmd kernels              # every kernel of the matrix, a table
+//	go run ./tools/vm/cmd kernels -only 5.15   # one of them, its console on stderr with -v
+//	go run ./tools/vm/cmd zerocopy             # AF_XDP zero-copy on virtio_net
+//
+// It exits with 1 if something failed on any kernel.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"github.com/sluice-net/sluice/tools/vm"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(1)
+	}
+}
+
+// options are common to all suites.
+type options struct {
+	only    string
+	verbose bool
+	out     string // file for the table
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("want kernels or zerocopy")
+	}
+	var o options
+	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	flags.StringVar(&o.only, "only", "", "the one kernel series to run on")
+	flags.BoolVar(&o.verbose, "v", false, "print the guests' consoles")
+	flags.StringVar(&o.out, "o", "", "write the table into this file as well")
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	bin, err := os.MkdirTemp("", "sluice-guest-")
+	if err != nil {
+		return fmt.Errorf("create folder: %w", err)
+	}
+	defer os.RemoveAll(bin)
+	switch args[0] {
+	case "kernels":
+		return kernels(ctx, o, bin)
+	case "zerocopy":
+		return zerocopy(ctx, o, bin)
+	}
+	return fmt.Errorf("unknown suite %q: want kernels or zerocopy", args[0])
+}
+
+// build compiles static binaries for the guest: the init, and the tests of
+// packages, each named after the last element of its path.
+func build(ctx context.Context, bin string, packages ...string) (map[string]string, error) {
+	files := map[string]string{"/init": filepath.Join(bin, "init")}
+	goTool := func(args ...string) error {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("run go %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}
+	if err := goTool("build", "-ldflags=-s -w", "-o", files["/init"], "./tools/vm/guest"); err != nil {
+		return nil, err
+	}
+	for _, pkg := range packages {
+		name := filepath.Base(pkg) + ".test"
+		files["/bin/"+name] = filepath.Join(bin, name)
+		if err := goTool("test", "-c", "-tags", "guest", "-ldflags=-s -w", "-o", filepath.Join(bin, name), pkg); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// fetch gets a kernel out of the cache or from its distribution.
+func fetch(ctx context.Context, src vm.Source) (vm.Kernel, error) {
+	dir, err := vm.CacheDir()
+	if err != nil {
+		return vm.Kernel{}, err
+	}
+	return vm.Fetch(ctx, dir, src)
+}
+
+// testJob runs a package's tests in the guest.
+func testJob(name, binary, tests string) vm.Job {
+	return vm.Job{Name: name, Args: []string{"/bin/" + binary, "-test.run", tests, "-test.v", "-test.timeout", "10m"}}
+}

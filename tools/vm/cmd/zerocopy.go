@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/sluice-net/sluice/tools/vm"
+)
+
+// zerocopySources are where a kernel may come from whose virtio_net has AF_XDP
+// zero-copy, 6.14 or later: the first that there is.
+var zerocopySources = []vm.Source{
+	{Distro: "debian", Suite: "trixie-backports"},
+	{Distro: "debian", Suite: "sid"},
+}
+
+// nics are four virtio NICs on two hubs. The two under test need iommu_platform:
+// without it their ring addresses are no DMA addresses and zero-copy is refused.
+func nics() []string {
+	var args []string
+	for i, n := range []struct {
+		hub       int
+		underTest bool
+	}{{0, false}, {0, true}, {1, true}, {1, false}} {
+		opts := ""
+		if n.underTest {
+			opts = "iommu_platform=on,disable-legacy=on,"
+		}
+		args = append(args, "-netdev", fmt.Sprintf("hubport,id=n%d,hubid=%d", i+1, n.hub),
+			"-device", fmt.Sprintf("virtio-net-pci,%snetdev=n%d,mac=52:54:00:00:00:%02x", opts, i+1, i+1))
+	}
+	return args
+}
+
+// zerocopy runs tools/vm/zerocopy in a guest.
+func zerocopy(ctx context.Context, o options, bin string) error {
+	files, err := build(ctx, bin, "./tools/vm/zerocopy")
+	if err != nil {
+		return err
+	}
+	k, err := fetchFirst(ctx, o)
+	if err != nil {
+		return err
+	}
+	var log bytes.Buffer
+	m := vm.Machine{
+		Kernel: k, Modules: []string{"virtio_pci", "virtio_net", "ipv6", "af_packet"}, Files: files,
+		Jobs: []vm.Job{testJob("zerocopy", "zerocopy.test", ".")}, Devices: nics(),
+		MemoryMB: 1024, Timeout: 8 * time.Minute, Console: &log,
+	}
+	if o.verbose {
+		m.Console = io.MultiWriter(&log, os.Stderr)
+	}
+	results, err := m.Run(ctx)
+	for _, r := range results {
+		if r.Exit != 0 {
+			err = errors.Join(err, fmt.Errorf("%s: exit code %d", r.Name, r.Exit))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", k.Release, err, complaints(log.String()))
+	}
+	fmt.Printf("%s (%s)\n", k.Release, k.Source)
+	for _, line := range proofRE.FindAllStringSubmatch(log.String(), -1) {
+		fmt.Println("  " + line[1])
+	}
+	return nil
+}
+
+// proofRE finds what the tests log of themselves.
+var proofRE = regexp.MustCompile(`_test\.go:\d+: (.*?)\r?\n`)
+
+func fetchFirst(ctx context.Context, o options) (vm.Kernel, error) {
+	var errs []error
+	for _, src := range zerocopySources {
+		if o.only != "" {
+			src.Series = o.only
+		}
+		k, err := fetch(ctx, src)
+		if err == nil {
+			return k, nil
+		}
+		errs = append(errs, err)
+	}
+	return vm.Kernel{}, errors.Join(errs...)
+}
