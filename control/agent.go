@@ -20,8 +20,10 @@ import (
 	"github.com/sluice-net/sluice/control/observe"
 	"github.com/sluice-net/sluice/control/observe/hubble"
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/publish"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane"
+	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/xdpprog"
 )
@@ -66,7 +68,7 @@ type Agent struct {
 	source Source
 	plane  *dataplane.Plane
 
-	compiler  *compile.Compiler
+	publisher *publish.Publisher
 	finder    link.Finder
 	names     atomic.Pointer[names]
 	ends      *ends // the observer's
@@ -77,8 +79,11 @@ type Agent struct {
 
 	// The loop's.
 	attached  map[store.Key]endpoint.Endpoint
-	cut       map[int]string // links of pods that have gone, by index: their names
-	published bool
+	cut       map[int]string  // links of pods that have gone, by index: their names
+	published *classify.Table // in force
+	relook    bool            // links may have changed, or sources ask for a look
+	looked    uint64          // generation of the store when pods were last looked at
+	missing   []string        // pods of this node that had no link then
 	// Endpoints changed since the last publish.
 	unpublished bool
 	pruned      bool // links that an earlier agent served and no pod claims
@@ -105,9 +110,9 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 	}
 	a := &Agent{
 		cfg: cfg, log: log, store: st, source: source, plane: plane,
-		compiler: compile.New(compile.Config{}), finder: link.Finder{NetNS: cfg.NetNS},
+		publisher: publish.New(compile.Config{}), finder: link.Finder{NetNS: cfg.NetNS},
 		sandboxes: newSandboxes(sandboxDir(cfg)),
-		started:   time.Now(), kick: make(chan struct{}, 1),
+		relook:    true, started: time.Now(), kick: make(chan struct{}, 1),
 		attached: make(map[store.Key]endpoint.Endpoint), cut: make(map[int]string),
 	}
 	a.names.Store(&names{})
@@ -198,8 +203,10 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.kick:
+			a.relook = true
 		case <-a.store.Changed():
 		case <-retry.C:
+			a.relook = true
 		}
 		a.rest(ctx, began, took)
 	}

@@ -3,7 +3,6 @@ package control
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
-	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
 // input is what a publish depended on.
@@ -25,11 +23,16 @@ type input struct {
 
 // turn brings the dataplane in step with the store and the links. It reports
 // whether pods wait for their links.
-func (a *Agent) turn() (pending bool, err error) {
+func (a *Agent) turn() (pending bool, _ error) {
 	state := a.source.State()
-	wanted := a.wanted()
-	missing, changed, err := a.reconcile(wanted, state.Synced)
-	a.unpublished = a.unpublished || changed
+	var err error
+	missing := a.missing
+	if a.relook || a.podsMoved() {
+		var changed bool
+		missing, changed, err = a.reconcile(a.wanted(), state.Synced)
+		a.unpublished = a.unpublished || changed
+		a.missing, a.relook = missing, err != nil
+	}
 	if err == nil && state.Synced {
 		if err = a.publish(a.unpublished); err == nil {
 			a.unpublished = false
@@ -45,10 +48,28 @@ func (a *Agent) turn() (pending bool, err error) {
 	return len(missing) > 0, err
 }
 
+// podsMoved reports whether pods have changed, since wanted was last asked, that
+// may have a link here, or have one.
+func (a *Agent) podsMoved() (moved bool) {
+	a.store.Read(func(v store.View) {
+		changes, ok := v.Since(a.looked)
+		moved = !ok || slices.ContainsFunc(changes, func(c store.Change) bool {
+			if c.Pod == (store.Key{}) {
+				return false
+			}
+			_, attached := a.attached[c.Pod]
+			p := v.Pod(c.Pod)
+			return attached || p != nil && a.mine(p)
+		})
+	})
+	return moved
+}
+
 // wanted returns the pods that may have a link on this node.
 func (a *Agent) wanted() map[store.Key]*store.Pod {
 	pods := make(map[store.Key]*store.Pod)
 	a.store.Read(func(v store.View) {
+		a.looked = v.Generation()
 		for p := range v.Pods() {
 			if !p.HostNetwork && len(p.Addrs()) > 0 {
 				pods[p.Key()] = p
@@ -165,28 +186,31 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	if endpointsChanged {
 		now.endpoints++
 	}
-	if a.published && now.store == a.lastInput.store && now.endpoints == a.lastInput.endpoints &&
+	if a.published != nil && now.store == a.lastInput.store && now.endpoints == a.lastInput.endpoints &&
 		slices.Equal(now.hostAddrs, a.lastInput.hostAddrs) {
 		return nil
 	}
-	eps := slices.Collect(maps.Values(a.attached))
-	var set *rule.Set
+	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
+	var table *classify.Table
 	a.store.Read(func(v store.View) {
 		now.store = v.Generation()
-		set = a.compiler.Compile(compile.Input{View: v, Endpoints: eps, Node: a.cfg.NodeName, NodeAddrs: host})
+		table, err = a.publisher.Next(compile.Input{View: v, Endpoints: eps, Node: a.cfg.NodeName, NodeAddrs: host})
 	})
-	table, err := classify.Build(set)
 	if err != nil {
-		return fmt.Errorf("build classifier of generation %d: %w", set.Generation, err)
+		return err
 	}
-	a.names.Store(&names{causes: set.Causes})
+	if table == a.published && !endpointsChanged {
+		a.lastInput = now // nothing of it concerns this node
+		return nil
+	}
+	a.names.Store(&names{causes: table.Causes()})
 	if err := a.plane.Publish(table); err != nil {
 		return err
 	}
-	a.published, a.lastInput = true, now
+	a.published, a.lastInput = table, now
 	a.mu.Lock()
-	a.status.generation = set.Generation
+	a.status.generation = table.Generation()
 	a.mu.Unlock()
-	a.log.Info("published", "generation", set.Generation, "endpoints", len(eps))
+	a.log.Info("published", "generation", table.Generation(), "endpoints", len(eps))
 	return nil
 }
