@@ -86,12 +86,15 @@ func TestCNIManyPods(t *testing.T) {
 			labels = "role: stranger"
 		}
 		r.declare(p, labels)
+		if i >= crowd {
+			n.settle() // as a kubelet, which knows the pod from the API
+		}
 		r.mustAdd(p)
 		if i%2 == 0 {
 			r.report(p)
 		}
-		if i%10 < 2 { // at once, as a pod's first process would
-			family := 4 + 2*(i/10%2)
+		if i%20 < 2 { // at once, as a pod's first process would
+			family := 4 + 2*(i/20%2)
 			want := i%2 == 0
 			res, err := p.ns.ProbeUDP(t.Context(), at(p.addr(family), n.port()), at(server.addr(family), 80))
 			if err != nil || res.Passed != want {

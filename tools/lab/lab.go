@@ -265,3 +265,10 @@ func (l *Lab) Close() error {
 	})
 	return l.closed
 }
+
+// AddExternal builds a host beyond the node's uplink, which goes with the lab.
+func (l *Lab) AddExternal(addrs ...netip.Addr) (*netlab.External, error) {
+	l.node.Lock()
+	defer l.node.Unlock()
+	return l.net.AddExternal(addrs...)
+}
