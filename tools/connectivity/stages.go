@@ -15,7 +15,9 @@ const (
 	askDNS      = "podSelector: {matchLabels: {name: client}}\npolicyTypes: [Egress]\n" +
 		"egress:\n- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]\n"
 	callServer = "podSelector: {matchLabels: {name: client}}\npolicyTypes: [Egress]\n" +
-		"egress:\n- to: [{podSelector: {matchLabels: {name: server}}}]\n  ports: [{port: 8080, protocol: TCP}]\n"
+		"egress:\n- to: [{podSelector: {matchLabels: {name: server}}}]\n  ports: [{port: 8080, protocol: TCP}]\n" +
+		// A Service's address is judged as any other, before the host translates it.
+		"- to: [{ipBlock: {cidr: 10.96.7.1/32}}, {ipBlock: {cidr: 'fd00:96:7::1/128'}}]\n  ports: [{port: 80, protocol: TCP}]\n"
 	callAnyone = "podSelector: {matchLabels: {name: client}}\npolicyTypes: [Egress]\n" +
 		"egress:\n- to: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: '::/0'}}]\n"
 )
