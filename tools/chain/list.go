@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-
-	"github.com/containernetworking/cni/pkg/version"
 )
 
 // list is a network configuration list (CNI specification, section 1). Fields
@@ -43,11 +41,11 @@ func checkVersion(fields map[string]json.RawMessage) error {
 	if v == "" {
 		v = "0.2.0" // what runtimes take for none
 	}
-	ok, err := version.GreaterThanOrEqualTo(v, "0.3.0")
-	if err != nil {
+	var major, minor, patch int
+	if _, err := fmt.Sscanf(v, "%d.%d.%d", &major, &minor, &patch); err != nil {
 		return fmt.Errorf("read cniVersion %q: %w", v, err)
 	}
-	if !ok {
+	if major == 0 && minor < 3 {
 		return fmt.Errorf("cniVersion %s has no chained plugins: want 0.3.0 or later", v)
 	}
 	return nil
