@@ -63,9 +63,13 @@ deps:
 
 # What needs a real kube-apiserver and etcd, which are built once and kept
 # below the user's cache: 6 to 20 minutes the first time.
-test-apiserver:
-	dir=$$(GO=$(GO) tools/apiserver/build.sh) && \
-	SLUICE_APISERVER=$$dir REQUIRE_APISERVER=1 $(GO) test -timeout 8m ./control/source/kube
+test-apiserver: build
+	@mkdir -p bin/test
+	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); \
+	set -x; SLUICE_APISERVER=$$dir REQUIRE_APISERVER=1 $(GO) test -timeout 8m ./control/source/kube; \
+	$(GO) test -c -o bin/test/cluster.test ./control/e2e; \
+	cd control/e2e && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir \
+		$(CURDIR)/bin/test/cluster.test -test.run '^TestCluster' -test.timeout 8m
 
 test-race:
 	$(GO) test -race -short $(RACE)

@@ -13,11 +13,13 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control"
+	"github.com/sluice-net/sluice/control/source/kube"
 	"github.com/sluice-net/sluice/control/source/manifest"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/tools/cni"
@@ -71,15 +73,34 @@ func agentMain(config, manifests string, cleanup bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	st := store.New()
-	src, err := manifest.Open(manifests, st)
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	src, err := openSource(cfg, manifests, st, log)
 	if err != nil {
 		return err
 	}
-	agent, err := control.New(cfg, st, source{src}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	agent, err := control.New(cfg, st, src, log)
 	if err != nil {
 		return err
 	}
 	return agent.Run(ctx)
+}
+
+func openSource(cfg control.Config, manifests string, st *store.Store, log *slog.Logger) (control.Source, error) {
+	if cfg.Kubeconfig != "" {
+		src, err := kube.New(kube.Config{Kubeconfig: cfg.Kubeconfig, NodeName: cfg.NodeName, Report: cfg.Report,
+			ReportNamespace: cfg.ReportNamespace, Retry: time.Second}, st, log)
+		return cluster{src}, err
+	}
+	src, err := manifest.Open(manifests, st)
+	return source{src}, err
+}
+
+// cluster makes a control.Source of a cluster.
+type cluster struct{ *kube.Source }
+
+func (c cluster) State() control.SourceState {
+	k := c.Source.State()
+	return control.SourceState{Synced: k.Synced, Digest: k.Digest, Rejections: k.Rejections, Notes: k.Notes}
 }
 
 // source makes a control.Source of a folder of manifests.

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control"
 	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/source/kube/kubetest"
 	"github.com/sluice-net/sluice/control/source/manifest"
 )
 
@@ -48,6 +49,7 @@ type node struct {
 	ports     atomic.Uint32
 	confPath  string
 	manifests map[string]string
+	cluster   *kubetest.Server // or nil
 }
 
 // setup says what is special about a node.
@@ -57,6 +59,7 @@ type setup struct {
 	queues  int
 	change  func(*control.Config)
 	noAgent bool
+	cluster bool // objects live in an API server, not in manifests
 }
 
 var nodes atomic.Int32
@@ -99,6 +102,9 @@ func newNode(t *testing.T, s setup) *node {
 	n.cfg.MaxPods, n.cfg.HugePages = 255, false
 	if s.change != nil {
 		s.change(&n.cfg)
+	}
+	if s.cluster {
+		n.startCluster()
 	}
 	n.api = api.NewClient(n.cfg.Socket)
 	n.write("namespace", "apiVersion: v1\nkind: Namespace\nmetadata: {name: x, labels: {kubernetes.io/metadata.name: x}}\n")
@@ -143,6 +149,10 @@ func must(t *testing.T, err error) {
 func (n *node) write(name, text string) {
 	n.Helper()
 	n.manifests[name] = text
+	if n.cluster != nil {
+		n.cluster.Apply(text)
+		return
+	}
 	tmp := filepath.Join(n.dir, "."+name)
 	must(n.T, os.WriteFile(tmp, []byte(text), 0o644))
 	must(n.T, os.Rename(tmp, filepath.Join(n.dir, name+".yaml")))
@@ -150,6 +160,11 @@ func (n *node) write(name, text string) {
 
 func (n *node) remove(name string) {
 	n.Helper()
+	if n.cluster != nil {
+		n.cluster.Delete(n.manifests[name])
+		delete(n.manifests, name)
+		return
+	}
 	delete(n.manifests, name)
 	must(n.T, os.Remove(filepath.Join(n.dir, name+".yaml")))
 }
@@ -176,6 +191,10 @@ func (n *node) apply(name, spec string) {
 // has found all pods of the net.
 func (n *node) settle() {
 	n.Helper()
+	if n.cluster != nil {
+		n.settleCluster()
+		return
+	}
 	var s api.Status
 	n.eventually("manifests in force", func() bool {
 		want, err := manifest.Digest(n.dir)
@@ -225,6 +244,10 @@ func (n *node) addPod(name string, number int, labels string) *pod {
 func (n *node) label(p *pod, labels string) {
 	n.Helper()
 	p.labels = labels
+	if n.cluster != nil {
+		n.labelInCluster(p)
+		return
+	}
 	n.write("pod-"+p.name, fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: x, uid: %s, labels: {%s}}\nspec: {nodeName: node}\nstatus: {phase: Running, podIPs: [{ip: %s}, {ip: %q}]}\n",
 		p.name, p.name, labels, p.v4, p.v6))
 }

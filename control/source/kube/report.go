@@ -115,7 +115,7 @@ func (r *reporter) turn(ctx context.Context) time.Duration {
 	mine, err := r.lease.acquire(ctx)
 	if err != nil {
 		r.failed(ctx, "hold lease", err)
-		return r.lease.duration
+		return min(r.src.cfg.Retry, r.lease.duration)
 	}
 	if !mine {
 		r.leave()

@@ -1,7 +1,7 @@
 // Package kubetest starts a real kube-apiserver with its etcd for tests. Both
 // are processes of their own that end with the test, also if it is killed. The
-// programs come from tools/apiserver, which builds them once; where they are
-// missing, tests skip, or fail with REQUIRE_APISERVER=1.
+// programs come from tools/apiserver, which builds them once; SLUICE_APISERVER
+// names their folder. Without it tests skip, or fail with REQUIRE_APISERVER=1.
 package kubetest
 
 import (
@@ -60,21 +60,11 @@ type Server struct {
 func programs(tb testing.TB) string {
 	tb.Helper()
 	dir := os.Getenv("SLUICE_APISERVER")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			tb.Skipf("find the API server: %v", err)
-		}
-		all, _ := filepath.Glob(filepath.Join(cache, "sluice", "apiserver", "*", "kube-apiserver"))
-		if len(all) > 0 {
-			dir = filepath.Dir(all[len(all)-1])
-		}
-	}
 	if _, err := os.Stat(filepath.Join(dir, "kube-apiserver")); dir == "" || err != nil {
 		if os.Getenv("REQUIRE_APISERVER") == "1" {
-			tb.Fatal("REQUIRE_APISERVER=1, but there is no kube-apiserver: run tools/apiserver/build.sh")
+			tb.Fatal("REQUIRE_APISERVER=1, but SLUICE_APISERVER names no folder with kube-apiserver: run make test-apiserver")
 		}
-		tb.Skip("no kube-apiserver: run tools/apiserver/build.sh")
+		tb.Skip("needs a kube-apiserver: run make test-apiserver")
 	}
 	return dir
 }
