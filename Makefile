@@ -89,6 +89,21 @@ fuzz:
 		done; \
 	done
 
+# The stock hubble CLI against a lab's agent. Built once a version, kept outside
+# the tree.
+HUBBLE_VERSION := $(shell sed -n 's,.*github.com/cilium/cilium \(v[^ ]*\).*,\1,p' tools/hubble/go.mod)
+HUBBLE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/hubble-$(HUBBLE_VERSION)
+
+$(HUBBLE):
+	@mkdir -p $(dir $@)
+	CGO_ENABLED=0 $(GO) build -C tools/hubble -trimpath -o $@.new github.com/cilium/cilium/hubble && mv $@.new $@
+
+.PHONY: test-hubble
+test-hubble: build $(HUBBLE)
+	@mkdir -p bin/test
+	$(GO) test -c -o bin/test/hubbletest.test ./tools/hubbletest
+	cd tools/hubbletest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_HUBBLE=$(HUBBLE) $(CURDIR)/bin/test/hubbletest.test -test.timeout 4m
+
 bench: build
 	$(SUDO) $(BIN) bench
 
