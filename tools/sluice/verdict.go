@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,12 +10,15 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/tools/verdict"
 )
 
@@ -197,11 +201,23 @@ func writeVerdicts(w io.Writer, format string, answers []verdict.Answer) error {
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
 	for i := range answers {
-		if err := enc.Encode(&answers[i]); err != nil {
+		a := answers[i]
+		a.DecidedBy = inTiers(a.DecidedBy)
+		if err := enc.Encode(&a); err != nil {
 			return err
 		}
 	}
 	return buf.Flush()
+}
+
+// inTiers names the tier of every rule, also the one that goes without saying:
+// programs that read the lines need no default.
+func inTiers(refs []rule.PolicyRef) []rule.PolicyRef {
+	out := slices.Clone(refs)
+	for i := range out {
+		out[i].Tier = cmp.Or(out[i].Tier, policy.TierNetworkPolicy.Name)
+	}
+	return out
 }
 
 func verdictTable(out io.Writer, answers []verdict.Answer) error {
