@@ -130,6 +130,7 @@ const (
 	VerbResumeFromPod Verb = 0
 	VerbResumeToPod   Verb = 2
 	VerbShortcut      Verb = 4
+	VerbResumeUplink  Verb = 6
 )
 
 const tagBase = 0x40
@@ -177,11 +178,16 @@ const (
 	CountFailOpen
 	CountEndLost
 	CountAdmitted
+	CountUplinkDenied
+	CountUplinkSteered
+	CountUplinkPassed
+	CountUplinkResumed
 	NumCounters
 )
 
 var counterNames = [NumCounters]string{
 	"hit", "shortcut", "steered", "neighbour", "resumed", "delivered", "fail-open", "end-lost", "admitted",
+	"uplink-denied", "uplink-steered", "uplink-passed", "uplink-resumed",
 }
 
 // String returns the name that status and metrics use.
@@ -190,6 +196,21 @@ func (c Counter) String() string { return counterNames[c] }
 // NumDropReasons is the number of drop counters (enum drop_reason), which are
 // indexed as dataplane/stat.Reason.
 const NumDropReasons = 24
+
+// Uplink is struct uplink; its key in the map is the NIC's index.
+type Uplink struct {
+	Base   uint32 // of its queues' places among the sockets
+	Queues uint32
+	Room   uint32 // bytes that a frame of the UMEM takes
+	MAC    [6]byte
+	_      [2]byte
+}
+
+// askedBytes is the size of struct asked, a bit a port.
+const askedBytes = 1 << 16 / 8
+
+// MaxUplinkSockets bounds the queues of all uplinks together.
+const MaxUplinkSockets = 256
 
 // MaxWorkers bounds the number of workers.
 const MaxWorkers = 64

@@ -21,6 +21,7 @@ func TestABI(t *testing.T) {
 	for name, v := range map[string]any{
 		"addr": Addr{}, "flow_key": FlowKey{}, "flow_value": FlowValue{}, "deny_value": DenyValue{},
 		"endpoint": Endpoint{}, "own_addr": OwnAddr{}, "note": Note{}, "admit_key": AdmitKey{}, "admit_value": AdmitValue{},
+		"uplink": Uplink{},
 	} {
 		var c *btf.Struct
 		if err := spec.Types.TypeByName(name, &c); err != nil {
@@ -96,7 +97,7 @@ func TestABIEnums(t *testing.T) {
 	for enumName, values := range map[string]map[string]int{
 		"hook": {"HOOK_FROM_POD": int(HookFromPod), "HOOK_TO_POD": int(HookToPod)},
 		"verb": {"VERB_RESUME_FROM_POD": int(VerbResumeFromPod), "VERB_RESUME_TO_POD": int(VerbResumeToPod),
-			"VERB_SHORTCUT": int(VerbShortcut)},
+			"VERB_SHORTCUT": int(VerbShortcut), "VERB_RESUME_UPLINK": int(VerbResumeUplink)},
 		"flow_flags": {"FLOW_SHORTCUT": int(FlowShortcut), "FLOW_TO_POD": int(FlowToPod), "FLOW_AUDIT": int(FlowAudit), "FLOW_LOG": int(FlowLog)},
 		"flow_ended": {"ENDED_FIN_A": int(EndedFinA), "ENDED_FIN_B": int(EndedFinB), "ENDED_RST": int(EndedRst)},
 	} {

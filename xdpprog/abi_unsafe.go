@@ -87,6 +87,24 @@ func unmapHeartbeats(beats []uint64) error {
 	return unix.Munmap(mem)
 }
 
+// mmapAsked maps the notes of what pods ask for into memory, shared with the
+// kernel.
+func mmapAsked(fd int, slots int) ([]uint64, error) {
+	mem, err := unix.Mmap(fd, 0, slots*askedBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map notes of what pods ask for: %w", err)
+	}
+	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/8), nil
+}
+
+// unmapAsked undoes mmapAsked.
+func unmapAsked(asked []uint64) error {
+	if asked == nil {
+		return nil
+	}
+	return unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(asked))), 8*len(asked)))
+}
+
 // noteFrom reads a record of the ring buffer, which is 8-byte aligned.
 func noteFrom(raw []byte) (Note, bool) {
 	var n Note

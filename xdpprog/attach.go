@@ -21,9 +21,13 @@ const (
 	PodEgress                // host-side link of a pod, frames to the pod
 	PortIngress              // kernel's end of a steering port
 	PortXDP                  // worker's end of a steering port
+	UplinkXDP                // NIC of the node
 )
 
-var pointNames = [...]string{"pod-ingress", "pod-egress", "port-ingress", "port-xdp"}
+var pointNames = [...]string{"pod-ingress", "pod-egress", "port-ingress", "port-xdp", "uplink-xdp"}
+
+// XDP reports whether the point is one of XDP programs, which need no tcx.
+func (p Point) XDP() bool { return p == PortXDP || p == UplinkXDP }
 
 // String returns the name that pins carry.
 func (p Point) String() string { return pointNames[p] }
@@ -36,6 +40,8 @@ func (o *Objects) program(p Point) *ebpf.Program {
 		return o.progs.DivertToPod
 	case PortIngress:
 		return o.progs.Deliver
+	case UplinkXDP:
+		return o.progs.UplinkSteer
 	}
 	return o.progs.Steer
 }
@@ -71,7 +77,7 @@ func (o *Objects) update(l link.Link, p Point, ifindex int) error {
 		return err
 	}
 	got := 0
-	if p == PortXDP {
+	if p.XDP() {
 		if x := info.XDP(); x != nil {
 			got = int(x.Ifindex)
 		}
@@ -85,8 +91,8 @@ func (o *Objects) update(l link.Link, p Point, ifindex int) error {
 }
 
 func (o *Objects) attach(p Point, ifindex int) (link.Link, error) {
-	if p == PortXDP {
-		return link.AttachXDP(link.XDPOptions{Program: o.progs.Steer, Interface: ifindex, Flags: link.XDPDriverMode})
+	if p.XDP() {
+		return link.AttachXDP(link.XDPOptions{Program: o.program(p), Interface: ifindex, Flags: link.XDPDriverMode})
 	}
 	at := ebpf.AttachTCXIngress
 	if p == PodEgress {

@@ -45,7 +45,7 @@ func (r *rig) fateCtx(p xdpprog.Point, frame []byte, ctx *skbContext) (string, [
 		r.Fatalf("%s: verdict %d counted as %v, want exactly one count", p, ret, what)
 	}
 	want := map[string]uint32{"hit": next, "neighbour": next, "fail-open": next,
-		"steered": redirect, "shortcut": redirect, "resumed": redirect, "delivered": redirect}
+		"steered": redirect, "shortcut": redirect, "resumed": redirect, "delivered": redirect, "uplink-resumed": redirect}
 	verdict, known := want[what[0]]
 	if !known {
 		verdict = shot

@@ -24,6 +24,7 @@ var (
 	far4  = netip.MustParseAddr("192.0.2.7")
 	pod6  = netip.MustParseAddr("2001:db8::10")
 	peer6 = netip.MustParseAddr("2001:db8::20")
+	host4 = netip.MustParseAddr("192.0.2.99") // the host's
 	podLL = netip.MustParseAddr("fe80::10")
 )
 

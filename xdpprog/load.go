@@ -29,6 +29,7 @@ type Config struct {
 	DenyTTL          time.Duration
 	MissRate         uint32 // new flows a second and pod; 0: unlimited
 	MissBurst        uint32
+	Uplinks          bool // note what pods ask for, which uplinks must know
 }
 
 // Objects are the loaded programs and maps. The maps are pinned and shared
@@ -39,6 +40,7 @@ type Objects struct {
 	progs   sluicePrograms
 	maps    sluiceMaps
 	beats   []uint64
+	asked   []uint64 // nil without uplinks
 	adopted bool
 }
 
@@ -89,13 +91,18 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 	if o.beats, err = mmapHeartbeats(o.maps.Heartbeats.FD()); err != nil {
 		return nil, replaced, errors.Join(err, objs.Close())
 	}
+	if cfg.Uplinks {
+		if o.asked, err = mmapAsked(o.maps.Asked.FD(), cfg.Endpoints+1); err != nil {
+			return nil, replaced, errors.Join(err, unmapHeartbeats(o.beats), objs.Close())
+		}
+	}
 	return o, replaced, nil
 }
 
 // dependents are the maps whose entries make no sense without those of another
 // one: in a new map of endpoints slots are given out anew and generations start
 // again, and what an old one admitted would pass for admitted by new rules.
-var dependents = map[string][]string{"endpoints": {"flows", "denied", "admits", "links", "own_addrs", "buckets"}}
+var dependents = map[string][]string{"endpoints": {"flows", "denied", "admits", "links", "own_addrs", "buckets", "pods", "asked"}}
 
 // spec sizes the maps, pins them and fills the programs' constants in.
 func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
@@ -111,7 +118,11 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 	size := map[string]int{
 		"flows": o.cfg.Flows, "denied": o.cfg.Denied, "frags": o.cfg.Fragments, "admits": o.cfg.Admits,
 		"endpoints": o.cfg.Endpoints + 1, "links": o.cfg.Endpoints + 1,
-		"buckets": o.cfg.Endpoints + 1, "own_addrs": 8 * (o.cfg.Endpoints + 1),
+		"buckets": o.cfg.Endpoints + 1, "own_addrs": 8 * (o.cfg.Endpoints + 1), "pods": 8 * (o.cfg.Endpoints + 1),
+		"asked": 1,
+	}
+	if o.cfg.Uplinks {
+		size["asked"] = o.cfg.Endpoints + 1
 	}
 	for name, n := range size {
 		if n < 1 {
@@ -119,8 +130,11 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 		}
 		spec.Maps[name].MaxEntries = uint32(n)
 	}
-	if !haveFrags() {
-		spec.Programs["steer"].Flags &^= unix.BPF_F_XDP_HAS_FRAGS
+	frags := haveFrags()
+	if !frags {
+		for _, name := range []string{"steer", "uplink_steer"} {
+			spec.Programs[name].Flags &^= unix.BPF_F_XDP_HAS_FRAGS
+		}
 	}
 	boot := bootSecret()
 	o.seed = boot
@@ -141,6 +155,8 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 		Offload:            flag(o.cfg.Offload),
 		FailOpen:           flag(o.cfg.FailOpen),
 		Shortcut:           flag(o.cfg.Shortcut),
+		Uplinks:            flag(o.cfg.Uplinks),
+		XdpFrags:           flag(frags),
 	})
 }
 
@@ -198,7 +214,7 @@ func (o *Objects) Seed() uint64 { return o.seed }
 
 // Close releases the agent's references. What is pinned or attached stays.
 func (o *Objects) Close() error {
-	err := unmapHeartbeats(o.beats)
+	err := errors.Join(unmapHeartbeats(o.beats), unmapAsked(o.asked))
 	return errors.Join(err, o.progs.Close(), o.maps.Close())
 }
 

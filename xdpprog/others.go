@@ -17,7 +17,7 @@ type Neighbour struct {
 }
 
 // ownNames are what the kernel keeps of the programs' names: 15 bytes.
-var ownNames = map[string]bool{"divert_from_pod": true, "divert_to_pod": true, "deliver": true, "steer": true, "sluice_wall": true}
+var ownNames = map[string]bool{"divert_from_pod": true, "divert_to_pod": true, "deliver": true, "steer": true, "uplink_steer": true, "sluice_wall": true}
 
 // OnLink lists the tcx programs of a link in the order in which they run.
 // Kernels without tcx have none.

@@ -13,18 +13,16 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type sluiceAddr struct {
+	_  structs.HostLayout
+	Hi uint64
+	Lo uint64
+}
+
 type sluiceAdmitKey struct {
-	_   structs.HostLayout
-	Src struct {
-		_  structs.HostLayout
-		Hi uint64
-		Lo uint64
-	}
-	Dst struct {
-		_  structs.HostLayout
-		Hi uint64
-		Lo uint64
-	}
+	_     structs.HostLayout
+	Src   sluiceAddr
+	Dst   sluiceAddr
 	Dport uint16
 	Proto uint8
 	Hook  uint8
@@ -40,6 +38,11 @@ type sluiceAdmitValue struct {
 	Generation uint64
 	Flags      uint8
 	Pad        [7]uint8
+}
+
+type sluiceAsked struct {
+	_     structs.HostLayout
+	Ports [1024]uint64
 }
 
 type sluiceBucket struct {
@@ -64,7 +67,9 @@ type sluiceConfig struct {
 	Offload            uint8
 	FailOpen           uint8
 	Shortcut           uint8
-	Pad                [5]uint8
+	Uplinks            uint8
+	XdpFrags           uint8
+	Pad                [3]uint8
 }
 
 type sluiceDenyValue struct {
@@ -88,17 +93,9 @@ type sluiceEndpoint struct {
 }
 
 type sluiceFlowKey struct {
-	_ structs.HostLayout
-	A struct {
-		_  structs.HostLayout
-		Hi uint64
-		Lo uint64
-	}
-	B struct {
-		_  structs.HostLayout
-		Hi uint64
-		Lo uint64
-	}
+	_     structs.HostLayout
+	A     sluiceAddr
+	B     sluiceAddr
 	Aport uint16
 	Bport uint16
 	Proto uint8
@@ -120,17 +117,9 @@ type sluiceFlowValue struct {
 }
 
 type sluiceFragKey struct {
-	_   structs.HostLayout
-	Src struct {
-		_  structs.HostLayout
-		Hi uint64
-		Lo uint64
-	}
-	Dst struct {
-		_  structs.HostLayout
-		Hi uint64
-		Lo uint64
-	}
+	_     structs.HostLayout
+	Src   sluiceAddr
+	Dst   sluiceAddr
 	Id    uint32
 	Slot  uint32
 	Proto uint8
@@ -139,13 +128,18 @@ type sluiceFragKey struct {
 
 type sluiceOwnAddr struct {
 	_    structs.HostLayout
-	Addr struct {
-		_  structs.HostLayout
-		Hi uint64
-		Lo uint64
-	}
+	Addr sluiceAddr
 	Slot uint32
 	Pad  uint32
+}
+
+type sluiceUplink struct {
+	_      structs.HostLayout
+	Base   uint32
+	Queues uint32
+	Room   uint32
+	Mac    [6]uint8
+	Pad    [2]uint8
 }
 
 type sluiceWorker struct {
@@ -158,6 +152,7 @@ type sluiceWorker struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	sluiceMapAdmits         = "admits"
+	sluiceMapAsked          = "asked"
 	sluiceMapBuckets        = "buckets"
 	sluiceMapCounters       = "counters"
 	sluiceMapDenied         = "denied"
@@ -169,12 +164,16 @@ const (
 	sluiceMapLinks          = "links"
 	sluiceMapNotes          = "notes"
 	sluiceMapOwnAddrs       = "own_addrs"
+	sluiceMapPods           = "pods"
+	sluiceMapUplinkXsks     = "uplink_xsks"
+	sluiceMapUplinks        = "uplinks"
 	sluiceMapWorkers        = "workers"
 	sluiceMapXsks           = "xsks"
 	sluiceProgDeliver       = "deliver"
 	sluiceProgDivertFromPod = "divert_from_pod"
 	sluiceProgDivertToPod   = "divert_to_pod"
 	sluiceProgSteer         = "steer"
+	sluiceProgUplinkSteer   = "uplink_steer"
 	sluiceVarAbiTypes       = "abi_types"
 	sluiceVarCfg            = "cfg"
 )
@@ -225,6 +224,7 @@ type sluiceProgramSpecs struct {
 	DivertFromPod *ebpf.ProgramSpec `ebpf:"divert_from_pod"`
 	DivertToPod   *ebpf.ProgramSpec `ebpf:"divert_to_pod"`
 	Steer         *ebpf.ProgramSpec `ebpf:"steer"`
+	UplinkSteer   *ebpf.ProgramSpec `ebpf:"uplink_steer"`
 }
 
 // sluiceMapSpecs contains maps before they are loaded into the kernel.
@@ -232,6 +232,7 @@ type sluiceProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type sluiceMapSpecs struct {
 	Admits     *ebpf.MapSpec `ebpf:"admits"`
+	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Denied     *ebpf.MapSpec `ebpf:"denied"`
@@ -243,6 +244,9 @@ type sluiceMapSpecs struct {
 	Links      *ebpf.MapSpec `ebpf:"links"`
 	Notes      *ebpf.MapSpec `ebpf:"notes"`
 	OwnAddrs   *ebpf.MapSpec `ebpf:"own_addrs"`
+	Pods       *ebpf.MapSpec `ebpf:"pods"`
+	UplinkXsks *ebpf.MapSpec `ebpf:"uplink_xsks"`
+	Uplinks    *ebpf.MapSpec `ebpf:"uplinks"`
 	Workers    *ebpf.MapSpec `ebpf:"workers"`
 	Xsks       *ebpf.MapSpec `ebpf:"xsks"`
 }
@@ -276,6 +280,7 @@ func (o *sluiceObjects) Close() error {
 // It can be passed to loadSluiceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sluiceMaps struct {
 	Admits     *ebpf.Map `ebpf:"admits"`
+	Asked      *ebpf.Map `ebpf:"asked"`
 	Buckets    *ebpf.Map `ebpf:"buckets"`
 	Counters   *ebpf.Map `ebpf:"counters"`
 	Denied     *ebpf.Map `ebpf:"denied"`
@@ -287,6 +292,9 @@ type sluiceMaps struct {
 	Links      *ebpf.Map `ebpf:"links"`
 	Notes      *ebpf.Map `ebpf:"notes"`
 	OwnAddrs   *ebpf.Map `ebpf:"own_addrs"`
+	Pods       *ebpf.Map `ebpf:"pods"`
+	UplinkXsks *ebpf.Map `ebpf:"uplink_xsks"`
+	Uplinks    *ebpf.Map `ebpf:"uplinks"`
 	Workers    *ebpf.Map `ebpf:"workers"`
 	Xsks       *ebpf.Map `ebpf:"xsks"`
 }
@@ -294,6 +302,7 @@ type sluiceMaps struct {
 func (m *sluiceMaps) Close() error {
 	return _SluiceClose(
 		m.Admits,
+		m.Asked,
 		m.Buckets,
 		m.Counters,
 		m.Denied,
@@ -305,6 +314,9 @@ func (m *sluiceMaps) Close() error {
 		m.Links,
 		m.Notes,
 		m.OwnAddrs,
+		m.Pods,
+		m.UplinkXsks,
+		m.Uplinks,
 		m.Workers,
 		m.Xsks,
 	)
@@ -326,6 +338,7 @@ type sluicePrograms struct {
 	DivertFromPod *ebpf.Program `ebpf:"divert_from_pod"`
 	DivertToPod   *ebpf.Program `ebpf:"divert_to_pod"`
 	Steer         *ebpf.Program `ebpf:"steer"`
+	UplinkSteer   *ebpf.Program `ebpf:"uplink_steer"`
 }
 
 func (p *sluicePrograms) Close() error {
@@ -334,6 +347,7 @@ func (p *sluicePrograms) Close() error {
 		p.DivertFromPod,
 		p.DivertToPod,
 		p.Steer,
+		p.UplinkSteer,
 	)
 }
 

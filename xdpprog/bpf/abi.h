@@ -11,6 +11,9 @@
 
 #define MAX_WORKERS 64
 
+/* AF_XDP sockets on all queues of all uplinks together. */
+#define MAX_UPLINK_SOCKETS 256
+
 /* An IPv6 address, or a v4-mapped IPv4 one, as two big-endian words. */
 struct addr {
 	__u64 hi, lo;
@@ -147,6 +150,26 @@ struct bucket {
 	__u64 filled_ns;
 };
 
+/* A NIC of the node whose queues have sockets; the key is its index. */
+struct uplink {
+	__u32 base;   /* of its queues' places in uplink_xsks */
+	__u32 queues; /* that have one */
+	__u32 room;   /* bytes that a frame of the UMEM takes */
+	__u8 mac[6];
+	__u8 pad[2];
+};
+
+/*
+ * Ports that a pod has ever sent from, a bit each, for as long as it has its
+ * slot. What comes to one of them from outside may be a reply that the host
+ * translates back: no one can judge it before.
+ */
+#define ASKED_WORDS 1024
+
+struct asked {
+	__u64 ports[ASKED_WORDS];
+};
+
 enum hook {
 	HOOK_FROM_POD = 0,
 	HOOK_TO_POD = 1,
@@ -170,6 +193,7 @@ enum verb {
 	VERB_RESUME_FROM_POD = 0, /* go on where divert took it, at link's ingress */
 	VERB_RESUME_TO_POD = 2,	  /* the same at link's egress */
 	VERB_SHORTCUT = 4,	  /* into the pod of slot; source MAC is final */
+	VERB_RESUME_UPLINK = 6,	  /* at the ingress of an uplink; slot is its index */
 };
 
 /* Dropped packets by reason: the order is stat.Reason's. */
@@ -203,15 +227,19 @@ enum drop_reason {
 
 /* What the programs did with packets that they did not drop. */
 enum counter {
-	COUNT_HIT = 0,	 /* allowed by the flow cache, on through the stack */
-	COUNT_SHORTCUT,	 /* allowed by the flow cache, straight into the pod */
-	COUNT_STEERED,	 /* sent to a worker */
-	COUNT_NEIGHBOUR, /* ARP, neighbour discovery, MLD */
-	COUNT_RESUMED,	 /* came back allowed and went on */
-	COUNT_DELIVERED, /* came back allowed and went into a pod */
-	COUNT_FAIL_OPEN, /* no worker, let through by configuration */
-	COUNT_END_LOST,	 /* no room in the ring buffer for the end of a flow */
-	COUNT_ADMITTED,	 /* new flows that needed no worker */
+	COUNT_HIT = 0,	      /* allowed by the flow cache, on through the stack */
+	COUNT_SHORTCUT,	      /* allowed by the flow cache, straight into the pod */
+	COUNT_STEERED,	      /* sent to a worker */
+	COUNT_NEIGHBOUR,      /* ARP, neighbour discovery, MLD */
+	COUNT_RESUMED,	      /* came back allowed and went on */
+	COUNT_DELIVERED,      /* came back allowed and went into a pod */
+	COUNT_FAIL_OPEN,      /* no worker, let through by configuration */
+	COUNT_END_LOST,	      /* no room in the ring buffer for the end of a flow */
+	COUNT_ADMITTED,	      /* new flows that needed no worker */
+	COUNT_UPLINK_DENIED,  /* dropped in an uplink's driver */
+	COUNT_UPLINK_STEERED, /* sent to a worker from an uplink */
+	COUNT_UPLINK_PASSED,  /* for a pod, left to the stack and the pod's link */
+	COUNT_UPLINK_RESUMED, /* came back allowed to an uplink's ingress */
 	NUM_COUNTERS,
 };
 
@@ -227,7 +255,9 @@ struct config {
 	__u8 offload; /* consult the flow cache */
 	__u8 fail_open;
 	__u8 shortcut;
-	__u8 pad[5];
+	__u8 uplinks;	/* there are some: note what pods ask for */
+	__u8 xdp_frags; /* programs take packets in several buffers */
+	__u8 pad[3];
 };
 
 #endif

@@ -98,6 +98,38 @@ struct {
 	__uint(max_entries, MAX_WORKERS);
 } xsks SEC(".maps");
 
+/* Addresses of this node's pods: what of an uplink's traffic is for them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct addr);
+	__type(value, __u32);
+	__uint(max_entries, 8192); /* set by the agent */
+} pods SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, struct uplink);
+	__uint(max_entries, MAX_UPLINK_SOCKETS);
+} uplinks SEC(".maps");
+
+/* Likewise of an uplink's queue. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, MAX_UPLINK_SOCKETS);
+} uplink_xsks SEC(".maps");
+
+/* Shared with the agent through mmap. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct asked);
+	__uint(max_entries, 1); /* set by the agent, if there are uplinks */
+} asked SEC(".maps");
+
 /* Pairs whose flows are admitted here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -5,8 +5,11 @@
  * steer:  XDP on the worker's end of a steering port; into its AF_XDP socket.
  * deliver: at the kernel's end of a steering port; carries an allowed frame on
  *         from where divert took it, or straight into a pod.
+ * uplink_steer: XDP on a NIC of the node, in uplink.h: an early drop.
  */
 #include "neighbour.h"
+#include "state.h"
+#include "uplink.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -17,44 +20,6 @@ static __always_inline int drop(enum drop_reason r)
 {
 	count_drop(r);
 	return SHOT;
-}
-
-/* Spends one token of the endpoint's budget of new flows. */
-static __always_inline bool within_budget(__u32 slot, __u64 now)
-{
-	struct bucket *b;
-	__u64 filled;
-	bool ok;
-
-	if (!cfg.miss_rate)
-		return true;
-	b = bpf_map_lookup_elem(&buckets, &slot);
-	if (!b)
-		return false;
-	bpf_spin_lock(&b->lock);
-	filled = (now - b->filled_ns) / 1000 * cfg.miss_rate / 1000000;
-	if (filled) {
-		b->filled_ns = now;
-		filled += b->tokens;
-		b->tokens = filled > cfg.miss_burst ? cfg.miss_burst : filled;
-	}
-	ok = b->tokens > 0;
-	if (ok)
-		b->tokens--;
-	bpf_spin_unlock(&b->lock);
-	return ok;
-}
-
-static __always_inline bool worker_alive(__u32 id, __u64 now)
-{
-	__u64 *beat = bpf_map_lookup_elem(&heartbeats, &id);
-
-	if (!beat || !bpf_map_lookup_elem(&xsks, &id))
-		return false;
-	if (!*beat) /* none yet: now may be the first seconds after boot */
-		return false;
-	/* A beat from another CPU may be newer than now. */
-	return (__s64)(now - *beat) < (__s64)cfg.heartbeat_timeout_ns;
 }
 
 /* Sends the frame to the worker that owns its flow, tagged with where it came from. */
@@ -92,23 +57,6 @@ static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u
 		return drop(DROP_TRUNCATED);
 	count(COUNT_STEERED);
 	return bpf_redirect(w->ifindex, 0);
-}
-
-static __always_inline bool current(const __u32 slot[2], const __u32 gen[2])
-{
-	struct endpoint *ep;
-	__u32 s;
-
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		s = slot[i];
-		if (!s)
-			continue;
-		ep = bpf_map_lookup_elem(&endpoints, &s);
-		if (!ep || ep->gen != gen[i])
-			return false;
-	}
-	return true;
 }
 
 /*
@@ -338,6 +286,13 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 	return hit();
 }
 
+/* Notes from which port a pod sends what the caches don't know. */
+static __always_inline void asking(const struct packet *p, __u32 slot, enum hook hook)
+{
+	if (cfg.uplinks && hook == HOOK_FROM_POD)
+		note_asked(slot, p->side == SIDE_A ? p->key.aport : p->key.bport);
+}
+
 static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 {
 	__u32 ifindex = skb->ifindex;
@@ -406,10 +361,14 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 	canonical(&p);
 	if (cfg.offload && p.plain) {
 		verdict = cached(skb, &p, *slot, hook);
+		if (verdict == CLEAR || verdict == MISS)
+			asking(&p, *slot, hook);
 		if (verdict == CLEAR)
 			verdict = admit(skb, &p, *slot, hook);
 		if (verdict != MISS)
 			return verdict;
+	} else {
+		asking(&p, *slot, hook);
 	}
 	return steer_up(skb, &p, *slot, hook);
 }
@@ -426,6 +385,19 @@ int divert_to_pod(struct __sk_buff *skb)
 	return divert(skb, HOOK_TO_POD);
 }
 
+/* An uplink's frame goes on as if the NIC had just received it. */
+static __always_inline int resume_uplink(struct __sk_buff *skb, __u32 ifindex)
+{
+	struct uplink *up = bpf_map_lookup_elem(&uplinks, &ifindex);
+
+	if (!up)
+		return drop(DROP_BAD_TAG);
+	if (bpf_skb_store_bytes(skb, 0, up->mac, ETH_ALEN, 0))
+		return drop(DROP_TRUNCATED);
+	count(COUNT_UPLINK_RESUMED);
+	return bpf_redirect(ifindex, BPF_F_INGRESS);
+}
+
 SEC("tc")
 int deliver(struct __sk_buff *skb)
 {
@@ -437,6 +409,8 @@ int deliver(struct __sk_buff *skb)
 		return drop(DROP_TRUNCATED);
 	slot = (__u32)tag.slot[0] << 24 | (__u32)tag.slot[1] << 16 | (__u32)tag.slot[2] << 8 |
 	       tag.slot[3];
+	if (tag.kind == (TAG_BASE | VERB_RESUME_UPLINK))
+		return resume_uplink(skb, slot);
 	ep = bpf_map_lookup_elem(&endpoints, &slot);
 	if (!ep || !ep->ifindex)
 		return drop(DROP_UNKNOWN_ENDPOINT);

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What both the pods' links and the uplinks ask of the agent's state. */
+#ifndef SLUICE_STATE_H
+#define SLUICE_STATE_H
+
+#include "parse.h"
+
+/* Spends one token of the endpoint's budget of new flows. */
+static __always_inline bool within_budget(__u32 slot, __u64 now)
+{
+	struct bucket *b;
+	__u64 filled;
+	bool ok;
+
+	if (!cfg.miss_rate)
+		return true;
+	b = bpf_map_lookup_elem(&buckets, &slot);
+	if (!b)
+		return false;
+	bpf_spin_lock(&b->lock);
+	filled = (now - b->filled_ns) / 1000 * cfg.miss_rate / 1000000;
+	if (filled) {
+		b->filled_ns = now;
+		filled += b->tokens;
+		b->tokens = filled > cfg.miss_burst ? cfg.miss_burst : filled;
+	}
+	ok = b->tokens > 0;
+	if (ok)
+		b->tokens--;
+	bpf_spin_unlock(&b->lock);
+	return ok;
+}
+
+static __always_inline bool worker_alive(__u32 id, __u64 now)
+{
+	__u64 *beat = bpf_map_lookup_elem(&heartbeats, &id);
+
+	if (!beat || !bpf_map_lookup_elem(&xsks, &id))
+		return false;
+	if (!*beat) /* none yet: now may be the first seconds after boot */
+		return false;
+	/* A beat from another CPU may be newer than now. */
+	return (__s64)(now - *beat) < (__s64)cfg.heartbeat_timeout_ns;
+}
+
+static __always_inline bool current(const __u32 slot[2], const __u32 gen[2])
+{
+	struct endpoint *ep;
+	__u32 s;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		s = slot[i];
+		if (!s)
+			continue;
+		ep = bpf_map_lookup_elem(&endpoints, &s);
+		if (!ep || ep->gen != gen[i])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Notes that the pod has sent from the packet's source port. A port is noted
+ * before the first packet that it sends leaves, since no flow is in the caches
+ * then.
+ */
+static __always_inline void note_asked(__u32 slot, __u16 port)
+{
+	struct asked *a = bpf_map_lookup_elem(&asked, &slot);
+	__u64 bit = 1ULL << (port & 63);
+	__u64 *word;
+
+	if (!a)
+		return;
+	word = &a->ports[(port >> 6) & (ASKED_WORDS - 1)];
+	if (!(*word & bit))
+		__sync_fetch_and_or(word, bit);
+}
+
+/* Without a note of the pod, anything may be a reply. */
+static __always_inline bool has_asked(__u32 slot, __u16 port)
+{
+	struct asked *a = bpf_map_lookup_elem(&asked, &slot);
+
+	if (!a)
+		return true;
+	return a->ports[(port >> 6) & (ASKED_WORDS - 1)] >> (port & 63) & 1;
+}
+
+#endif
