@@ -62,7 +62,7 @@ func (t *pairs) again(w *worker, k *packet.Key, from packet.Side) bool {
 
 // teach tells divert to admit flows like the one that was just entered.
 func (o *offloader) teach(w *worker, p *pkt, e *flow.Entry, generation uint64) {
-	if !w.cfg.Offload || !cacheable(&e.Key) || o.nAdmits == len(o.admits) || !w.pairs.again(w, &e.Key, e.Initiator) {
+	if !w.cfg.Offload || !cacheable(&e.Key) || e.Flags&lookup != 0 || o.nAdmits == len(o.admits) || !w.pairs.again(w, &e.Key, e.Initiator) {
 		return
 	}
 	pk := pairKey(&e.Key, e.Initiator)

@@ -26,6 +26,7 @@ const (
 	verbDrop     verb = iota
 	verbResume        // back to the hook that it was diverted from
 	verbShortcut      // straight into the pod of pkt.to
+	verbHold          // kept until its release
 )
 
 // pkt is a packet on its way through a burst.

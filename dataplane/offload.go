@@ -49,7 +49,7 @@ func cacheable(k *packet.Key) bool {
 
 // enter puts an allowed flow into the kernel's cache, with the burst's flush.
 func (o *offloader) enter(w *worker, ref flow.Ref, e *flow.Entry) {
-	if !w.cfg.Offload || !cacheable(&e.Key) || e.State == flow.Closed || o.n == len(o.keys) {
+	if !w.cfg.Offload || !cacheable(&e.Key) || e.State == flow.Closed || e.Flags&lookup != 0 || o.n == len(o.keys) {
 		return
 	}
 	v := xdpprog.FlowValue{
@@ -67,6 +67,10 @@ func (o *offloader) enter(w *worker, ref flow.Ref, e *flow.Entry) {
 
 // renew writes a flow anew, keeping what the kernel counted.
 func (o *offloader) renew(w *worker, ref flow.Ref, e *flow.Entry) {
+	if e.Flags&lookup != 0 {
+		o.leave(w, e)
+		return
+	}
 	if e.Flags&flow.Offloaded != 0 {
 		o.absorb(w, ref, e)
 		e.Flags &^= flow.Offloaded

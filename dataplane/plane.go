@@ -44,6 +44,7 @@ type Plane struct {
 	workers []*worker
 	snap    atomic.Pointer[snapshot]
 	wake    chan struct{}
+	heard   chan struct{} // a worker has overheard something
 	seed    uint64
 	clock   clock
 	noTCX   atomic.Bool // the kernel has no tcx, or is to be treated so
@@ -72,7 +73,7 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 	}
 	p := &Plane{
 		cfg: cfg, log: log, objs: objs, filters: filters, seed: rand.Uint64(),
-		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1), clock: newClock(),
+		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1), heard: make(chan struct{}, 1), clock: newClock(),
 	}
 	p.noTCX.Store(cfg.Clsact)
 	p.interest.Store(uint32(event.WantAll))
@@ -81,6 +82,7 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 		w, err := newWorker(i, &p.cfg, objs, &p.snap, log, p.poke)
 		if err == nil {
 			w.attach, w.interest = p.attach, &p.interest
+			w.listener.poke = p.pokeHeard
 		}
 		if err != nil {
 			return nil, errors.Join(err, objs.Close())
@@ -119,7 +121,13 @@ func (p *Plane) Run(ctx context.Context, ports Ports) error {
 }
 
 // Close releases the agent's hold of programs and maps, after Run.
-func (p *Plane) Close() error { return p.objs.Close() }
+func (p *Plane) Close() error {
+	errs := []error{p.objs.Close()}
+	for _, w := range p.workers {
+		errs = append(errs, w.listener.bell.close())
+	}
+	return errors.Join(errs...)
+}
 
 // routeNotes hands what divert tells to the workers that own the flows. A
 // worker that doesn't keep up holds it back; then the ring runs full and divert

@@ -141,12 +141,15 @@ func (w *worker) bind(snap *snapshot, e *flow.Entry, j *judgement, o *outcome) {
 		e.Gen[dst] = snap.endpoint(j.dst).gen
 	}
 	e.Egress, e.Ingress = o.egress, o.ingress
-	e.Flags &^= flow.Audit | flow.Log
+	e.Flags &^= flow.Audit | flow.Log | lookup
 	if o.audit {
 		e.Flags |= flow.Audit
 	}
 	if o.log {
 		e.Flags |= flow.Log
+	}
+	if snap.listened(&e.Key, j.initiator, j.src) {
+		e.Flags |= lookup
 	}
 }
 

@@ -22,6 +22,7 @@ type slot struct {
 	gen     uint32 // last given out
 	ready   bool   // gen is in force
 	ruleGen uint32 // rule.Endpoint.Generation that gen stands for
+	learns  bool   // names from the answers of resolvers
 }
 
 // adoptSlots learns which links an earlier agent served, and in which slots.
@@ -309,7 +310,7 @@ func (p *Plane) refresh() {
 		if !s.used {
 			continue
 		}
-		l := local{mac: s.ep.Link.MAC, hostMAC: s.ep.Link.HostMAC, ifindex: s.ep.Link.Ifindex}
+		l := local{learns: s.learns, mac: s.ep.Link.MAC, hostMAC: s.ep.Link.HostMAC, ifindex: s.ep.Link.Ifindex}
 		if s.ready && p.table != nil {
 			l.gen = s.gen
 			l.ingress, l.egress = p.table.Row(id, rule.Ingress), p.table.Row(id, rule.Egress)
@@ -319,6 +320,7 @@ func (p *Plane) refresh() {
 			addrs = append(addrs, addrSlot{packet.AddrFrom(a), id})
 		}
 		snap.local[i] = l
+		snap.learning = snap.learning || l.learns
 	}
 	snap.addrs = newAddrTable(p.seed, addrs)
 	p.snap.Store(snap)

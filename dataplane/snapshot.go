@@ -15,6 +15,7 @@ type snapshot struct {
 	generation uint64
 	local      []local // by slot; [0] is no endpoint
 	addrs      addrTable
+	learning   bool // some endpoint learns
 }
 
 // local is an endpoint as the workers see it.
@@ -23,6 +24,7 @@ type local struct {
 	ingress, egress classify.Row
 	mac, hostMAC    endpoint.MAC
 	ifindex         int           // of its host-side link
+	learns          bool          // names from the answers of resolvers
 	own             []packet.Addr // may be sources of its packets
 }
 

@@ -26,6 +26,9 @@ func (w *worker) transmit(snap *snapshot) {
 			nGone += copy(b.gone[nGone:], descs)
 			continue
 		}
+		if p.verb == verbHold {
+			continue
+		}
 		w.counts.Add(stat.TxPackets, 1)
 		w.counts.Add(stat.TxBytes, uint64(p.length))
 		d, slot := w.address(snap, p, &b.hdrs[i])

@@ -41,26 +41,29 @@ type worker struct {
 	// attach attaches a program to a link, by whatever the kernel has.
 	attach func(xdpprog.Point, int) error
 
-	umem    *xsk.UMEM
-	sock    *xsk.Socket
-	flows   *flow.Table
-	frags   *flow.Fragments
-	reports reportTable
-	pairs   pairs
-	offload offloader
-	direct  []direct       // by slot
-	wanted  endpoint.ID    // to whose pod a direct socket is to be opened
-	stale   int            // cursor of closeStale
-	counts  *stat.Counters // read by anyone
-	events  *event.Ring    // read by the consumer of events
-	denies  *event.Ring    // likewise
-	hits    stat.Hits      // likewise
-	rings   rings          // likewise
+	umem     *xsk.UMEM
+	sock     *xsk.Socket
+	flows    *flow.Table
+	frags    *flow.Fragments
+	reports  reportTable
+	pairs    pairs
+	offload  offloader
+	direct   []direct // by slot
+	listener listener
+	wanted   endpoint.ID    // to whose pod a direct socket is to be opened
+	stale    int            // cursor of closeStale
+	counts   *stat.Counters // read by anyone
+	events   *event.Ring    // read by the consumer of events
+	denies   *event.Ring    // likewise
+	hits     stat.Hits      // likewise
+	rings    rings          // likewise
 	// Shared by all workers, written by Plane: which events are wanted, and
 	// where packets that were judged are copied to (nil: nowhere).
 	interest *atomic.Uint32
 	capture  atomic.Pointer[event.PacketRing]
 	inbox    chan xdpprog.Note
+	asked    chan *census
+	census   *census      // being worked on
 	live     atomic.Int64 // flows, for status
 	mode     atomic.Value // string: copy or zero-copy
 	alive    atomic.Bool
@@ -84,6 +87,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 		id: id, cfg: cfg, objs: objs, snap: snap, log: log.With("worker", id),
 		counts: &stat.Counters{},
 		inbox:  make(chan xdpprog.Note, 4096),
+		asked:  make(chan *census),
 		clock:  newClock(),
 		direct: make([]direct, cfg.Endpoints+1),
 	}
@@ -103,6 +107,9 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 	w.pairs.init()
 	w.mode.Store("none")
 	w.port.Store("")
+	if err := w.listener.init(func() {}); err != nil {
+		return nil, fmt.Errorf("create worker %d: %w", id, err)
+	}
 	return w, nil
 }
 
@@ -180,6 +187,7 @@ func (w *worker) open(ports Ports) (err error) {
 
 func (w *worker) close() error {
 	w.alive.Store(false)
+	w.listener.n = 0
 	for i := range w.direct {
 		w.closeDirect(&w.direct[i])
 	}
@@ -215,8 +223,10 @@ func (w *worker) serve(ctx context.Context) error {
 		n := w.receive()
 		if n > 0 {
 			w.process(snap)
+			w.listen(snap)
 			w.transmit(snap)
 		}
+		w.sendReleased()
 		w.housekeep(snap)
 		w.events.Flush()
 		w.denies.Flush()
@@ -230,7 +240,7 @@ func (w *worker) serve(ctx context.Context) error {
 			continue
 		}
 		w.rest()
-		if st := w.sock.Wait(w.patience()); st == xsk.Dead {
+		if st := w.sleep(); st == xsk.Dead {
 			return fmt.Errorf("socket on %s: %w", w.port.Load(), w.sock.Err())
 		}
 	}
@@ -272,6 +282,7 @@ func (w *worker) housekeep(snap *snapshot) {
 	w.openWanted(snap)
 	w.closeStale(snap)
 	w.sampleRings()
+	w.answer()
 	w.live.Store(int64(w.flows.Len()))
 }
 

@@ -22,3 +22,15 @@ func (t *Table) Sweep(nowNs int64, budget int, out []Ref) int {
 	}
 	return n
 }
+
+// Scan calls visit with the entries in use among the next budget ones from
+// cursor, which it moves on. It reports whether there are more.
+func (t *Table) Scan(cursor *int, budget int, visit func(*Entry)) bool {
+	end := min(*cursor+budget, int(t.used))
+	for ; *cursor < end; *cursor++ {
+		if e := &t.entries[*cursor]; e.State != Free {
+			visit(e)
+		}
+	}
+	return *cursor < int(t.used)
+}

@@ -55,6 +55,17 @@ func parsePorts(l4 []byte, dataLen, fragPrefix int, h *Header) stat.Reason {
 	return stat.OK
 }
 
+// TCPSegment returns where a whole TCP segment or a first fragment stands in
+// its stream, and where its payload begins in the frame that h was read from;
+// false if frame doesn't hold the header.
+func TCPSegment(frame []byte, h *Header) (seq uint32, payload int, ok bool) {
+	if h.Proto != ProtoTCP || int(h.L4)+tcpHeaderLen > len(frame) {
+		return 0, 0, false
+	}
+	l4 := frame[h.L4:]
+	return binary.BigEndian.Uint32(l4[4:8]), int(h.L4) + int(l4[12]>>4)*4, true
+}
+
 // cut names the fault of a header that its buffer doesn't hold in full.
 func cut(h *Header) stat.Reason {
 	if h.Frag == FragFirst {

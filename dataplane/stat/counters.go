@@ -40,6 +40,9 @@ const (
 	BusyNs        // time awake
 	FillStarved   // times that the kernel ran out of frames to receive into
 	WakeupErrors  // failed system calls of receive or transmit
+	LookupsHeld   // answers of resolvers that were held back
+	LookupsLate   // of these, those whose time was up before they were released
+	LookupsUnheld // answers that were not, for want of room
 	NumIDs
 )
 
@@ -53,6 +56,7 @@ var idNames = [NumIDs]string{
 	"flows_new", "flows_ended", "flows_evicted", "flows_rejudged",
 	"cache_writes", "cache_deletes", "cache_errors", "events_lost",
 	"bursts", "polls", "busy_ns", "fill_starved", "wakeup_errors",
+	"lookups_held", "lookups_late", "lookups_unheld",
 }
 
 // String returns the counter's name, in the form that metrics use.
