@@ -31,7 +31,8 @@ type Input struct {
 	Endpoints []endpoint.Endpoint
 	Node      string                  // this node's name
 	NodeAddrs []netip.Addr            // its own addresses, beside what the store has
-	Domains   map[string][]netip.Addr // what the domain names in policies resolve to
+	Domains   map[string][]netip.Addr // what the domain names in policies resolve to; a list must not change
+	Heard     []string                // names in Domains that resolve to something else since the last Input; nil: any may
 }
 
 // Config says where counting starts. A restarted agent that keeps the flows of

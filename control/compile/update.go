@@ -26,7 +26,7 @@ func (c *Compiler) Update(in Input) (rule.Delta, bool) {
 	}
 	b.view, b.generation = in.View, in.View.Generation()
 	c.causes.begin()
-	b.peers.Begin(in.View, in.Domains, siteOf(in), slices.ContainsFunc(changes, func(c store.Change) bool { return c.Nodes || c.Outside }))
+	b.peers.Begin(in.View, in.Domains, in.Heard, siteOf(in), slices.ContainsFunc(changes, func(c store.Change) bool { return c.Nodes || c.Outside }))
 	affected := b.follow(changes)
 	if b.ownNode(in) {
 		affected.all = true

@@ -30,15 +30,17 @@ type world struct {
 	st      *store.Store
 	extra   []policy.Origin
 	domains map[string][]netip.Addr
+	heard   []string     // as in compile.Input
 	spare   []netip.Addr // of the node, beside what the store has
 }
 
 func (w *world) input(v store.View) compile.Input {
-	return compile.Input{View: v, Node: node, Endpoints: w.endpoints(), NodeAddrs: w.spare, Domains: w.domains}
+	return compile.Input{View: v, Node: node, Endpoints: w.endpoints(), NodeAddrs: w.spare, Domains: w.domains, Heard: w.heard}
 }
 
 // change changes up to three things in one transaction or several.
 func (w *world) change(t testing.TB, r *rand.Rand, step int) {
+	w.heard = []string{}
 	for i := range 1 + r.IntN(3) {
 		switch r.IntN(16) {
 		case 0, 1:
@@ -58,7 +60,11 @@ func (w *world) change(t testing.TB, r *rand.Rand, step int) {
 				w.st.Update(func(tx *store.Tx) { tx.SetPolicy(p) })
 			}
 		case 4:
-			w.domains = randomDomains(r)
+			if r.IntN(2) == 0 {
+				w.domains, w.heard = randomDomains(r), nil
+			} else {
+				w.hear(r)
+			}
 		case 5:
 			w.spare = nil
 			if r.IntN(2) == 0 {
@@ -94,6 +100,19 @@ func (w *world) change(t testing.TB, r *rand.Rand, step int) {
 		default:
 			w.churn(t, r, w.st, 10*step+i)
 		}
+	}
+}
+
+// hear changes what one name resolves to.
+func (w *world) hear(r *rand.Rand) {
+	name := pick(r, someDomains2)
+	if addrs := randomDomains(r)[name]; len(addrs) > 0 {
+		w.domains[name] = addrs
+	} else {
+		delete(w.domains, name)
+	}
+	if w.heard != nil {
+		w.heard = append(w.heard, name)
 	}
 }
 

@@ -1,7 +1,6 @@
 package resolve
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -13,22 +12,15 @@ import (
 // Begin starts to bring the peers to another view: Touch is to be called for
 // each identity that has changed and TouchAddr for each address, before any
 // new peer is asked for. Moved says that nodes have other addresses, or that
-// Services, endpoints or groups of CIDRs have changed.
-func (p *Peers) Begin(v store.View, domains map[string][]netip.Addr, site Site, moved bool) {
+// Services, endpoints or groups of CIDRs have changed. heard lists the names
+// in domains that resolve to something else, or nothing, now; nil: look at all.
+func (p *Peers) Begin(v store.View, domains map[string][]netip.Addr, heard []string, site Site, moved bool) {
 	p.view, p.moved = v, moved
 	clear(p.changed)
 	clear(p.renamed)
 	clear(p.dirty)
 	p.resite(site)
-	if maps.EqualFunc(p.domains, domains, slices.Equal) {
-		return
-	}
-	p.domains, p.moved = domains, true
-	for i := range p.list {
-		if q := &p.list[i]; q.domain != "" {
-			p.relist(rule.PeerID(i), q, resolveDomain(domains, q.domain))
-		}
-	}
+	p.relearn(domains, heard)
 }
 
 // Touch looks at an identity that has appeared, vanished or got other
@@ -89,6 +81,7 @@ func (p *Peers) TouchAddr(a netip.Addr) {
 	if p.crowd != nil {
 		p.crowd.touch(p, a)
 	}
+	p.touchLearned(a)
 	if len(p.inside) == 0 {
 		return
 	}

@@ -32,6 +32,9 @@ type named struct {
 // these are. user is the policy that asks.
 func (p *Peers) named(user policy.Origin, q *policy.Peer, port policy.Port) []named {
 	sel := anyPod
+	if q != nil && q.Name != nil {
+		return nil
+	}
 	if q != nil && isPlace(q) {
 		var out []named
 		for _, s := range p.placeOf(user, q).selectors {

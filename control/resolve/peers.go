@@ -20,14 +20,14 @@ import (
 // of the addresses. An identity costs a look at the selectors of its namespace
 // and at those that don't name one when it appears, and nothing later.
 type Peers struct {
-	view    store.View
-	index   *Index
-	domains map[string][]netip.Addr
-	site    Site
-	crowd   *crowd // who is managed; nil until some block asks
-	seed    maphash.Seed
-	ids     map[string]rule.PeerID
-	list    []peer
+	view  store.View
+	index *Index
+	learned
+	site  Site
+	crowd *crowd // who is managed; nil until some block asks
+	seed  maphash.Seed
+	ids   map[string]rule.PeerID
+	list  []peer
 
 	selectors map[string][]rule.PeerID      // peers by selector, by the only namespace they select, "" for any
 	members   map[*store.Identity]*member   // identities that are known to match peers, and some that match none
@@ -51,7 +51,7 @@ type peer struct {
 	port     policy.Port   // with a Name: of identities that have it
 	of       rule.PeerID   // with listed and block: the selection
 	block    *policy.Block // alone, or what listed is limited to
-	domain   string
+	name     *pattern      // listed is what its names resolve to
 	listed   map[netip.Addr]struct{}
 	hash     uint64
 }
@@ -66,13 +66,16 @@ type member struct {
 // anyPod matches every pod with an address of its own.
 var anyPod = policy.NewSelector(policy.SelectorSpec{})
 
-// NewPeers starts an empty numbering. domains holds what names resolve to.
+// NewPeers starts an empty numbering. domains holds what names resolve to; a
+// list of addresses, once handed over, must not change.
 // Hashes of equal memberships are equal under the same seed.
 func NewPeers(v store.View, x *Index, domains map[string][]netip.Addr, site Site, seed maphash.Seed) *Peers {
-	return &Peers{view: v, index: x, domains: domains, site: site, seed: seed, ids: map[string]rule.PeerID{},
+	p := &Peers{view: v, index: x, learned: newLearned(), site: site, seed: seed, ids: map[string]rule.PeerID{},
 		selectors: map[string][]rule.PeerID{}, members: map[*store.Identity]*member{},
 		listed: map[netip.Addr][]rule.PeerID{}, inside: map[rule.PeerID][]rule.PeerID{}, names: map[string]*name{}, places: map[string]*placed{},
 		changed: map[rule.PeerID]struct{}{}, renamed: map[policy.Origin]struct{}{}, dirty: map[netip.Addr]struct{}{}}
+	p.relearn(domains, nil)
+	return p
 }
 
 // Len returns how many peers there are.
@@ -85,7 +88,7 @@ func (p *Peers) Hash(id rule.PeerID) uint64 { return p.list[id].hash }
 // All returns the numbers that a policy's peer comes down to. user is the
 // policy that asks.
 func (p *Peers) All(user policy.Origin, q *policy.Peer) []rule.PeerID {
-	if !isPlace(q) {
+	if !isPlace(q) || q.Name != nil {
 		return []rule.PeerID{p.Of(q)}
 	}
 	var out []rule.PeerID
@@ -102,8 +105,8 @@ func (p *Peers) All(user policy.Origin, q *policy.Peer) []rule.PeerID {
 	return out
 }
 
-// Of returns the number of a policy's peer that is a selector, a block or a
-// domain.
+// Of returns the number of a policy's peer that is a selector, a block, a
+// domain or a name.
 func (p *Peers) Of(q *policy.Peer) rule.PeerID {
 	switch {
 	case q.Selector != nil:
@@ -121,9 +124,7 @@ func (p *Peers) Of(q *policy.Peer) rule.PeerID {
 			return peer{block: q.Block, hash: hash}
 		})
 	}
-	return p.intern("d"+q.Domain, func(id rule.PeerID) peer {
-		return p.listing(id, peer{domain: q.Domain}, resolveDomain(p.domains, q.Domain))
-	})
+	return p.taught(q)
 }
 
 // Addrs returns the number of a plain set of addresses.

@@ -17,7 +17,7 @@ type placed struct {
 // placeOf resolves a peer for a policy, which is told by Renamed when the peer
 // comes down to something else.
 func (p *Peers) placeOf(user policy.Origin, q *policy.Peer) place {
-	at := placeOf(p.view, &p.site, p.domains, q)
+	at := placeOf(p.view, &p.site, nil, q)
 	key := placeKey(q)
 	x := p.places[key]
 	if x == nil {
@@ -28,14 +28,13 @@ func (p *Peers) placeOf(user policy.Origin, q *policy.Peer) place {
 	return at
 }
 
-// replace looks what has become of places. Those that are names mean only what
-// nobody manages, so that any address may matter to them.
+// replace looks what has become of places.
 func (p *Peers) replace() {
+	if !p.moved {
+		return
+	}
 	for _, x := range p.places {
-		if !p.moved && (x.peer.Name == nil || len(p.dirty) == 0) {
-			continue
-		}
-		at := placeOf(p.view, &p.site, p.domains, x.peer)
+		at := placeOf(p.view, &p.site, nil, x.peer)
 		spelt := at.spell()
 		if spelt == x.spelt {
 			continue
@@ -54,8 +53,6 @@ func placeKey(q *policy.Peer) string {
 		return fmt.Sprintf("group %+v", *q.Group)
 	case q.Services != nil:
 		return fmt.Sprintf("services %+v", *q.Services)
-	case q.Name != nil:
-		return "name " + q.Name.Key()
 	}
 	return fmt.Sprintf("zone %d %d", q.Zone, q.APIServer)
 }
