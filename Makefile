@@ -104,6 +104,34 @@ test-hubble: build $(HUBBLE)
 	$(GO) test -c -o bin/test/hubbletest.test ./tools/hubbletest
 	cd tools/hubbletest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_HUBBLE=$(HUBBLE) $(CURDIR)/bin/test/hubbletest.test -test.timeout 4m
 
+# The container image for amd64 and arm64, without an engine: bin/image is an OCI
+# layout; docker, containerd and podman load bin/sluice-image-*.tar.
+.PHONY: image test-deploy deps-deploy
+image:
+	@mkdir -p bin
+	$(GO) run ./tools/image/cmd -out bin
+
+# The image, and the manifests and the chart, on a real API server and in a real
+# container runtime. The runtime's seccomp profile comes from a package that is
+# not installed.
+SECCOMP := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/seccomp.json
+test-deploy: image deps-deploy
+	@mkdir -p bin/test
+	SLUICE_IMAGE=$(CURDIR)/bin/image $(GO) test -timeout 20m ./tools/image
+	$(GO) test -c -o bin/test/deploytest.test ./tools/deploytest
+	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); set -x; \
+	cd tools/deploytest && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_BIN=$(CURDIR)/$(BIN) \
+		SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_SECCOMP=$(SECCOMP) $(CURDIR)/bin/test/deploytest.test -test.timeout 10m
+
+deps-deploy: $(SECCOMP)
+	@command -v crun >/dev/null || { $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends crun >/dev/null; }
+
+$(SECCOMP):
+	@mkdir -p $(dir $@)
+	@set -e; tmp=$$(mktemp -d); cd $$tmp; $(SUDO) apt-get update -qq; apt-get download -qq golang-github-containers-common; \
+	dpkg -x *.deb .; mv usr/share/containers/seccomp.json $@; rm -rf $$tmp
+
 bench: build
 	$(SUDO) $(BIN) bench
 
