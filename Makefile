@@ -7,7 +7,7 @@ BIN   := bin/sluice
 CNI   := bin/sluice-cni
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tests that create network namespaces, load programs and open AF_XDP sockets.
-PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
+PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./bench/report ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
 # What shares memory between goroutines.
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s

@@ -17,6 +17,10 @@ type Machine struct {
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
 	Load   string `json:"load"` // averages at the start: 1, 5, 15 minutes
+	// Governor of CPU 0's frequency, and what the machine runs on, if known.
+	Governor string `json:"governor,omitempty"`
+	Virtual  string `json:"virtual,omitempty"`
+	MemoryMB int    `json:"memoryMB,omitempty"`
 }
 
 // ReadMachine describes this machine as it is now.
@@ -43,10 +47,42 @@ func ReadMachine() (Machine, error) {
 			break
 		}
 	}
+	m.Governor, m.Virtual = governor(), virtual(string(info))
+	var sys unix.Sysinfo_t
+	if err := unix.Sysinfo(&sys); err == nil {
+		m.MemoryMB = int(uint64(sys.Totalram) * uint64(sys.Unit) >> 20)
+	}
 	return m, nil
+}
+
+// governor is what sets the frequency of CPU 0. Virtual machines have none.
+func governor() string {
+	b, err := os.ReadFile("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+	if err != nil {
+		return "none visible"
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// virtual says whether a hypervisor is below, as CPUs and firmware tell it.
+func virtual(cpuinfo string) string {
+	if !strings.Contains(cpuinfo, " hypervisor") {
+		return ""
+	}
+	if b, err := os.ReadFile("/sys/class/dmi/id/sys_vendor"); err == nil {
+		return "virtual machine, " + strings.TrimSpace(string(b))
+	}
+	return "virtual machine"
 }
 
 // String is one line for the head of a report.
 func (m Machine) String() string {
-	return fmt.Sprintf("%d × %s, Linux %s, %s, load average %s", m.CPUs, m.CPU, m.Kernel, m.Go, m.Load)
+	s := fmt.Sprintf("%d × %s, Linux %s, %s, load average %s", m.CPUs, m.CPU, m.Kernel, m.Go, m.Load)
+	if m.Virtual != "" {
+		s += ", " + m.Virtual
+	}
+	if m.Governor != "" {
+		s += ", frequency governor: " + m.Governor
+	}
+	return s
 }

@@ -30,8 +30,12 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%v: got %v, want %v", c.in, names, c.want)
 		}
 	}
-	if all, err := scenario.Select(nil); err != nil || len(all) != len(scenario.Workloads()) {
-		t.Errorf("no name: %d workloads, %v", len(all), err)
+	if all, err := scenario.Select([]string{scenario.All}); err != nil || len(all) != len(scenario.Workloads()) {
+		t.Errorf("all: %d workloads, %v", len(all), err)
+	}
+	standard, err := scenario.Select(nil)
+	if err != nil || len(standard) == 0 || slices.ContainsFunc(standard, func(w scenario.Workload) bool { return !w.Standard }) {
+		t.Errorf("no name: %d workloads, %v", len(standard), err)
 	}
 	if _, err := scenario.Select([]string{"raw", "tcp-streams"}); err == nil || !strings.Contains(err.Error(), "tcp-streams") {
 		t.Errorf("unknown workload: %v", err)

@@ -2,15 +2,16 @@ package scenario
 
 // Systems lists all systems, in the order of the report.
 func Systems() []System {
-	offload := sluice(agentMode{"sluice", "Sluice, offload: established flows in the kernel's flow cache, short-cut pod to pod", true, true})
+	offload := sluice(agentMode{name: "sluice", about: "Sluice, offload: established flows in the kernel's flow cache, short-cut pod to pod",
+		offload: true, shortcut: true})
 	return []System{
 		kernel,
 		withRPS(kernel),
 		nftables,
 		offload,
 		withRPS(offload),
-		sluice(agentMode{"sluice-nocut", "Sluice, offload, without the short-cut: established flows through the host's stack", true, false}),
-		sluice(agentMode{"inspect", "Sluice, every packet through a worker in userspace, short-cut pod to pod", false, true}),
+		sluice(agentMode{name: "sluice-nocut", about: "Sluice, offload, without the short-cut: established flows through the host's stack", offload: true}),
+		sluice(agentMode{name: "inspect", about: "Sluice, every packet through a worker in userspace, short-cut pod to pod", shortcut: true}),
 		asavie("asavie", "asavie/xdp l2fwd on the pods' links, no policy, the library's default rings", 0),
 		asavie("asavie-tuned", "the same with 4096 frames a socket and a transmit budget to match", 4096),
 		xdpDropSystem,
@@ -35,7 +36,7 @@ const (
 // Workloads lists all workloads, in the order of the report.
 func Workloads() []Workload {
 	return []Workload{
-		{Name: "tcp-stream", About: "one TCP flow from pod A to pod B, IPv4, threads unpinned",
+		{Name: "tcp-stream", Standard: true, About: "one TCP flow from pod A to pod B, IPv4, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Run: stream(placement{anyCPU, anyCPU})},
 		{Name: "tcp-stream-pinned", About: "one TCP flow, IPv4, sender on CPU 0, receiver on CPU 1",
 			Systems: routers, Family: 4, CPUs: 2, Run: stream(placement{0, 1})},
@@ -43,23 +44,23 @@ func Workloads() []Workload {
 			Systems: routers, Family: 6, CPUs: 1, Run: stream(placement{anyCPU, anyCPU})},
 		{Name: "tcp-rr", About: "1-byte TCP request and response, one flow, IPv4, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Run: request(placement{anyCPU, anyCPU})},
-		{Name: "tcp-rr-same", About: "1-byte TCP request and response, client and server on CPU 0",
+		{Name: "tcp-rr-same", Standard: true, About: "1-byte TCP request and response, client and server on CPU 0",
 			Systems: routers, Family: 4, CPUs: 1, Run: request(placement{0, 0})},
 		{Name: "tcp-rr-cross", About: "1-byte TCP request and response, client on CPU 0, server on CPU 1",
 			Systems: routers, Family: 4, CPUs: 2, Run: request(placement{0, 1})},
-		{Name: "udp-small", About: "18-byte UDP packets from real sockets (sendmmsg on CPU 0), one flow, IPv4; counted and dropped by a tcx program at pod B's eth0",
+		{Name: "udp-small", Standard: true, About: "18-byte UDP packets from real sockets (sendmmsg on CPU 0), one flow, IPv4; counted and dropped by a tcx program at pod B's eth0",
 			Systems: routers, Family: 4, CPUs: 2, Flows: 1, Run: flood(1, 1)},
-		{Name: "udp-small-64k", About: "the same with 65536 flows in random order",
+		{Name: "udp-small-64k", Standard: true, About: "the same with 65536 flows in random order",
 			Systems: routers, Family: 4, CPUs: 2, Flows: manyFlows, Run: flood(manySockets, manyFlows/manySockets)},
 		{Name: "udp-small-v6", About: "18-byte UDP packets from real sockets, one flow, IPv6",
 			Systems: routers, Family: 6, CPUs: 2, Flows: 1, Run: flood(1, 1)},
-		{Name: "tcp-crr", About: "TCP connections one after the other: connect, 1 byte each way, close; both ends on CPU 0",
+		{Name: "tcp-crr", Standard: true, About: "TCP connections one after the other: connect, 1 byte each way, close; both ends on CPU 0",
 			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 16, Run: connect(1, 0)},
 		{Name: "tcp-crr-16", About: "the same, 16 in parallel, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 17, Run: connect(16, anyCPU)},
-		{Name: "new-flows", About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
+		{Name: "new-flows", Standard: true, About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
 			Systems: []string{"kernel", "nftables", "sluice"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
-		{Name: "every-packet", About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
+		{Name: "every-packet", Standard: true, About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Run: frames(1, 1)},
 		{Name: "every-packet-64k", About: "the same with 65536 flows in random order",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: manyFlows, Run: frames(manySockets, manyFlows/manySockets)},

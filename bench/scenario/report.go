@@ -17,21 +17,23 @@ func (r *Results) WriteTable(out io.Writer) error {
 	// Errors of out surface in the tables' flushes.
 	fmt.Fprintf(out, "%s\n%d runs of %s each, interleaved; median ± half the range. Ratios are medians of pairs\n"+
 		"of neighbouring runs; ~ marks a difference that is no larger than its spread.\n", r.Machine, r.Runs, r.Duration)
-	about := map[string]string{}
-	for _, w := range Workloads() {
-		about[w.Name] = w.About
+	if r.Partial != "" {
+		fmt.Fprintln(out, "PARTIAL:", r.Partial)
 	}
-	for _, b := range r.blocks() {
-		fmt.Fprintf(out, "\n%s: %s\n", b.workload, about[b.workload])
+	for _, b := range r.Blocks() {
+		fmt.Fprintf(out, "\n%s: %s\n", b.Name, b.About)
 		if err := b.table(out); err != nil {
 			return err
 		}
-		if n, worst := b.disturbed(); n > 0 {
+		if n, of, worst := b.Disturbed(); n > 0 {
 			fmt.Fprintf(out, "  disturbed: during %d of %d samples other processes used more than %g CPUs (%.1f at worst)\n",
-				n, len(b.others), disturbance, worst)
+				n, of, disturbance, worst)
 		}
-		for _, s := range b.systems {
-			if m := modes(b.modes[s]); m != "" {
+		for _, s := range b.Systems {
+			if limit := b.Limits[s]; limit != "" {
+				fmt.Fprintf(out, "  %s: %s: it may be faster\n", s, limit)
+			}
+			if m := modes(b.Modes[s]); m != "" {
 				fmt.Fprintf(out, "  %s: %s\n", s, m)
 			}
 		}
@@ -45,25 +47,25 @@ func (r *Results) WriteTable(out io.Writer) error {
 	return nil
 }
 
-func (b *block) table(out io.Writer) error {
+func (b *Block) table(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	base := b.systems[0]
+	base := b.Base()
 	head := []string{"SYSTEM"}
-	for _, name := range b.metrics {
-		m := b.metric(name)
+	for _, name := range b.Metrics {
+		m := b.Metric(name)
 		head = append(head, m.Name+" "+m.Unit)
-		if m.Better != Neither && len(b.systems) > 1 {
+		if m.Better != Neither && len(b.Systems) > 1 {
 			head = append(head, "vs "+base)
 		}
 	}
 	fmt.Fprintln(w, strings.Join(head, "\t"))
-	for _, system := range b.systems {
+	for _, system := range b.Systems {
 		row := []string{system}
-		for _, name := range b.metrics {
-			at := b.data[system][name]
+		for _, name := range b.Metrics {
+			at := b.Series(system, name)
 			row = append(row, cell(at))
-			if b.metric(name).Better != Neither && len(b.systems) > 1 {
-				row = append(row, ratioCell(at, b.data[base][name], system == base))
+			if b.Metric(name).Better != Neither && len(b.Systems) > 1 {
+				row = append(row, ratioCell(at, b.Series(base, name), system == base))
 			}
 		}
 		fmt.Fprintln(w, strings.Join(row, "\t"))
@@ -71,23 +73,23 @@ func (b *block) table(out io.Writer) error {
 	return w.Flush()
 }
 
-func cell(s *series) string {
+func cell(s *Series) string {
 	if s == nil {
 		return "-"
 	}
-	v := s.values()
-	text := number(Median(v))
+	v := s.Values()
+	text := Number(Median(v))
 	switch spread := Spread(v); {
 	case math.IsInf(spread, 0): // half the range itself: there is no share of 0
-		text += " ±" + number((v[len(v)-1]-v[0])/2)
+		text += " ±" + Number((v[len(v)-1]-v[0])/2)
 	case spread >= 0.005:
 		text += fmt.Sprintf(" ±%.0f%%", 100*spread)
 	}
 	return text
 }
 
-// number has three significant digits, or all of a whole one.
-func number(v float64) string {
+// Number has three significant digits, or all of a whole one.
+func Number(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 100:
 		return fmt.Sprintf("%.0f", v)
@@ -100,11 +102,12 @@ func number(v float64) string {
 	}
 }
 
-func ratioCell(s, base *series, isBase bool) string {
+// ratioCell compares pairs of runs; ~ marks what shows no difference.
+func ratioCell(s, base *Series, isBase bool) string {
 	if s == nil || base == nil || isBase {
 		return ""
 	}
-	r := Compare(s.byRun, base.byRun)
+	r := Compare(s.ByRun, base.ByRun)
 	switch {
 	case math.IsNaN(r.Median):
 		return "-"

@@ -5,16 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/sluice-net/sluice/bench/netlab"
 )
 
 // Plan is what is to be measured.
@@ -27,8 +21,14 @@ type Plan struct {
 	// again.
 	Retries int
 	Self    string // the binary that has the agent and the peers in it
+	// Within, if not 0, is how long all may take: a round of runs that will not
+	// fit is not begun.
+	Within time.Duration
 	// Progress, if not nil, is told of each measurement before it starts.
-	Progress func(done, total int, what string)
+	Progress func(Progress)
+	// Keep, if not nil, is given what there is so far after each measurement;
+	// its error ends the run.
+	Keep func(*Results) error
 	// Waiting, if not nil, is told again and again that another benchmark runs
 	// on this machine and must end first.
 	Waiting func()
@@ -39,6 +39,9 @@ func (p Plan) Validate() error {
 	var errs []error
 	if p.Runs < 1 {
 		errs = append(errs, fmt.Errorf("runs %d: want 1 or more", p.Runs))
+	}
+	if p.Within < 0 {
+		errs = append(errs, fmt.Errorf("within %v: want 0, for no limit, or more", p.Within))
 	}
 	if p.Retries < 0 {
 		errs = append(errs, fmt.Errorf("retries %d: want 0 or more", p.Retries))
@@ -55,11 +58,18 @@ func (p Plan) Validate() error {
 	return errors.Join(errs...)
 }
 
+// All is the name that stands for all workloads.
+const All = "all"
+
 // Select returns the workloads of these names, in their usual order. A name
-// also stands for all that begin with it and a hyphen; no name stands for all.
+// also stands for all that begin with it and a hyphen; no name stands for the
+// standard ones.
 func Select(names []string) ([]Workload, error) {
 	all := Workloads()
 	if len(names) == 0 {
+		return slices.DeleteFunc(all, func(w Workload) bool { return !w.Standard }), nil
+	}
+	if slices.Contains(names, All) {
 		return all, nil
 	}
 	matches := func(w Workload, name string) bool {
@@ -67,7 +77,7 @@ func Select(names []string) ([]Workload, error) {
 	}
 	for _, n := range names {
 		if !slices.ContainsFunc(all, func(w Workload) bool { return matches(w, n) }) {
-			return nil, fmt.Errorf("workload %q: want one of %s", n, nameList(all, func(w Workload) string { return w.Name }))
+			return nil, fmt.Errorf("scenario %q: want %s, %s", n, All, nameList(all, func(w Workload) string { return w.Name }))
 		}
 	}
 	return slices.DeleteFunc(all, func(w Workload) bool {
@@ -90,12 +100,14 @@ type step struct {
 	run      int
 }
 
-// steps lists the measurements of a plan. The systems of a workload take turns,
-// and each run begins with another of them, so that what drifts on the machine
-// meets all alike.
+// steps lists the measurements of a plan, round by round: every workload once
+// with each of its systems. The systems of a workload follow one another, and
+// each round begins with another of them, so that what drifts on the machine
+// meets all alike; and what is measured when the time is up has whole rounds.
 func (p Plan) steps() (steps []step, skipped []string) {
 	all := Systems()
 	lacks := map[string]error{}
+	chosen := make([][]System, len(p.Workloads))
 	for i := range p.Workloads {
 		w := &p.Workloads[i]
 		if runtime.NumCPU() < w.CPUs {
@@ -116,9 +128,12 @@ func (p Plan) steps() (steps []step, skipped []string) {
 			}
 			systems = append(systems, all[at])
 		}
-		for run := range p.Runs {
+		chosen[i] = systems
+	}
+	for run := range p.Runs {
+		for i, systems := range chosen {
 			for k := range systems {
-				steps = append(steps, step{w, systems[(run+k)%len(systems)], run})
+				steps = append(steps, step{&p.Workloads[i], systems[(run+k)%len(systems)], run})
 			}
 		}
 	}
@@ -150,28 +165,72 @@ func (p Plan) Run(ctx context.Context) (*Results, error) {
 		return nil, err
 	}
 	steps, skipped := p.steps()
-	r := &Results{Machine: machine, Runs: p.Runs, Duration: p.Duration.String(), Skipped: skipped}
-	if len(steps) == 0 {
-		return nil, errors.New("nothing to measure: none of these systems is meant for these workloads")
+	r := &Results{
+		Machine: machine, Started: time.Now(), Runs: p.Runs, Duration: p.Duration.String(), Skipped: skipped,
+		Versions: map[string]string{}, Systems: map[string]string{},
 	}
+	if len(steps) == 0 {
+		return nil, errors.Join(errors.New("nothing to measure: none of these systems is there and meant for these workloads"),
+			errors.New(strings.Join(skipped, "\n")))
+	}
+	r.describe(p.Workloads, steps)
+	err = p.walk(ctx, r, steps)
+	r.Finished = time.Now()
+	return r, err
+}
+
+// describe notes what the steps are about.
+func (r *Results) describe(workloads []Workload, steps []step) {
+	for i := range workloads {
+		r.Workloads = append(r.Workloads, workloads[i].info())
+	}
+	for _, s := range steps {
+		if r.Systems[s.system.Name] == "" && s.system.Version != nil {
+			r.Versions[s.system.Name] = s.system.Version()
+		}
+		r.Systems[s.system.Name] = s.system.About
+	}
+}
+
+// walk makes the measurements one by one.
+func (p Plan) walk(ctx context.Context, r *Results, steps []step) error {
+	c := newClock(steps)
 	for i, s := range steps {
 		if ctx.Err() != nil {
-			return r, context.Cause(ctx)
+			r.Partial = fmt.Sprintf("interrupted after %d of %d measurements", i, len(steps))
+			return context.Cause(ctx)
+		}
+		if p.Within > 0 && !c.fits(i, p.Within) {
+			r.Partial = fmt.Sprintf("%v were enough for %d of %d measurements", p.Within, i, len(steps))
+			if at := len(steps) / p.Runs; i%at == 0 && i > 0 {
+				r.Runs, r.Partial = i/at, "" // whole rounds: fewer runs, but nothing is missing
+			}
+			return nil
 		}
 		if p.Progress != nil {
-			p.Progress(i, len(steps), fmt.Sprintf("%s, %s, run %d of %d", s.workload.Name, s.system.Name, s.run+1, p.Runs))
+			p.Progress(Progress{i, len(steps), c.remaining(i, p.Within),
+				fmt.Sprintf("%s, %s, run %d of %d", s.workload.Name, s.system.Name, s.run+1, p.Runs)})
 		}
+		begun := time.Now()
 		sample, err := p.calm(ctx, s)
 		switch {
 		case err == nil:
 			r.Samples = append(r.Samples, sample)
 		case ctx.Err() != nil:
-			return r, err
+			r.Partial = fmt.Sprintf("interrupted after %d of %d measurements", i, len(steps))
+			return err
 		default:
 			r.Failures = append(r.Failures, fmt.Sprintf("%s, %s, run %d: %v", s.workload.Name, s.system.Name, s.run+1, err))
 		}
+		c.took(i, time.Since(begun))
+		if p.Keep != nil {
+			if err := p.Keep(r); err != nil {
+				r.Partial = fmt.Sprintf("ended after %d of %d measurements: %v", i+1, len(steps), err)
+				return err
+			}
+		}
 	}
-	return r, nil
+	return nil
 }
 
 // disturbance is how many CPUs other processes may use during a measurement
@@ -223,63 +282,4 @@ func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
 	after, err := othersTime()
 	sample.Others = (after - before).Seconds() / time.Since(sample.Started).Seconds()
 	return sample, err
-}
-
-// What a process leaves carries its number, so that another can tell whether
-// it is still in use.
-const runDir = "/run/sluice"
-
-const stagePrefix = "bench-"
-
-func stageName(pid int) string { return stagePrefix + strconv.Itoa(pid) }
-func stageDir(pid int) string  { return filepath.Join(runDir, stageName(pid)) }
-
-// lock waits until no other benchmark runs on this machine.
-func (p Plan) lock(ctx context.Context) (unlock func(), err error) {
-	if err := os.MkdirAll(runDir, 0o755); err != nil {
-		return nil, fmt.Errorf("create folder of the lock: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(runDir, "bench.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil // the file stays: others may wait for it
-		}
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
-			return nil, errors.Join(fmt.Errorf("lock: %w", err), f.Close())
-		}
-		if p.Waiting != nil {
-			p.Waiting()
-		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
-			return nil, errors.Join(fmt.Errorf("wait for another benchmark to end: %w", err), f.Close())
-		}
-	}
-}
-
-// sweepDead removes what benchmarks that were killed have left.
-func sweepDead() error {
-	spaces, err := netlab.Namespaces("sluice-" + stagePrefix)
-	errs := []error{err}
-	dirs, _ := filepath.Glob(filepath.Join(runDir, stagePrefix+"*")) // the pattern is well-formed
-	pids := map[int]bool{}
-	for _, name := range append(spaces, dirs...) {
-		_, rest, _ := strings.Cut(filepath.Base(name), stagePrefix)
-		number, _, _ := strings.Cut(rest, "-")
-		if pid, err := strconv.Atoi(number); err == nil && unix.Kill(pid, 0) == unix.ESRCH {
-			pids[pid] = true
-		}
-	}
-	for pid := range pids {
-		dir := stageDir(pid)
-		if err := unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
-			errs = append(errs, fmt.Errorf("unmount bpffs of benchmark %d: %w", pid, err))
-			continue // don't delete through a mount
-		}
-		errs = append(errs, netlab.Sweep(stageName(pid)), os.RemoveAll(dir))
-	}
-	return errors.Join(errs...)
 }

@@ -23,6 +23,8 @@ type System struct {
 	About string
 	// Needs says what the machine lacks to run it; nil: always there.
 	Needs func() error
+	// Version of the program behind it, if it has one.
+	Version func() string
 	// Start makes it carry the packets of a stage that has just been built.
 	Start func(context.Context, *Stage) (Running, error)
 }
@@ -46,6 +48,18 @@ type Workload struct {
 	CPUs int
 	// Flows is how many flows at a time it makes, for systems that size tables.
 	Flows int
+	// Standard ones are measured if none is asked for.
+	Standard bool
+	// Sweep, XName and X place a workload among those that differ from it in one
+	// parameter: see Info.
+	Sweep, XName string
+	X            float64
+	// Rules is what the systems that enforce something enforce.
+	Rules Rules
+	// Pods are how many pods the node has besides the two.
+	Pods int
+	// MTU of the node's links; 0: 1500.
+	MTU int
 	// Raw workloads have no stack at the far end, so there is nothing to probe.
 	Raw bool
 	Run func(context.Context, *Stage, time.Duration) ([]Metric, error)
@@ -76,6 +90,8 @@ type Sample struct {
 	Started  time.Time         `json:"started"`
 	Metrics  []Metric          `json:"metrics"`
 	Modes    map[string]string `json:"modes,omitempty"`
+	// Limit says what held the system back, if it was not the system itself.
+	Limit string `json:"limit,omitempty"`
 	// Others is how many CPUs all other processes of the machine used meanwhile.
 	Others float64 `json:"others"`
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,18 +14,17 @@ import (
 	"github.com/sluice-net/sluice/control/api"
 )
 
-// fillers is how many peers that never match a policy has besides the one that
-// does, in Sluice as in nftables.
-const fillers = 999
-
 // agentMode is what differs between the variants of Sluice.
 type agentMode struct {
 	name, about string
 	offload     bool
 	shortcut    bool
+	workers     int
+	events      string // which the agent remembers; empty: all, its default
+	traced      bool   // somebody follows its flow events
 }
 
-// sluice is Sluice with a policy of 1000 peers in force on pod B.
+// sluice is Sluice with the workload's rules in force on pod B.
 func sluice(m agentMode) System {
 	return System{
 		Name: m.name, About: m.about,
@@ -45,6 +43,11 @@ type agentConfig struct {
 	MissRate      int    `json:"missRate"`
 	FlowsPerQueue int    `json:"flowsPerQueue"`
 	FlowCache     int    `json:"flowCache"`
+	Workers       int    `json:"workers"`
+	Events        string `json:"events,omitempty"`
+	Hubble        struct {
+		Socket string `json:"socket"`
+	} `json:"hubble"`
 }
 
 // agent is a running Sluice.
@@ -61,17 +64,20 @@ const minFlows = 1 << 17
 func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err error) {
 	a := &agent{mounted: filepath.Join(s.dir, "bpf")}
 	flows := max(minFlows, 2*s.Workload.Flows)
-	cfg, err := yaml.Marshal(agentConfig{
+	c := agentConfig{
 		NodeName: "bench", Socket: filepath.Join(s.dir, "agent.sock"), PinPath: a.mounted,
 		Offload: m.offload, Shortcut: m.shortcut, FlowsPerQueue: flows, FlowCache: flows,
-	})
+		Workers: max(m.workers, 1), Events: m.events,
+	}
+	c.Hubble.Socket = filepath.Join(s.dir, "hubble.sock")
+	cfg, err := yaml.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode configuration of the agent: %w", err)
 	}
 	config, manifests := filepath.Join(s.dir, "agent.yaml"), filepath.Join(s.dir, "manifests.yaml")
 	err = errors.Join(
 		os.WriteFile(config, cfg, 0o600),
-		os.WriteFile(manifests, []byte(policyManifests()), 0o600),
+		os.WriteFile(manifests, []byte(s.manifests()), 0o600),
 		os.MkdirAll(a.mounted, 0o700),
 	)
 	if err != nil {
@@ -148,39 +154,3 @@ func (a *agent) Stop() error {
 	}
 	return errors.Join(errs...)
 }
-
-// policyManifests are the two pods, and one policy on B that allows A by its
-// label, in both protocols from port 1024 on, beside 999 peers by address.
-func policyManifests() string {
-	var b strings.Builder
-	pod := func(name string, ips string) {
-		fmt.Fprintf(&b, `apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: bench, labels: {app: %[1]s}}
-spec: {containers: [{name: c, image: none}]}
-status: {phase: Running, podIPs: [%s]}
----
-`, name, ips)
-	}
-	b.WriteString("apiVersion: v1\nkind: Namespace\nmetadata: {name: bench}\n---\n")
-	pod("a", fmt.Sprintf("{ip: %q}, {ip: %q}", addrsA[0], addrsA[1]))
-	pod("b", fmt.Sprintf("{ip: %q}, {ip: %q}", addrsB[0], addrsB[1]))
-	b.WriteString(`apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: thousand-peers, namespace: bench}
-spec:
-  podSelector: {matchLabels: {app: b}}
-  policyTypes: [Ingress]
-  ingress:
-  - ports: [{protocol: TCP, port: 1024, endPort: 65535}, {protocol: UDP, port: 1024, endPort: 65535}]
-    from:
-`)
-	for i := range fillers {
-		fmt.Fprintf(&b, "    - ipBlock: {cidr: %s/32}\n", filler(i))
-	}
-	b.WriteString("    - podSelector: {matchLabels: {app: a}}\n")
-	return b.String()
-}
-
-// filler is an address that nothing has.
-func filler(i int) string { return fmt.Sprintf("172.%d.%d.%d", 16+i%16, i/256, i%256) }

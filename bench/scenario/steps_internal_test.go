@@ -1,8 +1,11 @@
 package scenario
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"testing"
+	"time"
 )
 
 // Every system has every run once, and none is always first or last.
@@ -28,6 +31,47 @@ func TestStepsInterleave(t *testing.T) {
 	}
 	if len(first) != 3 {
 		t.Errorf("first were only %v", first)
+	}
+}
+
+// Each round has all workloads, so that whole rounds are left when time is up.
+func TestStepsGoRoundByRound(t *testing.T) {
+	steps, _ := Plan{Workloads: []Workload{
+		{Name: "v", Systems: []string{"kernel", "sluice"}}, {Name: "w", Systems: []string{"kernel"}},
+	}, Runs: 2}.steps()
+	var got []string
+	for _, s := range steps {
+		got = append(got, fmt.Sprint(s.run, s.workload.Name, s.system.Name))
+	}
+	want := []string{"0vkernel", "0vsluice", "0wkernel", "1vsluice", "1vkernel", "1wkernel"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestClockForetells(t *testing.T) {
+	v, w := &Workload{Name: "v"}, &Workload{Name: "w"}
+	s := System{Name: "s"}
+	c := newClock([]step{{v, s, 0}, {w, s, 0}, {v, s, 1}, {w, s, 1}})
+	if d := c.remaining(0, 0); d != 0 {
+		t.Errorf("before anything was made: %v left", d)
+	}
+	c.took(0, 10*time.Second)
+	if d := c.remaining(1, 0); d != 30*time.Second {
+		t.Errorf("after one of four: %v left", d)
+	}
+	c.took(1, 20*time.Second)
+	if d := c.remaining(2, 0); d != 30*time.Second {
+		t.Errorf("after a round of 30 s: %v left", d)
+	}
+	if d := c.remaining(2, 5*time.Second); d > 5*time.Second || d < 3*time.Second {
+		t.Errorf("within 5 s: %v left", d)
+	}
+	if c.fits(2, 25*time.Second) || !c.fits(2, time.Hour) {
+		t.Error("a round of 30 s fits 25 s, or doesn't an hour")
+	}
+	if !c.fits(3, 25*time.Second) || !c.fits(0, 1) {
+		t.Error("the last step of a round or the very first doesn't fit")
 	}
 }
 

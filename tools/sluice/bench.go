@@ -5,52 +5,54 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-net/sluice/bench/report"
 	"github.com/sluice-net/sluice/bench/scenario"
 )
 
 func init() { commands = append(commands, newBenchCommand) }
 
-// benchFormats are the forms that results can be written in.
-var benchFormats = []struct {
-	name, file string
-	write      func(*scenario.Results, io.Writer) error
-}{
-	{"table", "results.txt", (*scenario.Results).WriteTable},
-	{"json", "results.json", (*scenario.Results).WriteJSON},
-	{"benchstat", "benchstat.txt", (*scenario.Results).WriteBenchstat},
+// benchForms are what can be written to the standard output.
+var benchForms = map[string]func(*scenario.Results, io.Writer) error{
+	"table": (*scenario.Results).WriteTable, "json": (*scenario.Results).WriteJSON, "benchstat": (*scenario.Results).WriteBenchstat,
 }
 
 func newBenchCommand() *cobra.Command {
-	var systems []string
 	var output, dir string
 	plan := scenario.Plan{}
 	cmd := &cobra.Command{
-		Use:   "bench [WORKLOAD...]",
+		Use:   "bench [SCENARIO...]",
 		Short: "Measure Sluice against the kernel and others on this machine",
-		Long: `Measure Sluice, the kernel alone, nftables and a plain AF_XDP forwarder under the
-same traffic between two pods of a node in network namespaces. The systems take
-turns, so that what drifts on the machine meets all alike; the report gives
-medians, their spread, and ratios, and says where a difference is no larger than
-its spread. Nothing of the machine's own network is used, and nothing is left
-behind. Needs root, and a machine that does nothing else.
+		Long: `Measure Sluice, the kernel alone and what one might use instead under the same
+traffic between two pods of a node in network namespaces, or between two
+interfaces of this machine (--tx-if, --rx-if). The systems take turns, so that
+what drifts on the machine meets all alike; the report gives medians, their
+spread, and ratios, and says where a difference is no larger than its spread and
+where the generator was the limit. Nothing is left behind. Needs root, and a
+machine that does nothing else.
+
+The table goes to the standard output; a folder below results, named by the time,
+gets JSON, text for benchstat, a page of HTML, and each plot as SVG and PNG.
+Ctrl-C keeps what has been measured, marked as partial.
 
 ` + benchList(),
-		Example: `  # Everything (half an hour and more), or some of it
+		Example: `  # The standard scenarios within ten minutes; or all; or some of them
   sudo sluice bench
+  sudo sluice bench all --within 0
   sudo sluice bench tcp-stream udp-small --systems kernel,sluice --runs 5
 
-  # For benchstat, and all forms into a folder
-  sudo sluice bench tcp-rr -o benchstat > new.txt
-  sudo sluice bench --out results/`,
+  # Throughput and latency of what is cabled between two network cards
+  sudo sluice bench rfc2544 --tx-if eth1 --rx-if eth2 --to-mac 02:00:00:00:00:01
+
+  # What has changed since then
+  sluice bench compare results/2026-11-01T120000 results/2026-11-27T090000`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			write := benchWriter(output)
+			write := benchForms[output]
 			if write == nil {
 				return usageError(fmt.Errorf("--output=%s: want table, json or benchstat", output))
 			}
@@ -58,7 +60,6 @@ behind. Needs root, and a machine that does nothing else.
 			if plan.Workloads, err = scenario.Select(args); err != nil {
 				return usageError(err)
 			}
-			plan.Systems = systems
 			if err := plan.Validate(); err != nil {
 				return usageError(err)
 			}
@@ -68,27 +69,10 @@ behind. Needs root, and a machine that does nothing else.
 			if plan.Self, err = os.Executable(); err != nil {
 				return fmt.Errorf("find own binary: %w", err)
 			}
-			p := newProgress(os.Stderr)
-			plan.Progress = func(done, total int, what string) {
-				p.stage(fmt.Sprintf("%d/%d %s", done+1, total, what))
-			}
-			plan.Waiting = func() { p.stage("waiting for another benchmark on this machine to end") }
-			results, err := plan.Run(cmd.Context())
-			p.done()
-			if results == nil {
-				return err
-			}
-			err = errors.Join(err, write(results, cmd.OutOrStdout()))
-			if dir != "" {
-				err = errors.Join(err, writeBench(results, dir))
-			}
-			if err == nil && len(results.Failures) > 0 {
-				err = fmt.Errorf("%d measurements failed:\n%s", len(results.Failures), strings.Join(results.Failures, "\n"))
-			}
-			return err
+			return runBench(cmd, &plan, dir, write)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			var names []string
+			names := []string{scenario.All}
 			for _, w := range scenario.Workloads() {
 				names = append(names, w.Name)
 			}
@@ -96,12 +80,13 @@ behind. Needs root, and a machine that does nothing else.
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&systems, "systems", nil, "measure only these")
-	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each workload")
-	flags.DurationVar(&plan.Duration, "duration", 2*time.Second, "of each measurement")
-	flags.IntVar(&plan.Retries, "retries", 2, "repeat a measurement that other processes disturbed, this often at most")
-	flags.StringVarP(&output, "output", "o", "table", "table, json or benchstat")
-	flags.StringVar(&dir, "out", "", "folder for the results in all forms")
+	flags.StringSliceVar(&plan.Systems, "systems", nil, "measure only these")
+	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each scenario, at most")
+	flags.DurationVar(&plan.Duration, "duration", time.Second, "of each measurement")
+	flags.DurationVar(&plan.Within, "within", 10*time.Minute, "begin no round of runs that would not end by then; 0: no limit")
+	flags.IntVar(&plan.Retries, "retries", 1, "repeat a measurement that other processes disturbed, this often at most")
+	flags.StringVarP(&output, "output", "o", "table", "table, json or benchstat, to the standard output")
+	flags.StringVar(&dir, "out", "results", "folder in which the folder of this run is made; \"\": none")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "benchstat"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("systems", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		var names []string
@@ -110,41 +95,70 @@ behind. Needs root, and a machine that does nothing else.
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	})
-	cmd.AddCommand(newBenchForwarderCommand())
+	cmd.AddCommand(newBenchForwarderCommand(), newBenchCompareCommand(), newBenchReportCommand())
 	return cmd
 }
 
-func benchWriter(format string) func(*scenario.Results, io.Writer) error {
-	for _, f := range benchFormats {
-		if f.name == format {
-			return f.write
+// runBench measures and writes everything that there is to write, also if it
+// was interrupted.
+func runBench(cmd *cobra.Command, plan *scenario.Plan, dir string, write func(*scenario.Results, io.Writer) error) error {
+	var folder *report.Folder
+	if dir != "" {
+		var err error
+		if folder, err = report.Create(dir, time.Now()); err != nil {
+			return err
+		}
+		plan.Keep = folder.Keep
+	}
+	p := newProgress(os.Stderr)
+	plan.Progress = func(at scenario.Progress) {
+		left := ""
+		if at.Remaining > 0 {
+			left = fmt.Sprintf(", %v left", at.Remaining.Round(time.Second))
+		}
+		p.stage(fmt.Sprintf("%d/%d %s%s", at.Done+1, at.Total, at.What, left))
+	}
+	plan.Waiting = func() { p.stage("waiting for another benchmark on this machine to end") }
+	results, err := plan.Run(cmd.Context())
+	p.done()
+	if results == nil || len(results.Samples) == 0 {
+		if folder != nil {
+			err = errors.Join(err, folder.Remove())
+		}
+		if results != nil && err == nil {
+			err = fmt.Errorf("nothing was measured:\n%s", strings.Join(results.Failures, "\n"))
+		}
+		return err
+	}
+	results.Command = strings.Join(append([]string{"sluice"}, os.Args[1:]...), " ")
+	results.Versions["sluice"] = version()
+	if folder != nil {
+		if wrote := folder.Write(results); wrote != nil {
+			err = errors.Join(err, wrote)
+		} else {
+			p.message("Results are in " + folder.Path())
 		}
 	}
-	return nil
-}
-
-func writeBench(r *scenario.Results, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("create folder for results: %w", err)
+	if results.Partial != "" {
+		p.message("Partial results: " + results.Partial)
 	}
-	for _, form := range benchFormats {
-		f, err := os.Create(filepath.Join(dir, form.file))
-		if err != nil {
-			return fmt.Errorf("write results: %w", err)
-		}
-		if err := errors.Join(form.write(r, f), f.Close()); err != nil {
-			return fmt.Errorf("write results: %w", err)
-		}
+	err = errors.Join(err, write(results, cmd.OutOrStdout()))
+	if err == nil && len(results.Failures) > 0 {
+		err = fmt.Errorf("%d measurements failed:\n%s", len(results.Failures), strings.Join(results.Failures, "\n"))
 	}
-	return nil
+	return err
 }
 
 // benchList is the workloads and systems for the help text.
 func benchList() string {
 	var b strings.Builder
-	b.WriteString("Workloads (a name also stands for all that begin with it):\n")
+	b.WriteString("Scenarios (a name also stands for all that begin with it; * the standard ones;\nall stands for all):\n")
 	for _, w := range scenario.Workloads() {
-		fmt.Fprintf(&b, "  %-19s %s\n", w.Name, w.About)
+		mark := " "
+		if w.Standard {
+			mark = "*"
+		}
+		fmt.Fprintf(&b, "%s %-19s %s\n", mark, w.Name, w.About)
 	}
 	b.WriteString("\nSystems:\n")
 	for _, s := range scenario.Systems() {
