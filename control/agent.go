@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/control/compile"
 	"github.com/sluice-net/sluice/control/link"
+	"github.com/sluice-net/sluice/control/metrics"
 	"github.com/sluice-net/sluice/control/observe"
 	"github.com/sluice-net/sluice/control/observe/hubble"
 	"github.com/sluice-net/sluice/control/policy"
@@ -73,6 +74,8 @@ type Agent struct {
 	names     atomic.Pointer[names]
 	ends      *ends // the observer's
 	observer  *observe.Observer
+	metrics   *metrics.Metrics
+	turning   atomic.Int64 // since when the loop is at work, CLOCK_REALTIME; 0: it rests
 	sandboxes *sandboxes
 	started   time.Time
 	kick      chan struct{} // something may have changed
@@ -100,6 +103,7 @@ type loopStatus struct {
 	pending    []string
 	ready      bool
 	err        error
+	failures   uint64
 }
 
 // New loads the dataplane and adopts what an earlier agent left.
@@ -118,6 +122,7 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 	a.names.Store(&names{})
 	a.ends = newEnds(st, cfg.NodeName)
 	a.observer = observe.New(plane, a, cfg.History, cfg.Events.interest())
+	a.metrics = metrics.New(cfg.Metrics, plane, instruments{a}, a.observer)
 	return a, nil
 }
 
@@ -146,6 +151,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("api", func(ctx context.Context) error { return api.Serve(ctx, a.cfg.Socket, a) })
 	if cfg := a.cfg.hubble(); cfg.Socket != "" || cfg.Listen != "" {
 		run("hubble", func(ctx context.Context) error { a.serveHubble(ctx, hubble.New(cfg, a.observer, a)); return nil })
+	}
+	if cfg := a.cfg.Metrics; cfg.Listen != "" {
+		run("metrics", func(ctx context.Context) error {
+			return a.persist(ctx, "metrics", func(ctx context.Context) error { return a.metrics.Serve(ctx, cfg.Listen) })
+		})
 	}
 	run("observer", func(ctx context.Context) error { a.observer.Run(ctx); return nil })
 	run("loop", a.loop)

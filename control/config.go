@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-net/sluice/control/link"
+	"github.com/sluice-net/sluice/control/metrics"
 	"github.com/sluice-net/sluice/control/observe/hubble"
 	"github.com/sluice-net/sluice/dataplane"
 )
@@ -64,6 +65,8 @@ type Config struct {
 	Events Events `json:"events"` // which the history keeps: all, denied or none
 	Hubble Hubble `json:"hubble"` // Hubble's API
 
+	Metrics metrics.Config `json:"metrics"` // of Prometheus
+
 	DenyReport       Duration `json:"denyReport"`
 	HeartbeatTimeout Duration `json:"heartbeatTimeout"`
 }
@@ -101,6 +104,7 @@ func Default() Config {
 		HeartbeatTimeout: Duration(d.HeartbeatTimeout),
 		Events:           EventsAll,
 		Hubble:           Hubble{Socket: "/run/sluice/hubble.sock", Streams: hubble.DefaultStreams},
+		Metrics:          metrics.Default(),
 	}
 }
 
@@ -148,6 +152,9 @@ func (c Config) Validate() error {
 	}
 	if err := c.hubble().Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("hubble: %w", err))
+	}
+	if err := c.Metrics.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("metrics: %w", err))
 	}
 	return errors.Join(append(errs, c.dataplane().Validate())...)
 }

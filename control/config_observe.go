@@ -47,8 +47,8 @@ func (c Config) hubble() hubble.Config {
 		TLS: c.Hubble.TLS, Streams: c.Hubble.Streams}
 }
 
-// hubbleRetry is how soon an address that can't be listened at is tried again.
-const hubbleRetry = 5 * time.Second
+// serveRetry is how soon an address that can't be listened at is tried again.
+const serveRetry = 5 * time.Second
 
 // serveHubble serves until ctx ends. That it can't is no reason not to enforce.
 func (a *Agent) serveHubble(ctx context.Context, s *hubble.Server) {
@@ -60,7 +60,7 @@ func (a *Agent) serveHubble(ctx context.Context, s *hubble.Server) {
 		a.log.Error("flows are not served", "err", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(hubbleRetry):
+		case <-time.After(serveRetry):
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sluice-net/sluice/control/compile"
 	"github.com/sluice-net/sluice/control/link"
@@ -24,6 +25,8 @@ type input struct {
 // turn brings the dataplane in step with the store and the links. It reports
 // whether pods wait for their links.
 func (a *Agent) turn() (pending bool, _ error) {
+	a.turning.Store(time.Now().UnixNano())
+	defer a.turning.Store(0)
 	state := a.source.State()
 	var err error
 	missing := a.missing
@@ -41,6 +44,9 @@ func (a *Agent) turn() (pending bool, _ error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status.pending, a.status.err = missing, err
+	if err != nil {
+		a.status.failures++
+	}
 	if err == nil && state.Synced {
 		a.status.digest = state.Digest
 		a.status.ready = true
@@ -192,8 +198,12 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	}
 	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	var table *classify.Table
+	var since time.Time // the first change that this follows
 	a.store.Read(func(v store.View) {
 		now.store = v.Generation()
+		if changes, ok := v.Since(a.lastInput.store); ok && len(changes) > 0 {
+			since = changes[0].At
+		}
 		table, err = a.publisher.Next(compile.Input{View: v, Endpoints: eps, Node: a.cfg.NodeName, NodeAddrs: host})
 	})
 	if err != nil {
@@ -208,6 +218,9 @@ func (a *Agent) publish(endpointsChanged bool) error {
 		return err
 	}
 	a.published, a.lastInput = table, now
+	if !since.IsZero() {
+		a.metrics.Applied(time.Since(since))
+	}
 	a.mu.Lock()
 	a.status.generation = table.Generation()
 	a.mu.Unlock()

@@ -69,6 +69,19 @@ func (p *Plane) Stats() (Stats, error) {
 	return s, err
 }
 
+// Beats returns how long ago each worker that has its socket and its rules last
+// gave a sign of life.
+func (p *Plane) Beats() map[int]time.Duration {
+	now, _ := p.clock.now()
+	ages := make(map[int]time.Duration, len(p.workers))
+	for i, w := range p.workers {
+		if w.alive.Load() {
+			ages[i] = time.Duration(max(now-p.objs.LastBeat(i), 0))
+		}
+	}
+	return ages
+}
+
 // Config returns what the dataplane was built with.
 func (p *Plane) Config() Config { return p.cfg }
 

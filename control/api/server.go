@@ -24,6 +24,12 @@ type Agent interface {
 	Flows(ctx context.Context, last int, follow bool, opened func(), visit func(*Flow) error) error
 }
 
+// Telemetry is an Agent that serves metrics and its health beside its API.
+type Telemetry interface {
+	// Telemetry serves /metrics, /healthz and /readyz.
+	Telemetry() http.Handler
+}
+
 // lastAnswers is how long requests may go on when the server ends.
 const lastAnswers = time.Second
 
@@ -90,6 +96,11 @@ func routes(agent Agent) http.Handler {
 	mux := http.NewServeMux()
 	if s, ok := agent.(Sandboxes); ok {
 		cniRoutes(mux, s)
+	}
+	if t, ok := agent.(Telemetry); ok {
+		for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+			mux.Handle("GET "+path, t.Telemetry())
+		}
 	}
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		s, err := agent.Status()

@@ -49,11 +49,15 @@ type Observer struct {
 	ring    *history.Ring[Flow]
 	started time.Time
 
+	tap func([]Flow) // or nil
+
 	// Run's.
 	lost uint64 // as last reported
 	next uint64 // Before of the next flow
 
 	seen   atomic.Uint64 // sightings of flows ever
+	read   atomic.Uint64 // events ever
+	missed atomic.Uint64 // sightings that readers were too slow for
 	recent rate
 
 	mu       sync.Mutex // guards what follows
@@ -73,6 +77,10 @@ func New(source Source, names Names, size int, keep event.Interest) *Observer {
 	source.SetInterest(keep)
 	return o
 }
+
+// Tap has f called with all flows, batch by batch, before readers get them. It
+// belongs before Run; f is on the way of all events and must be quick.
+func (o *Observer) Tap(f func([]Flow)) { o.tap = f }
 
 // batch is how many events Run takes at a time.
 const batch = 256
@@ -104,8 +112,12 @@ func (o *Observer) Run(ctx context.Context) {
 			seen += uint64(f.nViews)
 			flows = append(flows, f)
 		}
+		if o.tap != nil {
+			o.tap(flows)
+		}
 		o.ring.Append(flows...)
 		o.seen.Add(seen)
+		o.read.Add(uint64(n))
 		o.recent.add(recs[n-1].TimeNs, seen)
 		o.noteNamespaces(flows)
 	}
@@ -162,6 +174,8 @@ func (o *Observer) Namespaces() []string {
 type Stats struct {
 	Held, Cap  uint64 // events
 	Seen, Lost uint64 // ever
+	Read       uint64 // events taken from the workers, ever
+	Missed     uint64 // by readers, as their Next said
 	PerSecond  float64
 	Started    time.Time
 }
@@ -170,7 +184,7 @@ type Stats struct {
 func (o *Observer) Stats() Stats {
 	oldest, next := o.ring.Bounds()
 	return Stats{Held: next - oldest, Cap: uint64(o.ring.Cap()), Seen: o.seen.Load(),
-		Lost: o.source.LostEvents(), PerSecond: o.recent.perSecond(time.Now()), Started: o.started}
+		Read: o.read.Load(), Missed: o.missed.Load(), Lost: o.source.LostEvents(), PerSecond: o.recent.perSecond(time.Now()), Started: o.started}
 }
 
 // Want asks the workers for events beyond those that the history keeps, until

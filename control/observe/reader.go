@@ -59,7 +59,9 @@ func (r *Reader) Next() (f *Flow, missed uint64) {
 	}
 	f, r.held = &r.held[0], r.held[1:]
 	if r.known {
-		missed = f.Before - r.before
+		if missed = f.Before - r.before; missed > 0 {
+			r.o.missed.Add(missed)
+		}
 	}
 	r.before, r.known = f.After(), true
 	return f, missed

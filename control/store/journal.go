@@ -2,6 +2,7 @@ package store
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/sluice-net/sluice/control/policy"
 )
@@ -10,9 +11,10 @@ import (
 const maxChanges = 1 << 16
 
 // Change is one thing that a transaction changed. Exactly one of its fields,
-// beside Generation, is set.
+// beside Generation and At, is set.
 type Change struct {
 	Generation uint64        // of the transaction
+	At         time.Time     // when that began
 	Identity   *Identity     // appeared, vanished, or has other addresses
 	Addr       netip.Addr    // other pods or nodes have it
 	Pod        Key           // appeared, vanished, or is another
@@ -30,7 +32,7 @@ type journal struct {
 
 // note writes a change of the transaction that is under way.
 func (st *state) note(c Change) {
-	c.Generation = st.generation + 1
+	c.Generation, c.At = st.generation+1, st.began
 	j := &st.journal
 	if len(j.changes) >= 2*maxChanges {
 		j.base = j.changes[maxChanges-1].Generation

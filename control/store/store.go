@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sluice-net/sluice/control/policy"
 )
@@ -31,6 +32,7 @@ type Store struct {
 
 type state struct {
 	generation uint64
+	began      time.Time             // the transaction under way
 	namespaces map[string]*Namespace // as written
 	byNS       map[string]*nsIndex   // implicit ones too
 	pods       map[Key]*podEntry
@@ -108,6 +110,7 @@ func (s *Store) Generation() uint64 {
 // reports whether anything changed.
 func (s *Store) Update(fn func(*Tx)) bool {
 	s.mu.Lock()
+	s.st.began = time.Now()
 	tx := Tx{st: &s.st}
 	fn(&tx)
 	if tx.changed {

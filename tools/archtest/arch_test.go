@@ -41,6 +41,7 @@ var layers = map[string][]string{
 	"control/link":          {"dataplane", "dataplane/endpoint", "xdpprog"},
 	"control/api":           {"dataplane/rule"},
 	"control/observe":       {"control/api", "control/observe/history", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
+	"control/metrics":       {"control/observe", "control/observe/hubble", "dataplane", "dataplane/rule", "dataplane/stat", "xdpprog"},
 	"control/e2e":           {},
 	"control":               {"control/", "dataplane", "dataplane/", "xdpprog"},
 
@@ -62,6 +63,7 @@ var sole = map[string][]string{
 	"github.com/vishvananda/netns":   {"control/link", "bench/", "tools/"},
 	"github.com/google/gopacket":     {"bench/", "control/observe", "tools/"},
 	"github.com/asavie/xdp":          {"bench/"},
+	"github.com/prometheus":          {"control/metrics"},
 	"k8s.io/client-go":               {"control/source/", "tools/"},
 	"sigs.k8s.io/yaml":               {"control/source/", "control", "bench/", "tools/"},
 	"github.com/spf13/cobra":         {"tools/sluice", "tools/"},
