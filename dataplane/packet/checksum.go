@@ -35,15 +35,24 @@ func DecrementTTL(frame []byte, h *Header) bool {
 // complement sum (RFC 1071); an odd last byte counts as the high half of a
 // word, so only the last b of a message may be odd.
 func Sum(sum uint64, b []byte) uint64 {
+	var carry uint64
+	for len(b) >= 32 { // one chain of carries: a cycle a word
+		sum, carry = bits.Add64(sum, be64(b), 0)
+		sum, carry = bits.Add64(sum, be64(b[8:]), carry)
+		sum, carry = bits.Add64(sum, be64(b[16:]), carry)
+		sum, carry = bits.Add64(sum, be64(b[24:]), carry)
+		sum, carry = bits.Add64(sum, 0, carry)
+		sum += carry // the sum before may have been all ones
+		b = b[32:]
+	}
 	for len(b) >= 8 {
-		var carry uint64
 		sum, carry = bits.Add64(sum, be64(b), 0)
 		sum += carry
 		b = b[8:]
 	}
 	var last [8]byte
 	copy(last[:], b)
-	sum, carry := bits.Add64(sum, be64(last[:]), 0)
+	sum, carry = bits.Add64(sum, be64(last[:]), 0)
 	return sum + carry
 }
 

@@ -42,6 +42,21 @@ func TestSum(t *testing.T) {
 	}
 }
 
+// TestSumCarries starts with the greatest sum, to which the words add their
+// greatest, so that a carry meets a carry.
+func TestSumCarries(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	for range 20000 {
+		b := bytes.Repeat([]byte{0xff}, 32+8*r.IntN(4))
+		if at := r.IntN(len(b)); r.IntN(2) == 0 {
+			b[at] = byte(r.Uint32())
+		}
+		if got, want := packet.Fold(packet.Sum(1<<64-1, b)), wordSum(b); got != want && got^want != 0xffff {
+			t.Fatalf("%x: %04x, want %04x", b, got, want)
+		}
+	}
+}
+
 // The example of RFC 1071, section 3.
 func TestSumRFC1071(t *testing.T) {
 	if got := ^packet.Fold(packet.Sum(0, []byte{0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7})); got != 0xddf2 {
