@@ -127,7 +127,7 @@ func (s *slot) kernel(ep *endpoint.Endpoint) xdpprog.Endpoint {
 // attach puts a program at a point of a link. It needs no lock: the workers call
 // it as well, while a Publish may be waiting for them.
 func (p *Plane) attach(at xdpprog.Point, ifindex int) error {
-	if at == xdpprog.PortXDP || !p.noTCX.Load() {
+	if at.XDP() || !p.noTCX.Load() {
 		err := p.objs.Attach(at, ifindex)
 		if !errors.Is(err, xdpprog.ErrNoTCX) {
 			return err

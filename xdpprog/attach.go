@@ -22,12 +22,13 @@ const (
 	PortIngress              // kernel's end of a steering port
 	PortXDP                  // worker's end of a steering port
 	UplinkXDP                // NIC of the node
+	PodXDP                   // host-side link of a pod, ahead of PodIngress; only without offload
 )
 
-var pointNames = [...]string{"pod-ingress", "pod-egress", "port-ingress", "port-xdp", "uplink-xdp"}
+var pointNames = [...]string{"pod-ingress", "pod-egress", "port-ingress", "port-xdp", "uplink-xdp", "pod-xdp"}
 
 // XDP reports whether the point is one of XDP programs, which need no tcx.
-func (p Point) XDP() bool { return p == PortXDP || p == UplinkXDP }
+func (p Point) XDP() bool { return p == PortXDP || p == UplinkXDP || p == PodXDP }
 
 // String returns the name that pins carry.
 func (p Point) String() string { return pointNames[p] }
@@ -42,6 +43,8 @@ func (o *Objects) program(p Point) *ebpf.Program {
 		return o.progs.Deliver
 	case UplinkXDP:
 		return o.progs.UplinkSteer
+	case PodXDP:
+		return o.progs.SteerPod
 	}
 	return o.progs.Steer
 }

@@ -55,7 +55,7 @@ func TestPrograms(t *testing.T) {
 	t.Cleanup(func() { check(t, o.Close()) })
 	progs, err := o.Programs()
 	check(t, err)
-	want := map[string]string{"pod-ingress": "SchedCLS", "pod-egress": "SchedCLS", "port-ingress": "SchedCLS", "port-xdp": "XDP", "uplink-xdp": "XDP"}
+	want := map[string]string{"pod-ingress": "SchedCLS", "pod-egress": "SchedCLS", "port-ingress": "SchedCLS", "port-xdp": "XDP", "uplink-xdp": "XDP", "pod-xdp": "XDP"}
 	for _, p := range progs {
 		if p.ID == 0 || p.Tag == "" || p.Name == "" || p.Attached != 0 || want[p.Point] != p.Type {
 			t.Errorf("%+v", p)

@@ -119,7 +119,7 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 		"flows": o.cfg.Flows, "denied": o.cfg.Denied, "frags": o.cfg.Fragments, "admits": o.cfg.Admits,
 		"endpoints": o.cfg.Endpoints + 1, "links": o.cfg.Endpoints + 1,
 		"buckets": o.cfg.Endpoints + 1, "own_addrs": 8 * (o.cfg.Endpoints + 1), "pods": 8 * (o.cfg.Endpoints + 1),
-		"asked": 1,
+		"asked": 1, "pod_xsks": o.cfg.Endpoints + 1,
 	}
 	if o.cfg.Uplinks {
 		size["asked"] = o.cfg.Endpoints + 1
@@ -132,8 +132,8 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 	}
 	frags := haveFrags()
 	if !frags {
-		for _, name := range []string{"steer", "uplink_steer"} {
-			spec.Programs[name].Flags &^= unix.BPF_F_XDP_HAS_FRAGS
+		for _, p := range spec.Programs {
+			p.Flags &^= unix.BPF_F_XDP_HAS_FRAGS
 		}
 	}
 	boot := bootSecret()

@@ -33,6 +33,16 @@ func (o *Objects) SetSocket(worker, fd int) error {
 	return nil
 }
 
+// SetPodSocket has plain packets that the pod of a slot sends go straight into
+// the AF_XDP socket fd on its link, where PodXDP is attached, until the socket
+// is closed. It belongs to the worker slot%Workers.
+func (o *Objects) SetPodSocket(slot uint32, fd int) error {
+	if err := o.maps.PodXsks.Put(slot, uint32(fd)); err != nil {
+		return fmt.Errorf("set socket of endpoint %d: %w", slot, err)
+	}
+	return nil
+}
+
 // PutEndpoint writes the endpoint of a slot.
 func (o *Objects) PutEndpoint(slot uint32, e Endpoint) error {
 	if err := o.maps.Endpoints.Put(slot, &e); err != nil {

@@ -137,6 +137,7 @@ const (
 	redirect = 7          // TC_ACT_REDIRECT
 
 	xdpDrop     = 1
+	xdpPass     = 2
 	xdpRedirect = 4
 )
 

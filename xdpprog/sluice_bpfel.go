@@ -164,6 +164,7 @@ const (
 	sluiceMapLinks          = "links"
 	sluiceMapNotes          = "notes"
 	sluiceMapOwnAddrs       = "own_addrs"
+	sluiceMapPodXsks        = "pod_xsks"
 	sluiceMapPods           = "pods"
 	sluiceMapUplinkXsks     = "uplink_xsks"
 	sluiceMapUplinks        = "uplinks"
@@ -173,6 +174,7 @@ const (
 	sluiceProgDivertFromPod = "divert_from_pod"
 	sluiceProgDivertToPod   = "divert_to_pod"
 	sluiceProgSteer         = "steer"
+	sluiceProgSteerPod      = "steer_pod"
 	sluiceProgUplinkSteer   = "uplink_steer"
 	sluiceVarAbiTypes       = "abi_types"
 	sluiceVarCfg            = "cfg"
@@ -224,6 +226,7 @@ type sluiceProgramSpecs struct {
 	DivertFromPod *ebpf.ProgramSpec `ebpf:"divert_from_pod"`
 	DivertToPod   *ebpf.ProgramSpec `ebpf:"divert_to_pod"`
 	Steer         *ebpf.ProgramSpec `ebpf:"steer"`
+	SteerPod      *ebpf.ProgramSpec `ebpf:"steer_pod"`
 	UplinkSteer   *ebpf.ProgramSpec `ebpf:"uplink_steer"`
 }
 
@@ -244,6 +247,7 @@ type sluiceMapSpecs struct {
 	Links      *ebpf.MapSpec `ebpf:"links"`
 	Notes      *ebpf.MapSpec `ebpf:"notes"`
 	OwnAddrs   *ebpf.MapSpec `ebpf:"own_addrs"`
+	PodXsks    *ebpf.MapSpec `ebpf:"pod_xsks"`
 	Pods       *ebpf.MapSpec `ebpf:"pods"`
 	UplinkXsks *ebpf.MapSpec `ebpf:"uplink_xsks"`
 	Uplinks    *ebpf.MapSpec `ebpf:"uplinks"`
@@ -292,6 +296,7 @@ type sluiceMaps struct {
 	Links      *ebpf.Map `ebpf:"links"`
 	Notes      *ebpf.Map `ebpf:"notes"`
 	OwnAddrs   *ebpf.Map `ebpf:"own_addrs"`
+	PodXsks    *ebpf.Map `ebpf:"pod_xsks"`
 	Pods       *ebpf.Map `ebpf:"pods"`
 	UplinkXsks *ebpf.Map `ebpf:"uplink_xsks"`
 	Uplinks    *ebpf.Map `ebpf:"uplinks"`
@@ -314,6 +319,7 @@ func (m *sluiceMaps) Close() error {
 		m.Links,
 		m.Notes,
 		m.OwnAddrs,
+		m.PodXsks,
 		m.Pods,
 		m.UplinkXsks,
 		m.Uplinks,
@@ -338,6 +344,7 @@ type sluicePrograms struct {
 	DivertFromPod *ebpf.Program `ebpf:"divert_from_pod"`
 	DivertToPod   *ebpf.Program `ebpf:"divert_to_pod"`
 	Steer         *ebpf.Program `ebpf:"steer"`
+	SteerPod      *ebpf.Program `ebpf:"steer_pod"`
 	UplinkSteer   *ebpf.Program `ebpf:"uplink_steer"`
 }
 
@@ -347,6 +354,7 @@ func (p *sluicePrograms) Close() error {
 		p.DivertFromPod,
 		p.DivertToPod,
 		p.Steer,
+		p.SteerPod,
 		p.UplinkSteer,
 	)
 }

@@ -3,11 +3,13 @@
  * divert: at both ends of a pod's host-side link; acts on flows that it knows
  *         and sends the others to a worker.
  * steer:  XDP on the worker's end of a steering port; into its AF_XDP socket.
+ * steer_pod: XDP on a pod's host-side link, in podlink.h: a shorter way up.
  * deliver: at the kernel's end of a steering port; carries an allowed frame on
  *         from where divert took it, or straight into a pod.
  * uplink_steer: XDP on a NIC of the node, in uplink.h: an early drop.
  */
 #include "neighbour.h"
+#include "podlink.h"
 #include "state.h"
 #include "uplink.h"
 
