@@ -32,6 +32,7 @@ var layers = map[string][]string{
 
 	"control/policy":        {},
 	"control/policy/":       {"control/policy", "control/policy/labelselector", "control/policy/clusterrule"},
+	"control/policy/text":   {"control/policy", "dataplane/packet"},
 	"control/policy/calico": {"control/policy", "control/policy/calico/selector", "control/policy/networkpolicy"},
 	"control/store":         {"control/policy"},
 	"control/source/":       {"control/policy", "control/policy/", "control/source/object", "control/store"},

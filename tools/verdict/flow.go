@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
-	"github.com/sluice-net/sluice/dataplane/packet"
+	"github.com/sluice-net/sluice/control/policy/text"
 )
 
 // Flow is what is asked about two ends: a protocol and a destination port. For
@@ -50,7 +50,7 @@ func HasPorts(p policy.Protocol) bool {
 }
 
 // ProtocolName returns the name of a protocol, or its number.
-func ProtocolName(p policy.Protocol) string { return packet.Proto(p).String() }
+func ProtocolName(p policy.Protocol) string { return text.Protocol(p) }
 
 var protocols = map[string]policy.Protocol{
 	"TCP": policy.TCP, "UDP": policy.UDP, "SCTP": policy.SCTP, "ICMP": policy.ICMP, "ICMPV6": policy.ICMPv6,

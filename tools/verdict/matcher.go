@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/text"
 	"github.com/sluice-net/sluice/control/resolve"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -133,9 +134,9 @@ func (m *matcher) block(b *policy.Block) string {
 
 func (m *matcher) place(p *policy.Peer, hit bool) string {
 	if hit {
-		return fmt.Sprintf("%s is %s", m.addr, PlaceText(p))
+		return fmt.Sprintf("%s is %s", m.addr, text.Place(p))
 	}
-	return fmt.Sprintf("%s is not %s", m.addr, PlaceText(p))
+	return fmt.Sprintf("%s is not %s", m.addr, text.Place(p))
 }
 
 func blockText(b *policy.Block, a netip.Addr) string {
@@ -178,11 +179,11 @@ func (m *matcher) ports(r *policy.Rule, ids []*store.Identity, named bool) (bool
 	}
 	var list []string
 	for _, p := range r.Ports {
-		text := PortText(p)
+		words := text.Port(p)
 		switch {
 		case p.Name == "":
 			if p.Protocol == m.flow.Protocol && p.From <= m.flow.Port && m.flow.Port <= p.To {
-				return true, fmt.Sprintf("port %s in %s", m.portText(), text)
+				return true, fmt.Sprintf("port %s in %s", m.portText(), words)
 			}
 		case p.Protocol != 0 && p.Protocol != m.flow.Protocol:
 		case m.dir == rule.Ingress:
@@ -192,9 +193,9 @@ func (m *matcher) ports(r *policy.Rule, ids []*store.Identity, named bool) (bool
 			if (named || m.dir == rule.Ingress) && hasPort(ids, p.Name, m.flow) {
 				return true, fmt.Sprintf("port %s is called %s", m.portText(), p.Name)
 			}
-			text += namedText(ids, p)
+			words += namedText(ids, p)
 		}
-		list = append(list, text)
+		list = append(list, words)
 	}
 	if list == nil {
 		return false, "names no port"
@@ -230,17 +231,4 @@ func namedText(ids []*store.Identity, p policy.Port) string {
 }
 
 // PortText names what a policy's port matches: "443/TCP", "8000-8100/TCP".
-func PortText(p policy.Port) string {
-	proto := ProtocolName(p.Protocol)
-	switch {
-	case p.Name != "" && p.Protocol == 0:
-		return fmt.Sprintf("%q", p.Name)
-	case p.Name != "":
-		return fmt.Sprintf("%q/%s", p.Name, proto)
-	case p.From == 0 && p.To == 65535:
-		return "any/" + proto
-	case p.From == p.To:
-		return fmt.Sprintf("%d/%s", p.From, proto)
-	}
-	return fmt.Sprintf("%d-%d/%s", p.From, p.To, proto)
-}
+func PortText(p policy.Port) string { return text.Port(p) }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/text"
 )
 
 // Mismatch says why a selector does not match an entity.
@@ -56,7 +57,7 @@ func unmet(what string, reqs []policy.Requirement, labels map[string]string) str
 		switch r.Operator {
 		case policy.In:
 			if !present {
-				return fmt.Sprintf("%s %s missing", what, requirementText(r))
+				return fmt.Sprintf("%s %s missing", what, text.Requirement(r))
 			}
 			return fmt.Sprintf("%s %s=%s, not %s", what, r.Key, value, strings.Join(r.Values, " or "))
 		case policy.Exists:
@@ -69,64 +70,7 @@ func unmet(what string, reqs []policy.Requirement, labels map[string]string) str
 }
 
 // SelectorText describes a selector in a few words.
-func SelectorText(s *policy.Selector) string {
-	spec := s.Spec()
-	if spec.Nothing {
-		return "nothing"
-	}
-	kind, every := "pods", "all pods"
-	if spec.NetworkSets {
-		kind, every = "pods and network sets", "all pods and network sets"
-	}
-	if spec.Kind == policy.KindNode {
-		kind, every = "nodes", "all nodes"
-	}
-	text := every
-	if len(spec.Labels) > 0 {
-		text = kind + " with " + requirementsText(spec.Labels)
-	}
-	if len(spec.ServiceAccounts) > 0 {
-		text += " of service account " + strings.Join(spec.ServiceAccounts, " or ")
-	}
-	if len(spec.Account) > 0 {
-		text += " of service account " + requirementsText(spec.Account)
-	}
-	if spec.Namespace != "" {
-		text += " in namespace " + spec.Namespace
-	}
-	if len(spec.NamespaceLabels) > 0 {
-		text += " in namespaces with " + requirementsText(spec.NamespaceLabels)
-	}
-	if len(spec.Account) > 0 {
-		text += " with service account " + requirementsText(spec.Account)
-	}
-	for i, c := range spec.Where {
-		text += []string{" where ", " and "}[min(i, 1)] + c.String()
-	}
-	return text
-}
-
-func requirementsText(reqs []policy.Requirement) string {
-	out := make([]string, len(reqs))
-	for i := range reqs {
-		out[i] = requirementText(&reqs[i])
-	}
-	return strings.Join(out, ", ")
-}
-
-func requirementText(r *policy.Requirement) string {
-	switch {
-	case r.Operator == policy.Exists:
-		return r.Key
-	case r.Operator == policy.DoesNotExist:
-		return "!" + r.Key
-	case r.Operator == policy.NotIn:
-		return r.Key + " notin (" + strings.Join(r.Values, ", ") + ")"
-	case len(r.Values) == 1:
-		return r.Key + "=" + r.Values[0]
-	}
-	return r.Key + " in (" + strings.Join(r.Values, ", ") + ")"
-}
+func SelectorText(s *policy.Selector) string { return text.Selector(s) }
 
 // NamespaceNames returns the namespaces that a selector asks for by name, or
 // nil if it asks for none.

@@ -1,4 +1,4 @@
-package verdict
+package text
 
 import (
 	"strings"
@@ -6,7 +6,7 @@ import (
 	"github.com/sluice-net/sluice/control/policy"
 )
 
-var zoneTexts = []struct {
+var zones = []struct {
 	zone policy.Zone
 	text string
 }{
@@ -16,27 +16,29 @@ var zoneTexts = []struct {
 	{policy.ZoneWorldIPv6, "outside of the cluster by IPv6"},
 }
 
-// PlaceText names a peer that is a zone, a group, Services or a name.
-func PlaceText(p *policy.Peer) string {
+// Place describes a peer that is a zone, a group, Services or a name.
+func Place(p *policy.Peer) string {
 	switch {
 	case p.Group != nil && p.Group.Name != "":
 		return "in the group " + p.Group.Name
 	case p.Group != nil:
-		return "in a group with " + requirementsText(p.Group.Labels)
+		return "in a group with " + Requirements(p.Group.Labels)
 	case p.Services != nil && p.Services.Name != "":
 		return "behind a Service " + strings.TrimPrefix(p.Services.Namespace+"/"+p.Services.Name, "/")
 	case p.Services != nil:
-		return "behind a Service with " + requirementsText(p.Services.Labels)
+		return "behind a Service with " + Requirements(p.Services.Labels)
+	case p.Endpoints != nil:
+		return "an endpoint of the Service " + p.Endpoints.Namespace + "/" + p.Endpoints.Name
 	case p.Name != nil:
 		return "an address of " + p.Name.String()
 	}
-	var zones []string
-	for _, z := range zoneTexts {
+	var in []string
+	for _, z := range zones {
 		if p.Zone&z.zone != 0 {
-			zones = append(zones, z.text)
+			in = append(in, z.text)
 		}
 	}
-	text := strings.Join(zones, " or ")
+	text := strings.Join(in, " or ")
 	switch {
 	case p.APIServer == policy.Only && text == "":
 		return "the API server"
