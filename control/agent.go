@@ -37,8 +37,16 @@ type Source interface {
 	State() SourceState
 }
 
+// Tracer is a Source that knows where an object came from.
+type Tracer interface {
+	// Whence names where an object that the store holds was read, and its
+	// version, if versions of it can be compared; nothing if it isn't known.
+	Whence(policy.Origin) (source, version string)
+}
+
 // SourceState is what a source has to say about itself.
 type SourceState struct {
+	Name string // of the source, for people
 	// Synced: the store holds all that there is. Before, pods are isolated and
 	// no policy is put into force: half a picture could open what the other
 	// half closes.
@@ -98,7 +106,9 @@ type Agent struct {
 
 // loopStatus is what the loop last did.
 type loopStatus struct {
-	generation uint64
+	generation uint64    // of the published rules
+	published  time.Time // when they were
+	store      uint64    // generation of the store that is in force
 	digest     string
 	pending    []string
 	ready      bool

@@ -50,6 +50,7 @@ func (a *Agent) turn() (pending bool, _ error) {
 	if err == nil && state.Synced {
 		a.status.digest = state.Digest
 		a.status.ready = true
+		a.status.store = a.lastInput.store
 	}
 	return len(missing) > 0, err
 }
@@ -222,7 +223,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 		a.metrics.Applied(time.Since(since))
 	}
 	a.mu.Lock()
-	a.status.generation = table.Generation()
+	a.status.generation, a.status.published = table.Generation(), time.Now()
 	a.mu.Unlock()
 	a.log.Info("published", "generation", table.Generation(), "endpoints", len(eps))
 	return nil

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,12 @@ func NewClient(path string) *Client {
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	return s, c.get(ctx, "/v1/status", &s)
+}
+
+// FullStatus asks for the agent's state with that of its maps and programs.
+func (c *Client) FullStatus(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.get(ctx, "/v1/status?maps=true", &s)
 }
 
 // Endpoints asks for the pods of the node.
@@ -92,7 +99,14 @@ func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	if resp.StatusCode != http.StatusOK {
 		msg, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		resp.Body.Close()
-		return nil, fmt.Errorf("agent at %s: %s: %s", c.path, resp.Status, msg)
+		said := bytes.TrimSpace(msg)
+		switch resp.StatusCode {
+		case http.StatusGatewayTimeout:
+			return nil, fmt.Errorf("agent at %s: %w: %s", c.path, ErrNotInForce, said)
+		case http.StatusNotFound:
+			return nil, fmt.Errorf("agent at %s does not know %s: it may be of another version", c.path, req.URL.Path)
+		}
+		return nil, fmt.Errorf("agent at %s: %s: %s", c.path, resp.Status, said)
 	}
 	return resp.Body, nil
 }

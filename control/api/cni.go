@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -94,11 +95,14 @@ func serve[In, Out any](w http.ResponseWriter, r *http.Request, do func(context.
 	case errors.Is(err, ErrBadSandbox):
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	case errors.Is(err, ErrNotInForce):
-		http.Error(w, err.Error(), http.StatusGatewayTimeout)
+		http.Error(w, missing(err), http.StatusGatewayTimeout)
 	default:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
 }
+
+// missing is what an ErrNotInForce says beside that: the client says that again.
+func missing(err error) string { return strings.TrimPrefix(err.Error(), ErrNotInForce.Error()+": ") }
 
 // AddSandbox tells the agent of a new sandbox and waits until its policy is in
 // force, no longer than s.TimeoutMs.

@@ -15,8 +15,15 @@ import (
 
 // Agent answers the API's questions.
 type Agent interface {
-	Status() (Status, error)
+	// Status describes the agent; with maps also what is in the kernel's maps,
+	// which takes some ten milliseconds if they are full.
+	Status(maps bool) (Status, error)
 	Endpoints() []Endpoint
+	// Policies returns policies in the order of judgement.
+	Policies(Which) []Policy
+	// Wait returns once what it is asked for is in force; when ctx ends, with an
+	// error that says what is missing.
+	Wait(context.Context, WaitFor) (Waited, error)
 	// Flows calls visit with up to last past events, oldest first, and then, if
 	// follow is set, with each new one until ctx ends or visit fails. opened is
 	// called once no later event can be missed. visit(nil) says that there is
@@ -102,8 +109,14 @@ func routes(agent Agent) http.Handler {
 			mux.Handle("GET "+path, t.Telemetry())
 		}
 	}
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		s, err := agent.Status()
+	policyRoutes(mux, agent)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		maps, err := flag(r.FormValue("maps"))
+		if err != nil {
+			http.Error(w, "maps: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		s, err := agent.Status(maps)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return

@@ -2,9 +2,15 @@
 // Unix socket of mode 0600. It holds the types, the client and the server's
 // routes; who answers is behind the Agent interface.
 //
-//	GET  /v1/status     Status
+//	GET  /v1/status     Status; ?maps=true counts what is in the kernel's maps as well
 //	GET  /v1/endpoints  []Endpoint
+//	GET  /v1/policies   []Policy in the order of judgement; see Which for ?kind, ?namespace, ?name
+//	GET  /v1/wait       Waited, once what WaitFor describes is in force, or 504 with what is missing
 //	GET  /v1/flows      JSON lines of Flow: ?follow=true streams, ?last=N history first
+//
+// and what CNI plugins use, below /v1/cni/. An error has a status other than 200
+// and a line of text. Fields may be added within version 1, and lists may grow:
+// clients ignore what they don't know. A field never changes its meaning.
 package api
 
 import (
@@ -22,13 +28,25 @@ type Status struct {
 	Started    time.Time         `json:"started"`
 	Offload    bool              `json:"offload"`
 	FailOpen   bool              `json:"failOpen"`
+	Source     string            `json:"source"` // where objects come from
+	Synced     bool              `json:"synced"` // all of it was known once
+	Watches    []Watch           `json:"watches,omitempty"`
+	StaleMs    int64             `json:"staleMs"`    // since when, at worst, the source was not heard of while it should be; 0: in step
+	Objects    Objects           `json:"objects"`    // known
 	Generation uint64            `json:"generation"` // of the published rule set
+	Published  time.Time         `json:"published"`  // when it was; zero: not yet
 	Digest     string            `json:"digest"`     // of the manifests that it was compiled from
 	Endpoints  int               `json:"endpoints"`
 	Pending    []string          `json:"pending,omitempty"` // pods whose link is not found yet
 	Workers    []Worker          `json:"workers"`
 	Modes      map[string]string `json:"modes"`    // what is really in use: attach, xdp, copy, umem …
 	Flows      int               `json:"flows"`    // live entries of the flow tables
+	FlowsMax   int               `json:"flowsMax"` // that there is room for
+	Events     Events            `json:"events"`
+	Maps       []Map             `json:"maps,omitempty"`   // if they were asked for
+	Loaded     []Program         `json:"loaded,omitempty"` // BPF programs; if maps were asked for
+	HeapBytes  uint64            `json:"heapBytes"`        // that the agent's objects take
+	Goroutines int               `json:"goroutines"`
 	Drops      map[string]uint64 `json:"drops"`    // by reason, all workers and programs
 	Programs   map[string]uint64 `json:"programs"` // what the BPF programs did with packets that they let go on
 	Rejected   []Rejection       `json:"rejected,omitempty"`
@@ -43,6 +61,63 @@ type Worker struct {
 	Alive   bool   `json:"alive"`
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+
+	BeatAgeMs   int64  `json:"beatAgeMs"` // since it last showed that it lives
+	Flows       int    `json:"flows"`
+	FlowsMax    int    `json:"flowsMax"`
+	HugePages   bool   `json:"hugePages"`
+	RingDropped uint64 `json:"ringDropped"` // frames that found no place in the socket's queue
+	FillEmpty   uint64 `json:"fillEmpty"`   // times that the kernel found no frame to fill
+	LostEvents  uint64 `json:"lostEvents"`
+}
+
+// Watch is the state of one resource of a cluster that the agent follows.
+type Watch struct {
+	Resource string    `json:"resource"`
+	Synced   bool      `json:"synced"`  // known in full once
+	Healthy  bool      `json:"healthy"` // followed now
+	Current  time.Time `json:"current"` // when the agent was last known to be in step with it
+	Heard    time.Time `json:"heard"`   // when the server last said something of it
+	Version  string    `json:"version"`
+	Objects  int       `json:"objects"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// Objects counts what is known of the cluster.
+type Objects struct {
+	Namespaces int `json:"namespaces"`
+	Pods       int `json:"pods"`
+	Nodes      int `json:"nodes"`
+	Policies   int `json:"policies"`
+	Identities int `json:"identities"` // sets of labels that pods and nodes have
+}
+
+// Events is the state of verdict events.
+type Events struct {
+	Written uint64 `json:"written"`
+	Lost    uint64 `json:"lost"` // for want of room
+	Held    uint64 `json:"held"` // by the history
+	HeldMax uint64 `json:"heldMax"`
+}
+
+// Map is a map of the BPF programs that can run full.
+type Map struct {
+	Name    string  `json:"name"`
+	Type    string  `json:"type"`
+	Entries int     `json:"entries"`
+	Max     int     `json:"max"`
+	Used    float64 `json:"used"`   // Entries of Max, 0 to 1
+	Evicts  bool    `json:"evicts"` // full, it forgets what was used least lately instead of refusing
+}
+
+// Program is a loaded BPF program.
+type Program struct {
+	Name     string `json:"name"`
+	ID       uint32 `json:"id"`
+	Type     string `json:"type"`
+	Tag      string `json:"tag"`      // of its instructions
+	Point    string `json:"point"`    // where it is attached
+	Attached int    `json:"attached"` // how often, by links; clsact filters are none
 }
 
 // Rejection is an object, or a field of one, that is not in force as written.
@@ -64,6 +139,16 @@ type Endpoint struct {
 	MAC        string       `json:"mac"`
 	Generation uint32       `json:"generation"`
 	State      string       `json:"state"` // "enforced", "isolated" (no rules yet), "no link"
+	// What the policies that are known say; in force if State is "enforced" and
+	// Status tells of nothing that is not applied.
+	Ingress Selected `json:"ingress"`
+	Egress  Selected `json:"egress"`
+}
+
+// Selected is what selects an endpoint in one direction.
+type Selected struct {
+	Isolated bool        `json:"isolated"` // what no policy allows is denied
+	Policies []PolicyKey `json:"policies"` // that have a say, in the order of judgement
 }
 
 // Flow is one verdict event.

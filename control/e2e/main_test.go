@@ -100,7 +100,11 @@ type cluster struct{ *kube.Source }
 
 func (c cluster) State() control.SourceState {
 	k := c.Source.State()
-	return control.SourceState{Synced: k.Synced, Digest: k.Digest, Rejections: k.Rejections, Notes: k.Notes}
+	out := control.SourceState{Name: "cluster " + c.Server(), Synced: k.Synced, Digest: k.Digest, Rejections: k.Rejections, Notes: k.Notes}
+	for _, w := range k.Watches {
+		out.Watches = append(out.Watches, control.WatchState(w))
+	}
+	return out
 }
 
 // source makes a control.Source of a folder of manifests.
@@ -108,7 +112,7 @@ type source struct{ *manifest.Source }
 
 func (s source) State() control.SourceState {
 	m := s.Source.State()
-	return control.SourceState{Synced: true, Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
+	return control.SourceState{Name: "manifests " + s.Path(), Synced: true, Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
 }
 
 // Folders and nets of a test run carry the process ID of the run, so that a

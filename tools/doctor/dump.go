@@ -157,13 +157,15 @@ func (d *dump) agent(ctx context.Context, socket string) {
 	ctx, cancel := context.WithTimeout(ctx, dumpPatience)
 	defer cancel()
 	client := api.NewClient(socket)
-	s, err := client.Status(ctx)
+	s, err := client.FullStatus(ctx)
 	d.putJSON("agent/status.json", s, err)
 	if err != nil {
 		return
 	}
 	e, err := client.Endpoints(ctx)
 	d.putJSON("agent/endpoints.json", e, err)
+	p, err := client.Policies(ctx, api.Which{})
+	d.putJSON("agent/policies.json", p, err)
 	var flows bytes.Buffer
 	enc := json.NewEncoder(&flows)
 	if err := client.Flows(ctx, dumpFlows, false, nil, func(f *api.Flow) error { return enc.Encode(f) }); err != nil {

@@ -117,7 +117,7 @@ type kubeSource struct{ *kube.Source }
 // State implements control.Source.
 func (s kubeSource) State() control.SourceState {
 	k := s.Source.State()
-	out := control.SourceState{Synced: k.Synced, Digest: k.Digest, Rejections: k.Rejections, Notes: k.Notes}
+	out := control.SourceState{Name: "cluster " + s.Server(), Synced: k.Synced, Digest: k.Digest, Rejections: k.Rejections, Notes: k.Notes}
 	for _, w := range k.Watches {
 		out.Watches = append(out.Watches, control.WatchState(w))
 	}
@@ -130,5 +130,5 @@ type manifestSource struct{ *manifest.Source }
 // State implements control.Source.
 func (s manifestSource) State() control.SourceState {
 	m := s.Source.State()
-	return control.SourceState{Synced: true, Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
+	return control.SourceState{Name: "manifests " + s.Path(), Synced: true, Digest: m.Digest, Rejections: m.Rejections, Notes: m.Notes}
 }

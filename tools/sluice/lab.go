@@ -98,8 +98,13 @@ func needRoot() error {
 }
 
 func nameFlag(cmd *cobra.Command, name *string, value, usage string) {
-	cmd.Flags().StringVar(name, "name", value, usage)
-	cmd.RegisterFlagCompletionFunc("name", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	nameLab(cmd, "name", name, value, usage)
+}
+
+// nameLab registers a flag that names a lab which is up.
+func nameLab(cmd *cobra.Command, flag string, name *string, value, usage string) {
+	cmd.Flags().StringVar(name, flag, value, usage)
+	cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		live, _ := lab.Live() // without labs there is nothing to complete
 		var names []string
 		for _, s := range live {

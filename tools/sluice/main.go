@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,8 +104,8 @@ Exit codes: 0 all went well; 1 failed or denied; 2 not understood.`,
 	return root
 }
 
-// argsAreUsage makes a wrong number of arguments, or an unknown subcommand, a
-// usage error with a hint where to read on.
+// argsAreUsage makes a wrong number of arguments, flags that exclude each other,
+// or an unknown subcommand, a usage error with a hint where to read on.
 func argsAreUsage(cmd *cobra.Command) {
 	check := cmd.Args
 	if check == nil {
@@ -114,7 +115,7 @@ func argsAreUsage(cmd *cobra.Command) {
 		}
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
+		if err := cmp.Or(check(cmd, args), cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()); err != nil {
 			return usageError(fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
 		}
 		return nil

@@ -47,7 +47,8 @@ type feed struct {
 	done   chan struct{}
 
 	mu      sync.Mutex
-	owned   map[store.Key]bool // what it wrote; true: a valid version is in force
+	owned   map[store.Key]bool   // what it wrote; true: a valid version is in force
+	known   map[store.Key]string // of policies: their versions
 	synced  bool
 	open    int       // watches
 	since   time.Time // when the last watch was lost
@@ -57,7 +58,8 @@ type feed struct {
 }
 
 func (s *Source) newFeed(resource, kind string, convert func(runtime.Object) object.Object) *feed {
-	f := &feed{src: s, resource: resource, kind: kind, apiKind: kind, convert: convert, owned: map[store.Key]bool{}, since: time.Now()}
+	f := &feed{src: s, resource: resource, kind: kind, apiKind: kind, convert: convert, owned: map[store.Key]bool{},
+		known: map[store.Key]string{}, since: time.Now()}
 	if kind == "Pod" {
 		f.prompt = func(it *item) bool {
 			p, ok := it.object.Value.(*store.Pod)
@@ -210,6 +212,9 @@ func (f *feed) put(tx *store.Tx, it *item) {
 			effect = "; the rules of its last valid version stay in force as well"
 		}
 		valid = valid || !isPolicy || !p.Rejected
+		if isPolicy {
+			f.known[key] = it.version
+		}
 		object.Put(tx, o.Value)
 	}
 	f.owned[key] = valid
@@ -220,6 +225,7 @@ func (f *feed) put(tx *store.Tx, it *item) {
 func (f *feed) remove(tx *store.Tx, key store.Key) {
 	o := policy.Origin{Kind: f.kind, Namespace: key.Namespace, Name: key.Name}
 	delete(f.owned, key)
+	delete(f.known, key)
 	object.Remove(tx, o)
 	f.src.forget(o)
 }

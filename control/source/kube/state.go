@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/store"
 )
 
 // State is what is known of the cluster, and how well.
@@ -64,6 +65,26 @@ func (s *Source) State() State {
 	out.Digest = strings.Join(digest, " ")
 	return out
 }
+
+// Whence returns what a policy that the store holds was read from: the API's
+// group and version, and the object's version.
+func (s *Source) Whence(o policy.Origin) (source, version string) {
+	for _, f := range s.allFeeds() {
+		if f.kind != o.Kind {
+			continue
+		}
+		f.mu.Lock()
+		version = f.known[store.Key{Namespace: o.Namespace, Name: o.Name}]
+		f.mu.Unlock()
+		if version != "" {
+			return f.apiVersion, version
+		}
+	}
+	return "", ""
+}
+
+// Server returns the address of the API server.
+func (s *Source) Server() string { return s.rest.Host }
 
 func (f *feed) state() Watch {
 	f.mu.Lock()

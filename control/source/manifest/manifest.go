@@ -87,6 +87,17 @@ func (s *Source) State() State {
 	return s.state
 }
 
+// Path returns the file or folder that is followed.
+func (s *Source) Path() string { return s.path }
+
+// Whence returns the file that an object in force came from. Files have no
+// versions.
+func (s *Source) Whence(o policy.Origin) (source, version string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owned[o].file, ""
+}
+
 // Reload reads path again and reports whether its contents have changed.
 func (s *Source) Reload() (changed bool, err error) {
 	s.mu.Lock()

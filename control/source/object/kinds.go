@@ -60,6 +60,17 @@ func Custom() map[string][]string {
 	return out
 }
 
+// PolicyKinds lists the kinds of policies, as policy.Origin names them.
+func PolicyKinds() (out []string) {
+	for _, k := range kinds {
+		if strings.HasSuffix(k.Name, "Policy") {
+			out = append(out, k.Name)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // anything forgets the type of what a conversion returns.
 func anything[P, V any](convert func(P) (V, []policy.Rejection)) func(P) (any, []policy.Rejection) {
 	return func(obj P) (any, []policy.Rejection) { return convert(obj) }

@@ -32,6 +32,9 @@ func NeedRoot(t *testing.T) {
 var buildDir string
 
 var build = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv("SLUICE_BIN"); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "sluice-lab-test")
 	if err != nil {
 		return "", err
@@ -45,7 +48,8 @@ var build = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// Binary builds sluice once a test process. Main removes it.
+// Binary builds sluice once a test process, unless SLUICE_BIN names one. Main
+// removes it.
 func Binary(t *testing.T) string {
 	t.Helper()
 	path, err := build()
