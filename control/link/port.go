@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/dataplane"
@@ -87,12 +88,12 @@ func makePort(kernel, far string, mtu int) (err error) {
 	}()
 	for _, name := range []string{kernel, far} {
 		// Neither end has an address, answers ARP or speaks IPv6.
-		if err := disableIPv6(name); err != nil {
-			return err
-		}
 		l, err := netlink.LinkByName(name)
 		if err != nil {
 			return fmt.Errorf("find steering port %s: %w", name, err)
+		}
+		if err := disableIPv6(l); err != nil {
+			return err
 		}
 		if err := netlink.LinkSetARPOff(l); err != nil {
 			return fmt.Errorf("turn ARP off on %s: %w", name, err)
@@ -107,9 +108,15 @@ func makePort(kernel, far string, mtu int) (err error) {
 	return nil
 }
 
-func disableIPv6(name string) error {
+// disableIPv6 keeps a link from speaking IPv6. In a container /proc/sys can't be
+// written; there the link gets no address, so that nobody finds it.
+func disableIPv6(l netlink.Link) error {
+	name := l.Attrs().Name
 	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0o644)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+		err = netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return fmt.Errorf("disable IPv6 on %s: %w", name, err)
 	}
 	return nil
