@@ -29,11 +29,12 @@ type WorkerStats struct {
 // Stats is the state of the dataplane.
 type Stats struct {
 	Workers  []WorkerStats
-	Drops    [stat.NumReasons]uint64     // workers and programs together
-	Programs [xdpprog.NumCounters]uint64 // what the programs did with the rest
-	Lost     uint64                      // events that found no room
-	Written  uint64                      // and those that did
-	TCX      bool                        // attached by tcx links, else by clsact filters
+	Drops    [stat.NumReasons]uint64             // workers and programs together
+	Programs [xdpprog.NumCounters]uint64         // what the programs did with the rest
+	Kernel   [xdpprog.NumTraffic]xdpprog.Traffic // judged by the caches, without a worker
+	Lost     uint64                              // events that found no room
+	Written  uint64                              // and those that did
+	TCX      bool                                // attached by tcx links, else by clsact filters
 }
 
 // Stats reads all counters.
@@ -65,7 +66,10 @@ func (p *Plane) Stats() (Stats, error) {
 	for r, n := range drops {
 		s.Drops[r] += n
 	}
-	s.Programs, err = p.objs.Counters()
+	if s.Programs, err = p.objs.Counters(); err != nil {
+		return s, err
+	}
+	s.Kernel, err = p.objs.Traffic()
 	return s, err
 }
 

@@ -193,6 +193,16 @@ var counterNames = [NumCounters]string{
 // String returns the name that status and metrics use.
 func (c Counter) String() string { return counterNames[c] }
 
+// Traffic is struct traffic.
+type Traffic struct{ Packets, Bytes uint64 }
+
+// NumTraffic is the number of struct traffic there are: by Hook, and for what
+// was denied TrafficDenied further.
+const (
+	TrafficDenied = 2
+	NumTraffic    = 4
+)
+
 // NumDropReasons is the number of drop counters (enum drop_reason), which are
 // indexed as dataplane/stat.Reason.
 const NumDropReasons = 24

@@ -20,7 +20,7 @@ func TestABI(t *testing.T) {
 	}
 	for name, v := range map[string]any{
 		"addr": Addr{}, "flow_key": FlowKey{}, "flow_value": FlowValue{}, "deny_value": DenyValue{},
-		"endpoint": Endpoint{}, "own_addr": OwnAddr{}, "note": Note{}, "admit_key": AdmitKey{}, "admit_value": AdmitValue{},
+		"endpoint": Endpoint{}, "own_addr": OwnAddr{}, "note": Note{}, "traffic": Traffic{}, "admit_key": AdmitKey{}, "admit_value": AdmitValue{},
 		"uplink": Uplink{},
 	} {
 		var c *btf.Struct

@@ -68,6 +68,41 @@ func TestCacheHit(t *testing.T) {
 	}
 }
 
+// TestTraffic sees that what the caches judge is counted by hook and verdict,
+// and what a worker gets is not.
+func TestTraffic(t *testing.T) {
+	r := newRig(t, nil)
+	f := flowOf{pod4, far4, 1000, 80, layers.IPProtocolTCP}
+	steered := flowOf{pod4, far4, 1001, 80, layers.IPProtocolTCP}
+	r.allow(f, xdpprog.FlowValue{})
+	out, in := f.frame(t, podMAC, hostMAC, "S"), f.reverse().frame(t, hostMAC, podMAC, "SA")
+	r.fate(xdpprog.PodIngress, out)
+	r.fate(xdpprog.PodIngress, out)
+	r.fate(xdpprog.PodEgress, in)
+	r.fate(xdpprog.PodIngress, steered.frame(t, podMAC, hostMAC, "S"))
+	denied := flowOf{pod4, far4, 1002, 80, layers.IPProtocolTCP}
+	k, side := denied.key()
+	v := xdpprog.DenyValue{Sides: 1 << side, SinceNs: uint64(nowNs(t)) - uint64(time.Second)}
+	v.Slot[side], v.Gen[side] = podSlot, podGen
+	if _, err := xdpprog.UpdateDenied(r.Objects, []xdpprog.FlowKey{k}, []xdpprog.DenyValue{v}); err != nil {
+		t.Fatal(err)
+	}
+	bad := denied.frame(t, podMAC, hostMAC, "S")
+	r.fate(xdpprog.PodIngress, bad)
+	got, err := r.Traffic()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [xdpprog.NumTraffic]xdpprog.Traffic{
+		xdpprog.HookFromPod: {Packets: 2, Bytes: 2 * uint64(len(out))},
+		xdpprog.HookToPod:   {Packets: 1, Bytes: uint64(len(in))},
+		uint8(xdpprog.HookFromPod) | xdpprog.TrafficDenied: {Packets: 1, Bytes: uint64(len(bad))},
+	}
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 // TestCacheCounts sees that each packet of a flow between two pods is counted
 // once, where it leaves its pod.
 func TestCacheCounts(t *testing.T) {

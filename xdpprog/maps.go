@@ -189,6 +189,23 @@ func (o *Objects) Counters() ([NumCounters]uint64, error) {
 	return sums, sumCPUs(o.maps.Counters, sums[:])
 }
 
+// Traffic returns what the caches judged at pods' links without a worker, by
+// Hook, and for what was denied TrafficDenied further.
+func (o *Objects) Traffic() ([NumTraffic]Traffic, error) {
+	var sums [NumTraffic]Traffic
+	for i := range sums {
+		var perCPU []Traffic
+		if err := o.maps.Traffic.Lookup(uint32(i), &perCPU); err != nil {
+			return sums, fmt.Errorf("read traffic counter %d: %w", i, err)
+		}
+		for _, t := range perCPU {
+			sums[i].Packets += t.Packets
+			sums[i].Bytes += t.Bytes
+		}
+	}
+	return sums, nil
+}
+
 func sumCPUs(m *ebpf.Map, sums []uint64) error {
 	for i := range sums {
 		var perCPU []uint64

@@ -133,6 +133,12 @@ type sluiceOwnAddr struct {
 	Pad  uint32
 }
 
+type sluiceTraffic struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+}
+
 type sluiceUplink struct {
 	_      structs.HostLayout
 	Base   uint32
@@ -166,6 +172,7 @@ const (
 	sluiceMapOwnAddrs       = "own_addrs"
 	sluiceMapPodXsks        = "pod_xsks"
 	sluiceMapPods           = "pods"
+	sluiceMapTraffic        = "traffic"
 	sluiceMapUplinkXsks     = "uplink_xsks"
 	sluiceMapUplinks        = "uplinks"
 	sluiceMapWorkers        = "workers"
@@ -249,6 +256,7 @@ type sluiceMapSpecs struct {
 	OwnAddrs   *ebpf.MapSpec `ebpf:"own_addrs"`
 	PodXsks    *ebpf.MapSpec `ebpf:"pod_xsks"`
 	Pods       *ebpf.MapSpec `ebpf:"pods"`
+	Traffic    *ebpf.MapSpec `ebpf:"traffic"`
 	UplinkXsks *ebpf.MapSpec `ebpf:"uplink_xsks"`
 	Uplinks    *ebpf.MapSpec `ebpf:"uplinks"`
 	Workers    *ebpf.MapSpec `ebpf:"workers"`
@@ -298,6 +306,7 @@ type sluiceMaps struct {
 	OwnAddrs   *ebpf.Map `ebpf:"own_addrs"`
 	PodXsks    *ebpf.Map `ebpf:"pod_xsks"`
 	Pods       *ebpf.Map `ebpf:"pods"`
+	Traffic    *ebpf.Map `ebpf:"traffic"`
 	UplinkXsks *ebpf.Map `ebpf:"uplink_xsks"`
 	Uplinks    *ebpf.Map `ebpf:"uplinks"`
 	Workers    *ebpf.Map `ebpf:"workers"`
@@ -321,6 +330,7 @@ func (m *sluiceMaps) Close() error {
 		m.OwnAddrs,
 		m.PodXsks,
 		m.Pods,
+		m.Traffic,
 		m.UplinkXsks,
 		m.Uplinks,
 		m.Workers,

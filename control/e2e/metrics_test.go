@@ -64,6 +64,14 @@ func (n *node) metric(name string, labels ...string) float64 {
 	return sum
 }
 
+// by says who judges packets of established flows.
+func by(offload bool) string {
+	if offload {
+		return "kernel"
+	}
+	return "worker"
+}
+
 // TestMetrics compares what is exported with what packets did.
 func TestMetrics(t *testing.T) {
 	everyKind(t, func(t *testing.T, s setup) {
@@ -90,6 +98,7 @@ func TestMetrics(t *testing.T) {
 			least  float64
 		}{
 			{"sluice_packets_total", []string{"direction=egress", "verdict=allowed"}, 4},
+			{"sluice_packets_total", []string{"verdict=allowed", "by=" + by(n.cfg.Offload)}, 4},
 			{"sluice_bytes_total", []string{"verdict=allowed"}, 200},
 			{"sluice_drops_total", []string{"reason=policy"}, 4},
 			{"sluice_policy_verdicts_total", []string{"kind=NetworkPolicy", "namespace=x", "policy=server", "direction=ingress", "verdict=allowed"}, 4},

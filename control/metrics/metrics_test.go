@@ -75,6 +75,9 @@ func newFake() *fake {
 	for c := range f.stats.Programs {
 		f.stats.Programs[c] = uint64(c) + 1
 	}
+	for i := range f.stats.Kernel {
+		f.stats.Kernel[i] = xdpprog.Traffic{Packets: 10 * uint64(i+1), Bytes: 1000 * uint64(i+1)}
+	}
 	f.stats.Written, f.stats.Lost = 100, 14
 	f.state = metrics.State{Node: "n1", Version: "v1", Generation: 42, Enforced: 3, Isolated: 1, Pending: 2, Failures: 9,
 		Rejected: map[string]int{"NetworkPolicy": 2}, NotReady: "2 pods have no link yet",
@@ -172,27 +175,29 @@ func TestValues(t *testing.T) {
 	m, _, _ := newMetrics(t, f, metrics.Default())
 	m.Applied(250 * time.Millisecond)
 	f.expect(t, m, map[string]float64{
-		"sluice_packets_total{direction=egress,verdict=denied}": 3000 + 2*float64(stat.EgressDeniedPackets),
-		"sluice_bytes_total{direction=ingress,verdict=allowed}": 3000 + 2*float64(stat.IngressAllowedBytes),
-		"sluice_drops_total{reason=spoofed-mac}":                float64(stat.SpoofedMAC) * 10,
-		"sluice_program_actions_total{action=steered}":          float64(xdpprog.CountSteered) + 1,
-		"sluice_flow_table_entries{worker=1}":                   11,
-		"sluice_flow_table_capacity{worker=1}":                  100,
-		"sluice_kernel_map_entries{map=flows}":                  7,
-		"sluice_kernel_map_capacity{map=flows}":                 100,
-		"sluice_worker_alive{worker=0}":                         1,
-		"sluice_worker_alive{worker=1}":                         0,
-		"sluice_worker_busy_seconds_total{worker=0}":            (1000 + float64(stat.BusyNs)) / 1e9,
-		"sluice_xsk_events_total{event=rx_ring_full,worker=1}":  5,
-		"sluice_events_generated_total":                         114,
-		"sluice_events_lost_total{ring=denials}":                8,
-		"sluice_policy_generation":                              42,
-		"sluice_policy_apply_failures_total":                    9,
-		"sluice_policy_apply_duration_seconds":                  .25,
-		"sluice_endpoints{state=pending}":                       2,
-		"sluice_policies_rejected{kind=NetworkPolicy}":          2,
-		"sluice_watch_staleness_seconds{resource=pods}":         0,
-		"sluice_watch_synced{resource=namespaces}":              0,
+		"sluice_packets_total{by=kernel,direction=ingress,verdict=denied}": 40,
+		"sluice_bytes_total{by=kernel,direction=egress,verdict=denied}":    3000,
+		"sluice_packets_total{by=worker,direction=egress,verdict=denied}":  3000 + 2*float64(stat.EgressDeniedPackets),
+		"sluice_bytes_total{by=worker,direction=ingress,verdict=allowed}":  3000 + 2*float64(stat.IngressAllowedBytes),
+		"sluice_drops_total{reason=spoofed-mac}":                           float64(stat.SpoofedMAC) * 10,
+		"sluice_program_actions_total{action=steered}":                     float64(xdpprog.CountSteered) + 1,
+		"sluice_flow_table_entries{worker=1}":                              11,
+		"sluice_flow_table_capacity{worker=1}":                             100,
+		"sluice_kernel_map_entries{map=flows}":                             7,
+		"sluice_kernel_map_capacity{map=flows}":                            100,
+		"sluice_worker_alive{worker=0}":                                    1,
+		"sluice_worker_alive{worker=1}":                                    0,
+		"sluice_worker_busy_seconds_total{worker=0}":                       (1000 + float64(stat.BusyNs)) / 1e9,
+		"sluice_xsk_events_total{event=rx_ring_full,worker=1}":             5,
+		"sluice_events_generated_total":                                    114,
+		"sluice_events_lost_total{ring=denials}":                           8,
+		"sluice_policy_generation":                                         42,
+		"sluice_policy_apply_failures_total":                               9,
+		"sluice_policy_apply_duration_seconds":                             .25,
+		"sluice_endpoints{state=pending}":                                  2,
+		"sluice_policies_rejected{kind=NetworkPolicy}":                     2,
+		"sluice_watch_staleness_seconds{resource=pods}":                    0,
+		"sluice_watch_synced{resource=namespaces}":                         0,
 		"sluice_ready":   0,
 		"sluice_healthy": 1,
 	})

@@ -19,8 +19,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	packetsDesc = desc("packets_total", "Packets judged by the workers, by the pod's direction and the verdict.", "direction", "verdict")
-	bytesDesc   = desc("bytes_total", "Bytes of the packets of sluice_packets_total.", "direction", "verdict")
+	packetsDesc = desc("packets_total", "Packets judged at pods' links, by the pod's direction, the verdict, and by whom: a worker, or the kernel's caches of what workers judged before.", "direction", "verdict", "by")
+	bytesDesc   = desc("bytes_total", "Bytes of the packets of sluice_packets_total.", "direction", "verdict", "by")
 	dropsDesc   = desc("drops_total", "Packets dropped by workers and programs, by reason.", "reason")
 	programDesc = desc("program_actions_total", "What the BPF programs did with packets that they did not drop: hit and shortcut are packets allowed by the flow cache, steered ones went to a worker, admitted are flows.", "action")
 
@@ -43,12 +43,18 @@ var (
 var verdicts = []struct {
 	direction, verdict string
 	packets, bytes     stat.ID
+	kernel             uint8 // index of dataplane.Stats.Kernel
 }{
-	{"egress", "allowed", stat.EgressAllowedPackets, stat.EgressAllowedBytes},
-	{"egress", "denied", stat.EgressDeniedPackets, stat.EgressDeniedBytes},
-	{"ingress", "allowed", stat.IngressAllowedPackets, stat.IngressAllowedBytes},
-	{"ingress", "denied", stat.IngressDeniedPackets, stat.IngressDeniedBytes},
+	{"egress", "allowed", stat.EgressAllowedPackets, stat.EgressAllowedBytes, fromPod},
+	{"egress", "denied", stat.EgressDeniedPackets, stat.EgressDeniedBytes, fromPod + xdpprog.TrafficDenied},
+	{"ingress", "allowed", stat.IngressAllowedPackets, stat.IngressAllowedBytes, toPod},
+	{"ingress", "denied", stat.IngressDeniedPackets, stat.IngressDeniedBytes, toPod + xdpprog.TrafficDenied},
 }
+
+const (
+	fromPod = uint8(xdpprog.HookFromPod)
+	toPod   = uint8(xdpprog.HookToPod)
+)
 
 // workerCounters are those that are exported by worker as they are.
 var workerCounters = []struct {
@@ -70,6 +76,9 @@ var workerCounters = []struct {
 	{stat.CacheWrites, desc("flow_cache_writes_total", "Entries written to the kernel's flow cache.", "worker")},
 	{stat.CacheDeletes, desc("flow_cache_deletes_total", "Entries deleted from the kernel's flow cache.", "worker")},
 	{stat.CacheErrors, desc("flow_cache_errors_total", "Entries that the kernel's caches refused.", "worker")},
+	{stat.LookupsHeld, desc("dns_answers_held_total", "Answers of resolvers that waited for the rules of the addresses they bring.", "worker")},
+	{stat.LookupsLate, desc("dns_answers_late_total", "Held answers that were let go before those rules were in force.", "worker")},
+	{stat.LookupsUnheld, desc("dns_answers_unheld_total", "Answers of resolvers that could not be held.", "worker")},
 	{stat.Bursts, desc("worker_bursts_total", "Bursts of packets.", "worker")},
 	{stat.Polls, desc("worker_polls_total", "Times that a worker went to sleep.", "worker")},
 	{stat.FillStarved, desc("worker_fill_starved_total", "Times that the kernel ran out of frames to receive into.", "worker")},
@@ -117,8 +126,10 @@ func (c *planeCollector) Collect(out chan<- prometheus.Metric) {
 		collectWorker(out, strconv.Itoa(i), w)
 	}
 	for _, v := range verdicts {
-		out <- counter(packetsDesc, sum.Counts[v.packets], v.direction, v.verdict)
-		out <- counter(bytesDesc, sum.Counts[v.bytes], v.direction, v.verdict)
+		out <- counter(packetsDesc, sum.Counts[v.packets], v.direction, v.verdict, "worker")
+		out <- counter(bytesDesc, sum.Counts[v.bytes], v.direction, v.verdict, "worker")
+		out <- counter(packetsDesc, stats.Kernel[v.kernel].Packets, v.direction, v.verdict, "kernel")
+		out <- counter(bytesDesc, stats.Kernel[v.kernel].Bytes, v.direction, v.verdict, "kernel")
 	}
 	for r, n := range stats.Drops {
 		if stat.Reason(r) != stat.OK {

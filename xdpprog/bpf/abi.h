@@ -243,6 +243,17 @@ enum counter {
 	NUM_COUNTERS,
 };
 
+/*
+ * What the caches judged at a pod's link, without a worker: the index is the
+ * hook, and TRAFFIC_DENIED for what was dropped.
+ */
+struct traffic {
+	__u64 packets, bytes;
+};
+
+#define TRAFFIC_DENIED 2
+#define NUM_TRAFFIC    4
+
 /* Set by the agent before loading. */
 struct config {
 	__u64 heartbeat_timeout_ns; /* a worker older than this is dead */

@@ -3,6 +3,7 @@
 #ifndef SLUICE_MAPS_H
 #define SLUICE_MAPS_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -158,6 +159,25 @@ struct {
 	__type(value, __u64);
 	__uint(max_entries, NUM_COUNTERS);
 } counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct traffic);
+	__uint(max_entries, NUM_TRAFFIC);
+} traffic SEC(".maps");
+
+static __always_inline void count_traffic(struct __sk_buff *skb, enum hook hook, bool denied)
+{
+	__u32 key = denied ? hook | TRAFFIC_DENIED : hook;
+	struct traffic *t = bpf_map_lookup_elem(&traffic, &key);
+	__u32 segs = skb->gso_segs;
+
+	if (!t)
+		return;
+	t->packets += segs > 1 ? segs : 1;
+	t->bytes += skb->len;
+}
 
 static __always_inline void count(enum counter c)
 {

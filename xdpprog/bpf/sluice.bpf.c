@@ -367,8 +367,10 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 			asking(&p, *slot, hook);
 		if (verdict == CLEAR)
 			verdict = admit(skb, &p, *slot, hook);
-		if (verdict != MISS)
+		if (verdict != MISS) {
+			count_traffic(skb, hook, verdict == SHOT);
 			return verdict;
+		}
 	} else {
 		asking(&p, *slot, hook);
 	}
