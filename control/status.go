@@ -22,7 +22,12 @@ import (
 
 // Flows implements api.Agent.
 func (a *Agent) Flows(ctx context.Context, last int, follow bool, opened func(), visit func(*api.Flow) error) error {
-	return a.observer.Flows(ctx, last, follow, opened, visit)
+	return a.observer.Flows(ctx, last, follow, opened, func(f *api.Flow) error {
+		if f != nil {
+			f.Node = a.cfg.NodeName
+		}
+		return visit(f)
+	})
 }
 
 // Status implements api.Agent.
@@ -36,7 +41,7 @@ func (a *Agent) Status(maps bool) (api.Status, error) {
 	loop := a.status
 	a.mu.Unlock()
 	s := api.Status{
-		Node: a.cfg.NodeName, PID: os.Getpid(), Started: a.started,
+		Node: a.cfg.NodeName, PID: os.Getpid(), Started: a.started, Hubble: a.cfg.Hubble.Socket,
 		Offload: a.cfg.Offload, FailOpen: a.cfg.FailOpen,
 		Source: src.Name, Synced: src.Synced,
 		Generation: loop.generation, Published: loop.published, Digest: loop.digest, Pending: loop.pending,

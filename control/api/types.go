@@ -7,6 +7,8 @@
 //	GET  /v1/policies   []Policy in the order of judgement; see Which for ?kind, ?namespace, ?name
 //	GET  /v1/wait       Waited, once what WaitFor describes is in force, or 504 with what is missing
 //	GET  /v1/flows      JSON lines of Flow: ?follow=true streams, ?last=N history first
+//	GET  /v1/explain    Explanation of ?src=ADDR&dst=ADDR&proto=TCP&port=N
+//	POST /v1/packets    JSON lines of Packet, for a PacketQuery
 //
 // and what CNI plugins use, below /v1/cni/. An error has a status other than 200
 // and a line of text. Fields may be added within version 1, and lists may grow:
@@ -39,9 +41,10 @@ type Status struct {
 	Endpoints  int               `json:"endpoints"`
 	Pending    []string          `json:"pending,omitempty"` // pods whose link is not found yet
 	Workers    []Worker          `json:"workers"`
-	Modes      map[string]string `json:"modes"`    // what is really in use: attach, xdp, copy, umem …
-	Flows      int               `json:"flows"`    // live entries of the flow tables
-	FlowsMax   int               `json:"flowsMax"` // that there is room for
+	Hubble     string            `json:"hubble,omitempty"` // socket of Hubble's API, if it is served
+	Modes      map[string]string `json:"modes"`            // what is really in use: attach, xdp, copy, umem …
+	Flows      int               `json:"flows"`            // live entries of the flow tables
+	FlowsMax   int               `json:"flowsMax"`         // that there is room for
 	Events     Events            `json:"events"`
 	Maps       []Map             `json:"maps,omitempty"`   // if they were asked for
 	Loaded     []Program         `json:"loaded,omitempty"` // BPF programs; if maps were asked for
@@ -154,21 +157,24 @@ type Selected struct {
 // Flow is one verdict event.
 type Flow struct {
 	Time       time.Time        `json:"time"`
+	Node       string           `json:"node,omitempty"`
 	Event      string           `json:"event"`   // new, denied, changed, ended
 	Verdict    string           `json:"verdict"` // allow, deny
 	Audit      bool             `json:"audit,omitempty"`
 	Reply      bool             `json:"reply,omitempty"`
-	Hook       string           `json:"hook"` // from-pod, to-pod
+	Hook       string           `json:"hook,omitempty"` // from-pod, to-pod
 	Src        End              `json:"src"`
 	Dst        End              `json:"dst"`
-	Proto      string           `json:"proto"` // TCP, UDP, SCTP, ICMP, ICMPv6 or a number
+	Proto      string           `json:"proto"`          // TCP, UDP, SCTP, ICMP, ICMPv6 or a number
+	ICMP       string           `json:"icmp,omitempty"` // "type/code" of what was judged
 	TCPFlags   string           `json:"tcpFlags,omitempty"`
 	Reason     string           `json:"reason"` // stat.Reason, or "ok"
 	Text       string           `json:"text,omitempty"`
 	DecidedBy  []rule.PolicyRef `json:"decidedBy"`
 	Generation uint64           `json:"generation"`
 	Suppressed uint32           `json:"suppressed,omitempty"`
-	Packets    [2]uint64        `json:"packets"` // in ended events: sent by Src, sent by Dst
+	Lost       uint64           `json:"lost,omitempty"` // of "lost" events, which clients add: what is missing here
+	Packets    [2]uint64        `json:"packets"`        // in ended events: sent by Src, sent by Dst
 	Bytes      [2]uint64        `json:"bytes"`
 	DurationMs int64            `json:"durationMs,omitempty"`
 }
@@ -179,4 +185,11 @@ type End struct {
 	Port      uint16     `json:"port"`
 	Namespace string     `json:"namespace,omitempty"`
 	Pod       string     `json:"pod,omitempty"`
+	// Endpoint is the pod's number if it is one of the node that judged.
+	Endpoint uint32 `json:"endpoint,omitempty"`
+	// Workload is what the pod belongs to, as "Deployment/web".
+	Workload string `json:"workload,omitempty"`
+	// Labels are "k8s:KEY=VALUE", those of the pod's namespace among them, or
+	// "reserved:world" and the like of what is no pod.
+	Labels []string `json:"labels,omitempty"`
 }

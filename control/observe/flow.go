@@ -2,6 +2,7 @@ package observe
 
 import (
 	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
@@ -78,6 +79,18 @@ func (f *Flow) Denier() View {
 		return IngressVerdict
 	}
 	return EgressVerdict
+}
+
+// ICMPType returns type and code; of a flow that ended or was opened by the
+// kernel, those of an echo request: nothing else is a flow there.
+func (f *Flow) ICMPType() (kind, code uint8) {
+	if f.ICMP == 0 && (f.Kind == event.Ended || f.Allowed && !f.Reply) {
+		if f.Key.Proto == packet.ProtoICMPv6 {
+			return 128, 0
+		}
+		return 8, 0
+	}
+	return uint8(f.ICMP >> 8), uint8(f.ICMP)
 }
 
 // Audited reports whether a side's rules would have denied the flow, were they

@@ -2,10 +2,12 @@ package observe
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
@@ -68,8 +70,11 @@ func JSON(r *Flow) api.Flow {
 		f.Verdict = "allow"
 	}
 	src, dst, sport, dport := r.Key.Tuple(r.Side)
-	f.Src = api.End{Addr: src.Netip(), Port: sport, Namespace: r.Src.Namespace, Pod: r.Src.Pod}
-	f.Dst = api.End{Addr: dst.Netip(), Port: dport, Namespace: r.Dst.Namespace, Pod: r.Dst.Pod}
+	f.Src, f.Dst = r.Src.json(src, sport), r.Dst.json(dst, dport)
+	if r.Key.Proto == packet.ProtoICMP || r.Key.Proto == packet.ProtoICMPv6 {
+		kind, code := r.ICMPType()
+		f.ICMP = fmt.Sprintf("%d/%d", kind, code)
+	}
 	for i, c := range [2]rule.Cause{r.Egress, r.Ingress} {
 		if i == 0 && !r.Allowed && r.Denier() == IngressVerdict {
 			continue // allowed it: the denial is the ingress side's alone
@@ -80,6 +85,14 @@ func JSON(r *Flow) api.Flow {
 		}
 	}
 	return f
+}
+
+func (e *End) json(addr packet.Addr, port uint16) api.End {
+	out := api.End{Addr: addr.Netip(), Port: port, Namespace: e.Namespace, Pod: e.Pod, Endpoint: e.Endpoint, Labels: e.Labels}
+	if e.Workload != "" {
+		out.Workload = e.WorkloadKind + "/" + e.Workload
+	}
+	return out
 }
 
 var tcpFlagNames = [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"}

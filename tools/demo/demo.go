@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -180,10 +181,10 @@ func (d *Demo) Watch(ctx context.Context, length time.Duration, visit func(*api.
 	defer cancel()
 	ready := make(chan struct{})
 	done := make(chan error, 1)
-	told := map[[2]api.End]bool{}
+	told := map[[2]netip.AddrPort]bool{}
 	go func() {
 		done <- d.lab.Client().Flows(limit, 0, true, func() { close(ready) }, func(f *api.Flow) error {
-			ends := [2]api.End{f.Src, f.Dst}
+			ends := [2]netip.AddrPort{netip.AddrPortFrom(f.Src.Addr, f.Src.Port), netip.AddrPortFrom(f.Dst.Addr, f.Dst.Port)}
 			if f.Reply || f.Event == "ended" || told[ends] || d.live != nil && d.live.is(f) {
 				return nil
 			}

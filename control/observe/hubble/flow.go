@@ -167,6 +167,16 @@ func (c *converter) policies(out *flowpb.Flow, f *observe.Flow, v observe.View) 
 	}
 }
 
+// Labels of a policy in a flow, by which its rule is known; RuleDefault stands
+// for none.
+const (
+	LabelDirection = "sluice:direction="
+	LabelRule      = "sluice:rule="
+	LabelTier      = "sluice:tier="
+	LabelPath      = "sluice:path="
+	RuleDefault    = "default"
+)
+
 func policyList(c rule.Cause, generation uint64) []*flowpb.Policy {
 	var out []*flowpb.Policy
 	for _, r := range c.Refs {
@@ -176,13 +186,16 @@ func policyList(c rule.Cause, generation uint64) []*flowpb.Policy {
 		if r.Namespace != "" {
 			p.Labels = append(p.Labels, "k8s:io.cilium.k8s.policy.namespace="+r.Namespace)
 		}
-		what := "default"
+		what := RuleDefault
 		if r.Rule != rule.DefaultRule {
 			what = fmt.Sprint(r.Rule)
 		}
-		p.Labels = append(p.Labels, "sluice:direction="+r.Direction.String(), "sluice:rule="+what)
+		p.Labels = append(p.Labels, LabelDirection+r.Direction.String(), LabelRule+what)
 		if r.Tier != "" {
-			p.Labels = append(p.Labels, "sluice:tier="+r.Tier)
+			p.Labels = append(p.Labels, LabelTier+r.Tier)
+		}
+		if r.Path != "" {
+			p.Labels = append(p.Labels, LabelPath+r.Path)
 		}
 		out = append(out, p)
 	}
@@ -212,11 +225,11 @@ func transport(out *flowpb.Flow, f *observe.Flow) {
 		l4.Protocol = &flowpb.Layer4_SCTP{SCTP: &flowpb.SCTP{SourcePort: sport, DestinationPort: dport}}
 		out.Summary = "SCTP"
 	case packet.ProtoICMP:
-		kind, code := icmp(f, 8)
+		kind, code := icmp(f)
 		l4.Protocol = &flowpb.Layer4_ICMPv4{ICMPv4: &flowpb.ICMPv4{Type: kind, Code: code}}
 		out.Summary = "ICMPv4 " + icmpName(kind, code, icmpv4Names)
 	case packet.ProtoICMPv6:
-		kind, code := icmp(f, 128)
+		kind, code := icmp(f)
 		l4.Protocol = &flowpb.Layer4_ICMPv6{ICMPv6: &flowpb.ICMPv6{Type: kind, Code: code}}
 		out.Summary = "ICMPv6 " + icmpName(kind, code, icmpv6Names)
 	case protoVRRP:
@@ -232,13 +245,9 @@ func transport(out *flowpb.Flow, f *observe.Flow) {
 	out.L4 = l4
 }
 
-// icmp returns type and code; of a flow that ended or was opened by the kernel,
-// those of an echo request: nothing else is a flow there.
-func icmp(f *observe.Flow, echo uint32) (kind, code uint32) {
-	if f.ICMP == 0 && (f.Kind == event.Ended || f.Allowed && !f.Reply) {
-		return echo, 0
-	}
-	return uint32(f.ICMP >> 8), uint32(f.ICMP & 0xff)
+func icmp(f *observe.Flow) (kind, code uint32) {
+	k, c := f.ICMPType()
+	return uint32(k), uint32(c)
 }
 
 var (
