@@ -6,6 +6,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -87,6 +88,9 @@ type Agent struct {
 	sandboxes *sandboxes
 	started   time.Time
 	kick      chan struct{} // something may have changed
+	// Explainer, if not nil, answers how rules come to a verdict. It is set
+	// before Run.
+	Explainer func(api.Question) (json.RawMessage, error)
 
 	// The loop's.
 	attached  map[store.Key]endpoint.Endpoint

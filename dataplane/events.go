@@ -64,11 +64,13 @@ const capturePackets = 512
 
 // StartCapture has the workers copy the packets that an event is about, and
 // denied ones whose event is suppressed, up to snapLen bytes of each from the
-// IP header on. What the kernel judges by its caches is not seen. There is one
-// capture at a time: a second call replaces the first one's rings.
-func (p *Plane) StartCapture(snapLen int) error {
+// IP header on, of the kinds that want asks for. What the kernel judges by its
+// caches is not seen; while denied packets are captured, none enter the cache of
+// denials. There is one capture at a time: a second call replaces the first
+// one's rings.
+func (p *Plane) StartCapture(snapLen int, want event.Interest) error {
 	for _, w := range p.workers {
-		r, err := event.NewPacketRing(capturePackets, snapLen)
+		r, err := event.NewPacketRing(capturePackets, snapLen, want)
 		if err != nil {
 			return fmt.Errorf("capture packets: %w", err)
 		}

@@ -188,6 +188,9 @@ func (o *offloader) remember(w *worker, k *packet.Key, v *xdpprog.DenyValue) {
 	if !w.cfg.Offload || !cacheable(k) || o.nDenied == len(o.denied) {
 		return
 	}
+	if c := w.capture.Load(); c != nil && c.Interest()&event.WantDenied != 0 {
+		return // so that whoever captures sees each of them
+	}
 	v.SinceNs = uint64(w.nowNs)
 	o.deniedK[o.nDenied], o.denied[o.nDenied] = *k, *v
 	o.nDenied++

@@ -97,7 +97,7 @@ func (w *worker) reportSuppressed() {
 
 // copyPacket gives whoever captures a copy of a packet.
 func (w *worker) copyPacket(rec *event.Record, p *pkt, h *packet.Header) {
-	if c := w.capture.Load(); c != nil && int(h.L3) <= len(p.frame) {
+	if c := w.capture.Load(); c != nil && c.Interest().Wants(rec) && int(h.L3) <= len(p.frame) {
 		c.Put(rec, int(p.length)-int(h.L3), p.frame[h.L3:])
 	}
 }

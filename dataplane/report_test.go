@@ -88,7 +88,7 @@ func TestInterestIsHeeded(t *testing.T) {
 
 func TestCapture(t *testing.T) {
 	w := newTestWorker(t)
-	ring, err := event.NewPacketRing(8, 64)
+	ring, err := event.NewPacketRing(8, 64, event.WantAll)
 	if err != nil {
 		t.Fatal(err)
 	}

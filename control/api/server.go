@@ -109,6 +109,12 @@ func routes(agent Agent) http.Handler {
 			mux.Handle("GET "+path, t.Telemetry())
 		}
 	}
+	if p, ok := agent.(Packets); ok {
+		packetRoutes(mux, p)
+	}
+	if x, ok := agent.(Explainer); ok {
+		explainRoutes(mux, x)
+	}
 	policyRoutes(mux, agent)
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		maps, err := flag(r.FormValue("maps"))
@@ -142,10 +148,12 @@ func routes(agent Agent) http.Handler {
 	return mux
 }
 
+// patience is how long a client of a stream may not read before it is cut off.
+const patience = 10 * time.Second
+
 // streamFlows writes a line an event. A client that doesn't read is cut off
 // when its turn to be written to takes too long.
 func streamFlows(w http.ResponseWriter, r *http.Request, agent Agent, last int, follow bool) {
-	const patience = 10 * time.Second
 	ctl := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
 	w.Header().Set("Content-Type", "application/jsonl")

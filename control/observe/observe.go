@@ -28,15 +28,15 @@ type Source interface {
 	ReadEvents(ctx context.Context, dst []event.Record) int
 	LostEvents() uint64
 	SetInterest(event.Interest)
-	StartCapture(snapLen int) error
+	StartCapture(snapLen int, want event.Interest) error
 	StopCapture()
 	ReadPackets(visit func(rec *event.Record, length int, data []byte)) (lost uint64)
 }
 
 // Names tells who is behind addresses, endpoints and causes.
 type Names interface {
-	// End returns who is behind a local endpoint, or an address. It is called by
-	// one goroutine.
+	// End returns who is behind a local endpoint, or an address. There is one
+	// call at a time.
 	End(id endpoint.ID, addr packet.Addr) *End
 	// Cause returns what a CauseID stands for.
 	Cause(id rule.CauseID) rule.Cause
@@ -55,6 +55,7 @@ type Observer struct {
 	lost uint64 // as last reported
 	next uint64 // Before of the next flow
 
+	naming sync.Mutex    // guards calls of names
 	seen   atomic.Uint64 // sightings of flows ever
 	read   atomic.Uint64 // events ever
 	missed atomic.Uint64 // sightings that readers were too slow for
@@ -105,6 +106,7 @@ func (o *Observer) Run(ctx context.Context) {
 			flows = append(flows, f)
 		}
 		seen := uint64(0)
+		o.naming.Lock()
 		for i := range recs[:n] {
 			f := o.resolve(&recs[i])
 			f.Before = o.next
@@ -112,6 +114,7 @@ func (o *Observer) Run(ctx context.Context) {
 			seen += uint64(f.nViews)
 			flows = append(flows, f)
 		}
+		o.naming.Unlock()
 		if o.tap != nil {
 			o.tap(flows)
 		}

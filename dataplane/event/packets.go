@@ -12,6 +12,7 @@ const maxSnapLen = 2048
 // producer and one consumer. It is off the path of packets that nobody
 // captures, so each Put publishes at once.
 type PacketRing struct {
+	want Interest
 	recs []Record
 	lens []packetLen
 	data []byte
@@ -27,17 +28,20 @@ type packetLen struct {
 }
 
 // NewPacketRing returns a ring for a number of packets, a power of two, of up to
-// snapLen bytes each.
-func NewPacketRing(packets, snapLen int) (*PacketRing, error) {
+// snapLen bytes each, whose records want asks for.
+func NewPacketRing(packets, snapLen int, want Interest) (*PacketRing, error) {
 	if packets < 2 || packets&(packets-1) != 0 {
 		return nil, &SizeError{packets}
 	}
 	if snapLen < 1 || snapLen > maxSnapLen {
 		return nil, fmt.Errorf("snap length %d: want 1 to %d", snapLen, maxSnapLen)
 	}
-	return &PacketRing{recs: make([]Record, packets), lens: make([]packetLen, packets),
+	return &PacketRing{want: want, recs: make([]Record, packets), lens: make([]packetLen, packets),
 		data: make([]byte, packets*snapLen), snap: snapLen}, nil
 }
+
+// Interest returns which packets belong into the ring.
+func (r *PacketRing) Interest() Interest { return r.want }
 
 // Put copies a packet of length bytes, of which data is the beginning, or
 // counts it as lost. It never blocks.

@@ -9,11 +9,11 @@ import (
 
 func TestPacketRing(t *testing.T) {
 	for _, c := range []struct{ packets, snap int }{{0, 8}, {3, 8}, {4, 0}, {4, 4096}} {
-		if _, err := event.NewPacketRing(c.packets, c.snap); err == nil {
+		if _, err := event.NewPacketRing(c.packets, c.snap, event.WantAll); err == nil {
 			t.Errorf("%d packets of %d bytes: no error", c.packets, c.snap)
 		}
 	}
-	r, err := event.NewPacketRing(4, 8)
+	r, err := event.NewPacketRing(4, 8, event.WantAll)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,9 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-net/sluice/control"
+	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/control/source/kube"
 	"github.com/sluice-net/sluice/control/source/manifest"
 	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/tools/verdict"
 )
 
 func init() { commands = append(commands, newAgentCommand) }
@@ -97,7 +100,22 @@ func runAgent(ctx context.Context, cfg control.Config) error {
 	if err != nil {
 		return err
 	}
+	live := verdict.NewLive(st)
+	agent.Explainer = func(q api.Question) (json.RawMessage, error) { return explain(live, q) }
 	return agent.Run(ctx)
+}
+
+// explain walks through the policies that the agent knows.
+func explain(live *verdict.Live, q api.Question) (json.RawMessage, error) {
+	proto, err := verdict.ParseProtocol(q.Proto)
+	if err != nil {
+		return nil, err
+	}
+	t, err := live.Walk("ip:"+q.Src.String(), "ip:"+q.Dst.String(), verdict.Flow{Protocol: proto, Port: q.Port})
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(t)
 }
 
 // openSource opens where objects come from.

@@ -130,10 +130,10 @@ func (s *Source) Interest() event.Interest {
 }
 
 // StartCapture implements observe.Source.
-func (s *Source) StartCapture(snapLen int) (err error) {
+func (s *Source) StartCapture(snapLen int, want event.Interest) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.packets, err = event.NewPacketRing(64, snapLen)
+	s.packets, err = event.NewPacketRing(64, snapLen, want)
 	return err
 }
 
@@ -148,7 +148,7 @@ func (s *Source) StopCapture() {
 func (s *Source) Capture(rec event.Record, data []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.packets == nil {
+	if s.packets == nil || !s.packets.Interest().Wants(&rec) {
 		return false
 	}
 	s.packets.Put(&rec, len(data), data)
