@@ -115,7 +115,8 @@ type builder struct {
 
 	endpoints []endpoint.Endpoint // by ID
 	subjectOf []*subject          // of each endpoint
-	subjects  map[*store.Identity]*subject
+	subjects  map[subjectKey]*subject
+	asked     map[*store.Identity]asked
 	local     map[store.Key][]int // endpoints of a pod
 	rules     rules
 	programs  programs
@@ -126,7 +127,7 @@ type builder struct {
 func newBuilder(c *Compiler, in Input) *builder {
 	return &builder{c: c, node: in.Node, generation: in.View.Generation(), view: in.View,
 		peers:    resolve.NewPeers(in.View, c.index, in.Domains, siteOf(in), c.seed),
-		subjects: map[*store.Identity]*subject{}, rules: rules{}, programs: newPrograms(), users: newUsers()}
+		subjects: map[subjectKey]*subject{}, asked: map[*store.Identity]asked{}, rules: rules{}, programs: newPrograms(), users: newUsers()}
 }
 
 func siteOf(in Input) resolve.Site { return resolve.Site{Node: in.Node, Addrs: in.NodeAddrs} }
@@ -162,7 +163,7 @@ func (b *builder) place(list []endpoint.Endpoint) (changed bool) {
 	b.endpoints, b.subjectOf = list, make([]*subject, len(list))
 	b.local = make(map[store.Key][]int, len(list))
 	for i := range list {
-		b.subjectOf[i] = b.join(b.identityOf(&list[i]))
+		b.subjectOf[i] = b.join(&list[i])
 		key := store.Key{Namespace: list[i].Namespace, Name: list[i].Name}
 		b.local[key] = append(b.local[key], i)
 	}

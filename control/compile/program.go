@@ -113,15 +113,19 @@ func appendPeers(b []byte, peers []rule.PeerID) []byte {
 	return b
 }
 
+// lists returns what is enforced and what is staged of a Program.
+func lists(p *rule.Program) [2][]rule.Tier { return [2][]rule.Tier{p.Tiers, p.Staged} }
+
 // sum hashes each rule of a subject.
 func (b *builder) sum(s *subject) {
 	for d := range s.body {
-		tiers := s.body[d].Tiers
-		s.sums[d] = make([][]uint64, len(tiers))
-		for i := range tiers {
-			s.sums[d][i] = make([]uint64, len(tiers[i].Rules))
-			for k := range tiers[i].Rules {
-				s.sums[d][i][k] = b.hashRule(&tiers[i].Rules[k])
+		for l, tiers := range lists(&s.body[d]) {
+			s.sums[d][l] = make([][]uint64, len(tiers))
+			for i := range tiers {
+				s.sums[d][l][i] = make([]uint64, len(tiers[i].Rules))
+				for k := range tiers[i].Rules {
+					s.sums[d][l][i][k] = b.hashRule(&tiers[i].Rules[k])
+				}
 			}
 		}
 	}
@@ -130,15 +134,17 @@ func (b *builder) sum(s *subject) {
 // resum hashes those rules of a subject anew that have one of the peers.
 func (b *builder) resum(s *subject, peers map[rule.PeerID]struct{}) {
 	for d := range s.body {
-		for i, t := range s.body[d].Tiers {
-			for k := range t.Rules {
-				has := false
-				t.Rules[k].EachPeer(func(id rule.PeerID) {
-					_, ok := peers[id]
-					has = has || ok
-				})
-				if has {
-					s.sums[d][i][k] = b.hashRule(&t.Rules[k])
+		for l, tiers := range lists(&s.body[d]) {
+			for i, t := range tiers {
+				for k := range t.Rules {
+					has := false
+					t.Rules[k].EachPeer(func(id rule.PeerID) {
+						_, ok := peers[id]
+						has = has || ok
+					})
+					if has {
+						s.sums[d][l][i][k] = b.hashRule(&t.Rules[k])
+					}
 				}
 			}
 		}
@@ -152,11 +158,12 @@ func (b *builder) hash(s *subject) uint64 {
 	var h maphash.Hash
 	h.SetSeed(b.c.seed)
 	for d := range s.body {
-		tiers := s.body[d].Tiers
-		maphash.WriteComparable(&h, len(tiers))
-		for i := range tiers {
-			maphash.WriteComparable(&h, [2]byte{byte(tiers[i].Default), flag(tiers[i].DefaultAudit)})
-			hashRules(&h, tiers[i].Rules, s.sums[d][i])
+		for l, tiers := range lists(&s.body[d]) {
+			maphash.WriteComparable(&h, len(tiers))
+			for i := range tiers {
+				maphash.WriteComparable(&h, [2]byte{byte(tiers[i].Default), flag(tiers[i].DefaultAudit)})
+				hashRules(&h, tiers[i].Rules, s.sums[d][l][i])
+			}
 		}
 	}
 	return h.Sum64()

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/resolve"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
@@ -27,12 +28,16 @@ func (c *Compiler) Update(in Input) (rule.Delta, bool) {
 	b.view, b.generation = in.View, in.View.Generation()
 	c.causes.begin()
 	b.peers.Begin(in.View, in.Domains, in.Heard, siteOf(in), slices.ContainsFunc(changes, func(c store.Change) bool { return c.Nodes || c.Outside }))
+	if slices.ContainsFunc(changes, func(c store.Change) bool { return c.NetworkSets }) {
+		b.peers.Resets()
+	}
 	affected := b.follow(changes)
 	if b.ownNode(in) {
 		affected.all = true
 	}
 	moved := b.place(in.Endpoints) || b.replace(affected.pods)
 	b.recompile(affected)
+	moved = b.split(affected) || moved
 	rehashed := b.rehash()
 	var d rule.Delta
 	if moved || rehashed || affected.compiled {
@@ -110,13 +115,43 @@ func (b *builder) follow(changes []store.Change) *affected {
 func (b *builder) replace(pods map[store.Key]struct{}) (changed bool) {
 	for key := range pods {
 		for _, i := range b.local[key] {
-			old, id := b.subjectOf[i], b.identityOf(&b.endpoints[i])
-			if old.identity == id {
-				continue
-			}
-			b.subjectOf[i] = b.join(id)
-			b.leave(old)
-			changed = true
+			changed = b.rejoin(i) || changed
+		}
+	}
+	return changed
+}
+
+// rejoin finds the subject of an endpoint anew. It reports whether it is
+// another.
+func (b *builder) rejoin(i int) bool {
+	old := b.subjectOf[i]
+	if key, _ := b.keyOf(&b.endpoints[i]); key == old.subjectKey {
+		return false
+	}
+	b.subjectOf[i] = b.join(&b.endpoints[i])
+	b.leave(old)
+	return true
+}
+
+// split looks whether policies ask for addresses now, or do no more, where
+// subjects have been compiled anew.
+func (b *builder) split(a *affected) (changed bool) {
+	if !a.compiled {
+		return false
+	}
+	differ := false
+	for id, was := range b.asked {
+		if id == nil {
+			continue
+		}
+		if is := b.byAddress(resolve.Selecting(b.view, id)); is != was.byAddress {
+			was.byAddress, differ = is, true
+			b.asked[id] = was
+		}
+	}
+	if differ {
+		for i := range b.endpoints {
+			changed = b.rejoin(i) || changed
 		}
 	}
 	return changed
@@ -133,8 +168,8 @@ func (b *builder) recompile(a *affected) {
 			again[s] = struct{}{}
 		}
 		for p := range b.view.PoliciesOf(o) {
-			for id, s := range b.subjects {
-				if id != nil && (o.Namespace == "" || o.Namespace == id.Entity.Namespace) && p.Selects(&id.Entity) {
+			for key, s := range b.subjects {
+				if id := key.identity; id != nil && (o.Namespace == "" || o.Namespace == id.Entity.Namespace) && p.Selects(&id.Entity) {
 					again[s] = struct{}{}
 				}
 			}

@@ -31,6 +31,7 @@ package policy
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 )
 
@@ -56,6 +57,14 @@ var (
 	TierAdmin         = Tier{Name: "admin", Order: 1000}
 	TierNetworkPolicy = Tier{Name: "networkpolicy", Order: 1_000_000}
 	TierBaseline      = Tier{Name: "baseline", Order: 10_000_000}
+)
+
+// NoOrder is the order of tiers and policies that give none: after all that do.
+// LastOrder is that of tiers that policies name and nobody has: after these.
+// Both are numbers that JSON can hold.
+const (
+	NoOrder   = 1e308
+	LastOrder = math.MaxFloat64
 )
 
 // OrderNetworkPolicy is the order of Kubernetes' NetworkPolicies in their tier.
@@ -109,6 +118,9 @@ type Policy struct {
 	Audit bool
 	// Staged: the policy is judged beside those in force, and enforced never.
 	Staged bool
+	// Replaces, of a staged policy, names the policy in force whose next version
+	// it is, and beside which it would not be.
+	Replaces Origin
 	// Rejected: the object is not valid; this policy only keeps closed what
 	// the object would have closed. An earlier, valid version stays in force
 	// beside it.

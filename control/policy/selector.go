@@ -90,6 +90,7 @@ type SelectorSpec struct {
 type Selector struct {
 	spec SelectorSpec
 	key  string
+	pods *Selector // without network sets
 }
 
 // NewSelector compiles a spec, which it sorts and keeps.
@@ -99,8 +100,20 @@ func NewSelector(spec SelectorSpec) *Selector {
 	sortRequirements(spec.Account)
 	slices.Sort(spec.ServiceAccounts)
 	slices.SortFunc(spec.Where, func(a, b Condition) int { return strings.Compare(a.String(), b.String()) })
-	return &Selector{spec: spec, key: specKey(&spec)}
+	s := &Selector{spec: spec, key: specKey(&spec)}
+	s.pods = s
+	if spec.NetworkSets {
+		spec.NetworkSets = false
+		s.pods = NewSelector(spec)
+	}
+	return s
 }
+
+// NetworkSets reports whether the selector matches network sets as well.
+func (s *Selector) NetworkSets() bool { return s.pods != s }
+
+// Pods returns the selector without the network sets that it matches.
+func (s *Selector) Pods() *Selector { return s.pods }
 
 // Key identifies the selector: two with the same Key match the same entities.
 func (s *Selector) Key() string { return s.key }

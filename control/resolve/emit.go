@@ -45,7 +45,11 @@ func (p *Peers) Emit(set *rule.Set) {
 // newBlocks appends the blocks of peers that are new.
 func (p *Peers) newBlocks(out []rule.Block) []rule.Block {
 	for ; p.peers < len(p.list); p.peers++ {
-		if q := &p.list[p.peers]; q.block != nil && q.listed == nil {
+		q := &p.list[p.peers]
+		for _, c := range q.nets {
+			out = append(out, rule.Block{Peer: rule.PeerID(p.peers), Prefix: c})
+		}
+		if q.block != nil && q.listed == nil {
 			out = append(out, rule.Block{Peer: rule.PeerID(p.peers), Prefix: q.block.Prefix, Unbound: q.block.Unmanaged,
 				Except: slices.Compact(slices.SortedFunc(slices.Values(q.block.Except), netip.Prefix.Compare))})
 		}

@@ -174,9 +174,7 @@ func judge(v store.View, w World, dir rule.Direction, subject, remote party, q Q
 		return j
 	}
 	j.Judged = true
-	policies := slices.DeleteFunc(Selecting(v, subject.identity), func(p *policy.Policy) bool {
-		return !Section(p, dir).Applies
-	})
+	policies, staged := InForce(v, Selecting(v, subject.identity), dir)
 	for _, p := range policies {
 		ref := Ref(p, rule.DefaultRule, dir)
 		if !slices.Contains(j.Candidates, ref) {
@@ -184,19 +182,30 @@ func judge(v store.View, w World, dir rule.Direction, subject, remote party, q Q
 		}
 	}
 	at := scene{v, w, &Site{Node: subject.pod.NodeName, Addrs: w.NodeAddrs[subject.pod.NodeName]}}
+	at.walk(dir, subject, remote, q, policies, &j)
+	if staged != nil && j.Action == rule.Allow {
+		next := Judgement{Action: rule.Allow}
+		if at.walk(dir, subject, remote, q, staged, &next); next.Action == rule.Deny && !next.Audit {
+			j.Action, j.Audit, j.Refs, j.Text = rule.Deny, true, next.Refs, next.Text
+		}
+	}
+	return j
+}
+
+// walk judges by a list of policies in the order of judgement.
+func (at *scene) walk(dir rule.Direction, subject, remote party, q Query, policies []*policy.Policy, j *Judgement) {
 	first, rest := policies[:0], policies
 	if dir == rule.Ingress {
 		first, rest = BeforeOwnNode(policies)
 	}
-	if at.judgeTiers(dir, subject, remote, q, first, &j) {
-		return j
+	if at.judgeTiers(dir, subject, remote, q, first, j) {
+		return
 	}
-	if dir == rule.Ingress && ownNode(v, w, subject.pod.NodeName, remote.addr) {
+	if dir == rule.Ingress && ownNode(at.v, at.w, subject.pod.NodeName, remote.addr) {
 		j.Text = OwnNode
-		return j
+		return
 	}
-	at.judgeTiers(dir, subject, remote, q, rest, &j)
-	return j
+	at.judgeTiers(dir, subject, remote, q, rest, j)
 }
 
 // scene is what a judgement depends on beside the policies and the packet.
@@ -246,7 +255,7 @@ func (at *scene) judgeTier(dir rule.Direction, subject, remote party, q Query, t
 		section := Section(p, dir)
 		for i := range section.Rules {
 			r := &section.Rules[i]
-			if !at.matches(dir, r, subject, remote, q) {
+			if r.Action == policy.Next || !at.matches(dir, r, subject, remote, q) {
 				continue
 			}
 			if r.Action == policy.Pass {
@@ -273,6 +282,9 @@ func (at *scene) judgeTier(dir rule.Direction, subject, remote party, q Query, t
 
 // matches looks at each peer and each port of a rule.
 func (at *scene) matches(dir rule.Direction, r *policy.Rule, subject, remote party, q Query) bool {
+	if !at.further(dir, r, subject, remote, q) {
+		return false
+	}
 	peers := r.Peers
 	if r.AnyPeer {
 		peers = []policy.Peer{{}}
@@ -289,6 +301,37 @@ func (at *scene) matches(dir rule.Direction, r *policy.Rule, subject, remote par
 		}
 	}
 	return false
+}
+
+// further looks at what a rule asks beside peers and ports.
+func (at *scene) further(dir rule.Direction, r *policy.Rule, subject, remote party, q Query) bool {
+	local := func(p policy.Peer) bool { return IsLocal(at.v, &p, subject.identity, subject.addr) }
+	there := func(p policy.Peer) bool {
+		return at.matchesOne(dir, &p, false, policy.Port{}, true, subject, remote, q)
+	}
+	anyOf := func(f func(policy.Peer) bool) func([]policy.Peer) bool {
+		return func(list []policy.Peer) bool { return !slices.ContainsFunc(list, f) }
+	}
+	if slices.ContainsFunc(r.Local, anyOf(local)) || slices.ContainsFunc(r.NotLocal, local) ||
+		slices.ContainsFunc(r.And, anyOf(there)) || slices.ContainsFunc(r.Not, there) {
+		return false
+	}
+	return !slices.ContainsFunc(r.NotPorts, func(port policy.Port) bool {
+		return PortMatches(dir, port, subject.identity, remote.identities, q.Protocol, q.Port)
+	})
+}
+
+// PortMatches reports whether a port is that of a packet between a subject and
+// a remote end that is any of ids.
+func PortMatches(dir rule.Direction, port policy.Port, subject *store.Identity, ids []*store.Identity, proto policy.Protocol, n uint16) bool {
+	if port.Name == "" {
+		return port.Protocol == proto && port.From <= n && n <= port.To
+	}
+	if dir == rule.Ingress {
+		ids = []*store.Identity{subject}
+	}
+	return (port.Protocol == 0 || port.Protocol == proto) &&
+		slices.ContainsFunc(ids, func(id *store.Identity) bool { return id.HasPort(port.Name, proto, n) })
 }
 
 func (at *scene) matchesOne(dir rule.Direction, peer *policy.Peer, anyPeer bool, port policy.Port, anyPort bool, subject, remote party, q Query) bool {
@@ -325,6 +368,9 @@ func (at *scene) matchesOne(dir rule.Direction, peer *policy.Peer, anyPeer bool,
 // inPlace judges a peer that is no selector, block or domain. Ports by name
 // mean something where pods are.
 func (at *scene) inPlace(peer *policy.Peer, port policy.Port, numbered bool, remote party, q Query) bool {
+	if peer.Endpoints != nil && peer.Endpoints.OnPorts {
+		return numbered && isServed(at.v, peer.Endpoints, remote.addr, remote.identities, q.Protocol, q.Port)
+	}
 	if numbered {
 		return PlaceMatches(at.v, at.site, at.w.Domains, peer, remote.addr, remote.identities)
 	}

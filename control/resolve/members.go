@@ -15,13 +15,16 @@ import (
 // Services, endpoints or groups of CIDRs have changed. heard lists the names
 // in domains that resolve to something else, or nothing, now; nil: look at all.
 func (p *Peers) Begin(v store.View, domains map[string][]netip.Addr, heard []string, site Site, moved bool) {
-	p.view, p.moved = v, moved
+	p.view, p.moved, p.resets = v, moved, false
 	clear(p.changed)
 	clear(p.renamed)
 	clear(p.dirty)
 	p.resite(site)
 	p.relearn(domains, heard)
 }
+
+// Resets says, after Begin, that network sets have changed.
+func (p *Peers) Resets() { p.resets = true }
 
 // Touch looks at an identity that has appeared, vanished or got other
 // addresses.

@@ -40,18 +40,21 @@ type Peers struct {
 	changed map[rule.PeerID]struct{} // hashes that changed since Begin
 	renamed map[policy.Origin]struct{}
 	moved   bool                    // places may come down to something else
+	resets  bool                    // so may selectors that match network sets
 	late    []netip.Addr            // of this node, to be touched after all others
 	dirty   map[netip.Addr]struct{} // addresses to be looked at by Flush
 }
 
 // peer is one set: what a selector matches, of that perhaps only who calls a
-// port so, or only who is in a block; or a block; or a list of addresses.
+// port so, or only who is in a block; or a block, or several CIDRs; or a list of
+// addresses.
 type peer struct {
 	selector *policy.Selector
 	port     policy.Port   // with a Name: of identities that have it
 	of       rule.PeerID   // with listed and block: the selection
 	block    *policy.Block // alone, or what listed is limited to
-	name     *pattern      // listed is what its names resolve to
+	nets     []netip.Prefix
+	name     *pattern // listed is what its names resolve to
 	listed   map[netip.Addr]struct{}
 	hash     uint64
 }
@@ -102,7 +105,16 @@ func (p *Peers) All(user policy.Origin, q *policy.Peer) []rule.PeerID {
 	for i := range at.blocks {
 		out = append(out, p.Of(&policy.Peer{Block: &at.blocks[i]}))
 	}
+	for _, nets := range at.nets {
+		out = append(out, p.nets(nets))
+	}
 	return out
+}
+
+// nets returns the number of a set of CIDRs.
+func (p *Peers) nets(nets []netip.Prefix) rule.PeerID {
+	key := fmt.Sprint("c", nets)
+	return p.intern(key, func(rule.PeerID) peer { return peer{nets: nets, hash: maphash.String(p.seed, key)} })
 }
 
 // Of returns the number of a policy's peer that is a selector, a block, a

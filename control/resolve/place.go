@@ -42,6 +42,8 @@ type place struct {
 	addrs     []netip.Addr // sorted; none of them is a pod's, unless it is a node's too
 	selectors []*policy.Selector
 	blocks    []policy.Block
+	nets      [][]netip.Prefix // sets of CIDRs, whoever has the addresses
+	served    []served         // of Endpoints
 }
 
 var worlds = []struct {
@@ -52,10 +54,15 @@ var worlds = []struct {
 	{policy.ZoneWorldIPv6, netip.MustParsePrefix("::/0")},
 }
 
-// placeOf resolves zones, groups, Services and names. Names resolve to those
+// placeOf resolves zones, groups, Services, names and selectors that match
+// network sets. Names resolve to those
 // of their addresses that nobody manages.
 func placeOf(v store.View, s *Site, domains map[string][]netip.Addr, q *policy.Peer) (out place) {
 	switch {
+	case q.Selector != nil:
+		return place{selectors: []*policy.Selector{q.Selector.Pods()}, nets: setsOf(v, q.Selector)}
+	case q.Endpoints != nil:
+		return endpointsPlace(v, q.Endpoints)
 	case q.Group != nil:
 		for _, c := range v.CIDRs(q.Group) {
 			out.blocks = append(out.blocks, policy.Block{Prefix: c, Except: q.Group.Except, Unmanaged: true})
@@ -118,11 +125,7 @@ func zonePlace(v store.View, s *Site, q *policy.Peer) (out place) {
 func servicePlace(v store.View, q *policy.ServicePods) (out place) {
 	for _, svc := range v.Services(q) {
 		if len(svc.Selector) > 0 {
-			spec := policy.SelectorSpec{Namespace: svc.Namespace}
-			for k, value := range svc.Selector {
-				spec.Labels = append(spec.Labels, policy.Requirement{Key: k, Operator: policy.In, Values: []string{value}})
-			}
-			out.selectors = append(out.selectors, policy.NewSelector(spec))
+			out.selectors = append(out.selectors, servicePods(svc))
 			continue
 		}
 		for _, a := range v.ServiceAddrs(svc.Key()) {
@@ -133,15 +136,17 @@ func servicePlace(v store.View, q *policy.ServicePods) (out place) {
 }
 
 // isPlace reports whether placeOf resolves the peer.
-func isPlace(q *policy.Peer) bool { return q.Selector == nil && q.Block == nil && q.Domain == "" }
+func isPlace(q *policy.Peer) bool {
+	return q.Selector == nil && q.Block == nil && q.Domain == "" || q.Selector != nil && q.Selector.NetworkSets()
+}
 
 func sortedAddrs(addrs []netip.Addr) []netip.Addr {
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return slices.Compact(addrs)
 }
 
-// PlaceMatches reports whether a peer that is a zone, a group, Services or a
-// name matches a remote end: an address that pods of these identities have.
+// PlaceMatches reports whether a peer that is a zone, a group, Services, a name
+// or a selector that matches network sets matches a remote end: an address that pods of these identities have.
 func PlaceMatches(v store.View, s *Site, domains map[string][]netip.Addr, q *policy.Peer, a netip.Addr, ids []*store.Identity) bool {
 	p := placeOf(v, s, domains, q)
 	if _, ok := slices.BinarySearchFunc(p.addrs, a, netip.Addr.Compare); ok {
@@ -151,6 +156,9 @@ func PlaceMatches(v store.View, s *Site, domains map[string][]netip.Addr, q *pol
 		if slices.ContainsFunc(ids, func(id *store.Identity) bool { return sel.Matches(&id.Entity) }) {
 			return true
 		}
+	}
+	if a.IsValid() && inNets(p.nets, a) {
+		return true
 	}
 	return slices.ContainsFunc(p.blocks, func(b policy.Block) bool { return BlockMatches(v, s, &b, a) })
 }

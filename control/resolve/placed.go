@@ -30,10 +30,17 @@ func (p *Peers) placeOf(user policy.Origin, q *policy.Peer) place {
 
 // replace looks what has become of places.
 func (p *Peers) replace() {
-	if !p.moved {
+	if !p.moved && !p.resets {
 		return
 	}
 	for _, x := range p.places {
+		again := p.moved
+		if x.peer.Selector != nil {
+			again = p.resets
+		}
+		if !again {
+			continue
+		}
 		at := placeOf(p.view, &p.site, nil, x.peer)
 		spelt := at.spell()
 		if spelt == x.spelt {
@@ -49,6 +56,10 @@ func (p *Peers) replace() {
 // placeKey tells places apart.
 func placeKey(q *policy.Peer) string {
 	switch {
+	case q.Selector != nil:
+		return "selector " + q.Selector.Key()
+	case q.Endpoints != nil:
+		return fmt.Sprintf("endpoints %+v", *q.Endpoints)
 	case q.Group != nil:
 		return fmt.Sprintf("group %+v", *q.Group)
 	case q.Services != nil:
@@ -68,5 +79,11 @@ func (at *place) spell() string {
 		blocks = append(blocks, blockKey(&at.blocks[i]))
 	}
 	slices.Sort(blocks)
-	return fmt.Sprintf("%v %q %q", at.addrs, b, blocks)
+	for _, s := range at.served {
+		b = fmt.Appendf(b, "%v %v", s.port, s.addrs)
+		if s.selector != nil {
+			b = append(b, s.selector.Key()...)
+		}
+	}
+	return fmt.Sprintf("%v %q %q %v", at.addrs, b, blocks, at.nets)
 }

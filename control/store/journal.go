@@ -13,15 +13,16 @@ const maxChanges = 1 << 16
 // Change is one thing that a transaction changed. Exactly one of its fields,
 // beside Generation and At, is set.
 type Change struct {
-	Generation uint64        // of the transaction
-	At         time.Time     // when that began
-	Identity   *Identity     // appeared, vanished, or has other addresses
-	Addr       netip.Addr    // other pods or nodes have it
-	Pod        Key           // appeared, vanished, or is another
-	Policy     policy.Origin // other versions of it are in force
-	Audit      string        // namespace that became an audit, or is none any more
-	Nodes      bool          // some node has other addresses
-	Outside    bool          // a Service, an EndpointSlice or a group of CIDRs is another
+	Generation  uint64        // of the transaction
+	At          time.Time     // when that began
+	Identity    *Identity     // appeared, vanished, or has other addresses
+	Addr        netip.Addr    // other pods or nodes have it
+	Pod         Key           // appeared, vanished, or is another
+	Policy      policy.Origin // other versions of it are in force
+	Audit       string        // namespace that became an audit, or is none any more
+	Nodes       bool          // some node has other addresses
+	NetworkSets bool          // some network set is another, or its namespace
+	Outside     bool          // a Service, an EndpointSlice or a group of CIDRs is another
 }
 
 // journal lists what changed, oldest first. Changes up to base are forgotten.

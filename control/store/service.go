@@ -13,13 +13,22 @@ type Service struct {
 	Namespace, Name string
 	Labels          map[string]string
 	Selector        map[string]string // nil or empty: its endpoints are written by hand
+	Ports           []TargetPort
+}
+
+// TargetPort is where a port of a Service leads to on a pod.
+type TargetPort struct {
+	Protocol policy.Protocol
+	Port     uint16 // 0: the one with the name
+	Name     string
 }
 
 // Key returns the Service's key.
 func (s *Service) Key() Key { return Key{s.Namespace, s.Name} }
 
 func (s *Service) equal(t *Service) bool {
-	return s.Namespace == t.Namespace && s.Name == t.Name && maps.Equal(s.Labels, t.Labels) && maps.Equal(s.Selector, t.Selector)
+	return s.Namespace == t.Namespace && s.Name == t.Name && maps.Equal(s.Labels, t.Labels) && maps.Equal(s.Selector, t.Selector) &&
+		slices.Equal(s.Ports, t.Ports)
 }
 
 // EndpointSlice is a part of the endpoints of a Service.
@@ -27,6 +36,7 @@ type EndpointSlice struct {
 	Namespace, Name string
 	Service         string
 	Addrs           []netip.Addr // unmapped
+	NotReady        []netip.Addr // of endpoints that say so; not in Addrs
 	Ports           []NamedPort
 }
 
@@ -35,7 +45,7 @@ func (s *EndpointSlice) Key() Key { return Key{s.Namespace, s.Name} }
 
 func (s *EndpointSlice) equal(t *EndpointSlice) bool {
 	return s.Namespace == t.Namespace && s.Name == t.Name && s.Service == t.Service &&
-		slices.Equal(s.Addrs, t.Addrs) && slices.Equal(s.Ports, t.Ports)
+		slices.Equal(s.Addrs, t.Addrs) && slices.Equal(s.NotReady, t.NotReady) && slices.Equal(s.Ports, t.Ports)
 }
 
 // Group is a named group of CIDRs.
@@ -58,11 +68,12 @@ type outside struct {
 	slices   map[Key]*EndpointSlice
 	bySvc    map[Key]map[Key]*EndpointSlice
 	groups   map[string]*Group
+	sets     map[Key]*NetworkSet
 }
 
 func newOutside() outside {
 	return outside{services: map[Key]*Service{}, slices: map[Key]*EndpointSlice{},
-		bySvc: map[Key]map[Key]*EndpointSlice{}, groups: map[string]*Group{}}
+		bySvc: map[Key]map[Key]*EndpointSlice{}, groups: map[string]*Group{}, sets: map[Key]*NetworkSet{}}
 }
 
 func (tx *Tx) outsideChanged() {
@@ -155,6 +166,16 @@ func (v View) ServiceAddrs(key Key) []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
+}
+
+// Service returns a Service, or nil.
+func (v View) Service(key Key) *Service { return v.st.outside.services[key] }
+
+// EndpointSlices returns the slices of a Service, by name.
+func (v View) EndpointSlices(key Key) []*EndpointSlice {
+	out := slices.Collect(maps.Values(v.st.outside.bySvc[key]))
+	slices.SortFunc(out, func(a, b *EndpointSlice) int { return compareKeys(a.Key(), b.Key()) })
+	return out
 }
 
 // APIServer returns the addresses of the API server, sorted and unique: the

@@ -48,6 +48,8 @@ type state struct {
 	nextID     uint64
 	seed       maphash.Seed
 	outside    outside
+	tiers      map[string]*Tier
+	replaced   map[policy.Origin]int // by staged policies, how many
 	journal    journal
 }
 
@@ -56,6 +58,7 @@ type nsIndex struct {
 	labelsKey  string
 	pods       map[string]*podEntry
 	identities map[*Identity]struct{}
+	accounts   map[string]map[string]string // labels of service accounts
 }
 
 type podEntry struct {
@@ -73,7 +76,8 @@ type nodeEntry struct {
 type policyEntry struct {
 	origin         policy.Origin
 	good, rejected *policy.Policy
-	parts          []*policy.Policy
+	parts          []*policy.Policy // what is in force, in their tiers
+	replaces       policy.Origin
 }
 
 // New returns an empty store.
@@ -83,6 +87,7 @@ func New() *Store {
 		nodes: map[string]*nodeEntry{}, byAddr: map[netip.Addr][]*Pod{}, nodesAt: map[netip.Addr][]*nodeEntry{}, local: map[Key]Local{},
 		policies: map[policy.Origin]*policyEntry{}, polByNS: map[string][]*policyEntry{},
 		identities: map[string]*Identity{}, seed: maphash.MakeSeed(), outside: newOutside(),
+		tiers: map[string]*Tier{}, replaced: map[policy.Origin]int{},
 	}}
 }
 
@@ -149,7 +154,7 @@ func (ns *nsIndex) setLabels(name string, labels map[string]string) {
 
 // dropNamespace forgets the index of a namespace that nothing is left of.
 func (st *state) dropNamespace(name string) {
-	if ns := st.byNS[name]; ns != nil && len(ns.pods) == 0 && st.namespaces[name] == nil {
+	if ns := st.byNS[name]; ns != nil && len(ns.pods) == 0 && len(ns.accounts) == 0 && st.namespaces[name] == nil {
 		delete(st.byNS, name)
 	}
 }
@@ -213,6 +218,7 @@ func identityKey(e *policy.Entity, nsKey string, ports []NamedPort) string {
 	b = appendString(b, e.Namespace)
 	b = appendString(b, nsKey)
 	b = appendString(b, e.ServiceAccount)
+	b = appendLabels(b, e.AccountLabels)
 	b = appendLabels(b, e.Labels)
 	for _, p := range ports {
 		b = appendString(b, p.Name)

@@ -55,13 +55,55 @@ func (tx *Tx) relabel(name string, labels map[string]string) {
 	if ns.labelsKey == before {
 		return
 	}
+	if len(tx.st.outside.sets) > 0 {
+		tx.st.note(Change{NetworkSets: true})
+	}
+	tx.rejoin(ns, func(*Pod) bool { return true })
+}
+
+// rejoin gives pods of a namespace the identities that they have by now.
+func (tx *Tx) rejoin(ns *nsIndex, which func(*Pod) bool) {
 	for _, e := range ns.pods {
-		if e.id != nil {
+		if e.id != nil && which(e.pod) {
 			tx.st.leave(e.id, e.pod)
 			e.id = tx.st.joinPod(ns, e.pod)
 			tx.st.note(Change{Pod: e.pod.Key()})
 		}
 	}
+}
+
+// SetAccount gives a service account labels. One without is not kept: its name
+// is known from its pods.
+func (tx *Tx) SetAccount(a *Account) {
+	if len(a.Labels) == 0 {
+		tx.DeleteAccount(Key{a.Namespace, a.Name})
+		return
+	}
+	ns := tx.st.namespace(a.Namespace)
+	if maps.Equal(ns.accounts[a.Name], a.Labels) {
+		return
+	}
+	tx.changed = true
+	if ns.accounts == nil {
+		ns.accounts = map[string]map[string]string{}
+	}
+	ns.accounts[a.Name] = a.Labels
+	tx.rejoin(ns, func(p *Pod) bool { return p.ServiceAccount == a.Name })
+}
+
+// DeleteAccount forgets a service account; pods that run as it stay.
+func (tx *Tx) DeleteAccount(key Key) {
+	ns := tx.st.byNS[key.Namespace]
+	if ns == nil {
+		return
+	}
+	if _, ok := ns.accounts[key.Name]; !ok {
+		return
+	}
+	tx.changed = true
+	delete(ns.accounts, key.Name)
+	tx.rejoin(ns, func(p *Pod) bool { return p.ServiceAccount == key.Name })
+	tx.st.dropNamespace(key.Namespace)
 }
 
 // SetPod adds or replaces a pod.
@@ -183,12 +225,31 @@ func (tx *Tx) SetPolicy(p *policy.Policy) {
 	}
 	tx.changed = true
 	tx.st.note(Change{Policy: p.Origin})
-	e.parts = nil
-	for _, p := range []*policy.Policy{e.good, e.rejected} {
-		if p != nil {
-			e.parts = append(append(e.parts, p), p.Parts...)
+	tx.replaced(e.replaces, -1)
+	e.settle(tx.st)
+	e.replaces = replaces(e)
+	tx.replaced(e.replaces, 1)
+}
+
+// replaces returns what a staged policy stands in for.
+func replaces(e *policyEntry) policy.Origin {
+	for _, p := range e.parts {
+		if p.Replaces != (policy.Origin{}) {
+			return p.Replaces
 		}
 	}
+	return policy.Origin{}
+}
+
+// replaced counts by how many staged policies a policy is replaced.
+func (tx *Tx) replaced(o policy.Origin, by int) {
+	if o == (policy.Origin{}) {
+		return
+	}
+	if tx.st.replaced[o] += by; tx.st.replaced[o] == 0 {
+		delete(tx.st.replaced, o)
+	}
+	tx.st.note(Change{Policy: o})
 }
 
 // DeletePolicy removes a policy with all of its versions.
@@ -199,6 +260,7 @@ func (tx *Tx) DeletePolicy(o policy.Origin) {
 	}
 	tx.changed = true
 	tx.st.note(Change{Policy: o})
+	tx.replaced(e.replaces, -1)
 	delete(tx.st.policies, o)
 	left := slices.DeleteFunc(tx.st.polByNS[o.Namespace], func(x *policyEntry) bool { return x == e })
 	if len(left) == 0 {
@@ -210,7 +272,7 @@ func (tx *Tx) DeletePolicy(o policy.Origin) {
 
 func (st *state) joinPod(ns *nsIndex, p *Pod) *Identity {
 	return st.join(policy.Entity{Kind: policy.KindPod, Namespace: p.Namespace, NamespaceLabels: ns.labels,
-		Labels: p.Labels, ServiceAccount: p.ServiceAccount}, ns.labelsKey, p.Ports, p, p.Addrs())
+		Labels: p.Labels, ServiceAccount: p.ServiceAccount, AccountLabels: ns.accounts[p.ServiceAccount]}, ns.labelsKey, p.Ports, p, p.Addrs())
 }
 
 func (st *state) node(name string) *nodeEntry {

@@ -24,6 +24,12 @@ type Namespace struct {
 	Audit  bool // denials of its policies are reported, not enforced
 }
 
+// Account is what policy sees of a service account.
+type Account struct {
+	Namespace, Name string
+	Labels          map[string]string
+}
+
 // Phase is how far a pod's life has come.
 type Phase uint8
 

@@ -173,6 +173,9 @@ func (v View) Policies(namespace string) iter.Seq[*policy.Policy] {
 	}
 }
 
+// Replaced reports whether a staged policy would take the place of a policy.
+func (v View) Replaced(o policy.Origin) bool { return v.st.replaced[o] > 0 }
+
 // Audit reports whether a policy only reports what it denies: by itself or by
 // its namespace.
 func (v View) Audit(p *policy.Policy) bool {
