@@ -48,7 +48,7 @@ type outcome struct {
 }
 
 func newJudge(set *rule.Set, own []netip.Addr, audit map[policy.Origin]bool) *judge {
-	j := &judge{set: set, spans: verdict.PortSpans(set), usage: map[rule.CauseID]*usage{},
+	j := &judge{set: set, spans: verdict.AllSpans(set), usage: map[rule.CauseID]*usage{},
 		effect: map[policy.Origin]bool{}, audit: audit}
 	seen := map[string]bool{}
 	add := func(peers []rule.PeerID) {
@@ -93,7 +93,7 @@ func (j *judge) packet(p *rule.Program, peers []rule.PeerID, span verdict.PortSp
 	for t := range p.Tiers {
 		for i := range p.Tiers[t].Rules {
 			r := &p.Tiers[t].Rules[i]
-			if inPeers(r, peers) && inPorts(r, span) {
+			if r.Action != rule.Next && inPeers(r, peers) && inPorts(r, span) {
 				matches = append(matches, match{t, r.Cause, r.Action, r.Audit})
 			}
 		}

@@ -50,6 +50,7 @@ const (
 	CheckNamespace     = "no-such-namespace"
 	CheckSelectsNone   = "selects-nothing"
 	CheckNamedPort     = "no-such-port"
+	CheckTier          = "no-such-tier"
 	CheckShadowed      = "shadowed-rule"
 	CheckNoEffect      = "no-effect"
 	CheckPodUnselected = "pod-without-policy"
@@ -156,8 +157,11 @@ func (l *linter) policy(p *policy.Policy) {
 		l.add(Warning, CheckNamespace, object, "metadata.namespace", "namespace "+ns+" does not exist, and no pod is in it")
 		return
 	}
+	if p.TierObject && l.view.Tier(p.Tier.Name) == nil {
+		l.add(Warning, CheckTier, object, "spec.tier", "tier "+p.Tier.Name+" does not exist: judged after all others, and closed at its end")
+	}
 	subject := l.matching(p.Subject)
-	if len(subject) == 0 {
+	if len(subject) == 0 && len(p.Subject) > 0 {
 		l.said[object] = true
 		var texts []string
 		for _, s := range p.Subject {

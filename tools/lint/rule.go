@@ -28,8 +28,9 @@ func (l *linter) rule(object string, dir rule.Direction, r *policy.Rule, subject
 		}
 		ids := l.matching([]*policy.Selector{s})
 		remote = append(remote, ids...)
-		nobody = nobody && len(ids) == 0
-		if len(ids) == 0 {
+		none := len(ids) == 0 && len(l.view.NetworkSets(s)) == 0
+		nobody = nobody && none
+		if none {
 			l.noPeer(object, fmt.Sprintf("%s[%d]", peerField, i), what, s)
 		}
 	}

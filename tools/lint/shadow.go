@@ -28,7 +28,7 @@ func (l *linter) effects(set *rule.Set, policies []*policy.Policy) {
 	j.run()
 	for _, p := range policies {
 		object := p.Origin.String()
-		if l.said[object] {
+		if l.said[object] || p.Staged {
 			continue
 		}
 		for _, dir := range []rule.Direction{rule.Ingress, rule.Egress} {
@@ -50,7 +50,7 @@ func (l *linter) effects(set *rule.Set, policies []*policy.Policy) {
 func (l *linter) ruleEffect(j *judge, p *policy.Policy, dir rule.Direction, section *policy.Section, i int) {
 	r := &section.Rules[i]
 	object, path := p.Origin.String(), "spec."+verdict.RulePath(dir, r.Index)
-	if l.said[object+path] {
+	if l.said[object+path] || r.Action == policy.Next {
 		return
 	}
 	u := j.find(resolve.Ref(p, r.Index, dir))

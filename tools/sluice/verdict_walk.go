@@ -65,7 +65,7 @@ func writeTrace(out io.Writer, t *verdict.Trace) error {
 	fmt.Fprintf(&b, "%s: %s to %s %s\n", paintWord(paint, t.Verdict), at(t.Src, t.SrcAddr.String()), at(t.Dst, t.DstAddr.String()), port)
 	fmt.Fprintf(&b, "decided by %s\n", verdict.Decision{DecidedBy: t.DecidedBy, Reason: t.Reason}.Text())
 	if t.Audit {
-		b.WriteString("would be denied, but the policies that deny are in audit\n")
+		b.WriteString("would be denied, but the policies that deny are staged or in audit\n")
 	}
 	for _, l := range []struct {
 		name, of string
@@ -87,7 +87,18 @@ func at(name, addr string) string {
 }
 
 func writeLeg(b *strings.Builder, paint painter, l *verdict.Leg) {
-	for _, t := range l.Tiers {
+	writeTiers(b, paint, l.Tiers)
+	if l.Staged != nil {
+		b.WriteString("  as if staged policies were in force:\n")
+		writeTiers(b, paint, l.Staged)
+	}
+	for _, s := range l.Unbound {
+		fmt.Fprintf(b, "  not about this pod: %s: %s\n", s.Policy, s.Why)
+	}
+}
+
+func writeTiers(b *strings.Builder, paint painter, tiers []verdict.TierWalk) {
+	for _, t := range tiers {
 		fmt.Fprintf(b, "  tier %s: %s\n", t.Name, paintWord(paint, t.Outcome))
 		for _, p := range t.Policies {
 			name := p.Name
@@ -101,6 +112,9 @@ func writeLeg(b *strings.Builder, paint painter, l *verdict.Leg) {
 			if p.Rejected {
 				notes = append(notes, "not valid: its rules don't hold")
 			}
+			if p.Staged {
+				notes = append(notes, "staged: only reported")
+			}
 			if p.Audit {
 				notes = append(notes, "audit: denials are only reported")
 			}
@@ -111,9 +125,6 @@ func writeLeg(b *strings.Builder, paint painter, l *verdict.Leg) {
 			fmt.Fprintf(b, "    %s %s%s\n", p.Kind, name, text)
 			writeRules(b, paint, p.Rules)
 		}
-	}
-	for _, s := range l.Unbound {
-		fmt.Fprintf(b, "  not about this pod: %s: %s\n", s.Policy, s.Why)
 	}
 }
 

@@ -24,10 +24,11 @@ type matcher struct {
 	view    store.View
 	site    resolve.Site // of the subject
 	flow    Flow
+	own     netip.Addr // of the subject
 }
 
-func newMatcher(v store.View, domains map[string][]netip.Addr, dir rule.Direction, subject, remote End, addr netip.Addr, f Flow) *matcher {
-	m := &matcher{dir: dir, subject: v.PodIdentity(subject.Pod.Key()), remote: remote, addr: addr, domains: domains, view: v, flow: f,
+func newMatcher(v store.View, domains map[string][]netip.Addr, dir rule.Direction, subject, remote End, own, addr netip.Addr, f Flow) *matcher {
+	m := &matcher{own: own, dir: dir, subject: v.PodIdentity(subject.Pod.Key()), remote: remote, addr: addr, domains: domains, view: v, flow: f,
 		site: resolve.Site{Node: subject.Pod.NodeName, Addrs: nodeAddrs(v, subject.Pod.NodeName)}}
 	if remote.Judged() {
 		m.ids = append(m.ids, v.PodIdentity(remote.Pod.Key()))
@@ -42,6 +43,19 @@ func newMatcher(v store.View, domains map[string][]netip.Addr, dir rule.Directio
 
 // rule reports whether a rule matches, by what, or what of it doesn't.
 func (m *matcher) rule(r *policy.Rule) (bool, []string) {
+	also, why := m.further(r)
+	if !also {
+		return false, why
+	}
+	ok, base := m.base(r)
+	if !ok {
+		return false, base
+	}
+	return true, append(base, why...)
+}
+
+// base judges peers and ports.
+func (m *matcher) base(r *policy.Rule) (bool, []string) {
 	if r.AnyPeer {
 		ok, why := m.ports(r, m.ids, true)
 		return ok, prefixed("any peer", ok, why)
@@ -56,6 +70,9 @@ func (m *matcher) rule(r *policy.Rule) (bool, []string) {
 		}
 		anyHit = true
 		ok, portWhy := m.ports(r, ids, named(&r.Peers[i]))
+		if ok && !resolve.ServedAt(m.view, &r.Peers[i], m.addr, m.ids, m.flow.Protocol, m.flow.Port) {
+			ok, portWhy = false, fmt.Sprintf("port %s is not served there", m.portText())
+		}
 		if ok {
 			return true, prefixed(fmt.Sprintf("peer %d: %s", i, why), true, portWhy)
 		}
@@ -90,7 +107,7 @@ func (m *matcher) peer(p *policy.Peer) (ids []*store.Identity, hit bool, why str
 	case p.Domain != "":
 		hit, why := m.domain(p.Domain)
 		return nil, hit, why
-	case p.Selector == nil:
+	case p.Selector == nil, p.Selector.NetworkSets() && !m.selected(p.Selector):
 		hit := resolve.PlaceMatches(m.view, &m.site, m.domains, p, m.addr, m.ids)
 		return m.ids, hit, m.place(p, hit)
 	}
@@ -116,6 +133,13 @@ func (m *matcher) peer(p *policy.Peer) (ids []*store.Identity, hit bool, why str
 		return nil, false, m.addr.String() + " is no node's"
 	}
 	return nil, false, m.addr.String() + " is no pod's"
+}
+
+// selected reports whether a selector matches the remote end as a pod, or one
+// is worth naming what of it doesn't match.
+func (m *matcher) selected(s *policy.Selector) bool {
+	return len(m.ids) > 0 && len(m.view.NetworkSets(s)) == 0 ||
+		slices.ContainsFunc(m.ids, func(id *store.Identity) bool { return s.Matches(&id.Entity) })
 }
 
 // named reports whether names of ports mean something in a peer.

@@ -3,6 +3,7 @@ package verdict
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -197,6 +198,37 @@ func (r Range) String() string {
 type PortSpan struct {
 	Flow // its first port
 	To   uint16
+}
+
+// AllSpans is PortSpans with all protocols that rules name, types and codes of
+// ICMP told apart.
+func AllSpans(set *rule.Set) []PortSpan {
+	starts := map[policy.Protocol][]int{}
+	for i := range set.Programs {
+		set.Programs[i].EachRule(func(r *rule.Rule) {
+			for _, p := range slices.Concat(r.Ports, r.NotPorts) {
+				if proto := policy.Protocol(p.Proto); p.Proto != rule.AnyProto && !HasPorts(proto) {
+					starts[proto] = append(starts[proto], int(p.From), int(p.To)+1)
+				}
+			}
+		})
+	}
+	out := PortSpans(set)
+	for _, proto := range slices.Sorted(maps.Keys(starts)) {
+		list := append(starts[proto], 0)
+		slices.Sort(list)
+		list = slices.Compact(list)
+		for i, from := range list {
+			to := math.MaxUint16
+			if i+1 < len(list) {
+				to = list[i+1] - 1
+			}
+			if from <= math.MaxUint16 && (proto != policy.ICMP || from > 0) {
+				out = append(out, PortSpan{Flow{proto, uint16(from)}, uint16(to)})
+			}
+		}
+	}
+	return out
 }
 
 // PortSpans cuts protocols and ports into what any of the sets can tell apart.

@@ -36,7 +36,8 @@ type Leg struct {
 	Verdict string      `json:"verdict"`
 	Why     string      `json:"why"`
 	Tiers   []TierWalk  `json:"tiers"`
-	Unbound []Selection `json:"notSelecting"` // policies that could select the pod and don't
+	Staged  []TierWalk  `json:"staged,omitempty"` // what would be walked if staged policies were in force
+	Unbound []Selection `json:"notSelecting"`     // policies that could select the pod and don't
 	Audit   bool        `json:"audit,omitempty"`
 	refs    []rule.PolicyRef
 	reason  string
@@ -64,6 +65,7 @@ type PolicyWalk struct {
 	Audit     bool       `json:"audit,omitempty"`
 	Rejected  bool       `json:"rejected,omitempty"` // not valid: only isolates
 	Isolates  bool       `json:"isolates,omitempty"`
+	Staged    bool       `json:"staged,omitempty"`
 	Rules     []RuleWalk `json:"rules"`
 }
 
@@ -95,8 +97,8 @@ func (c *Cluster) Walk(src, dst End, f Flow) (*Trace, error) {
 		return t, nil
 	}
 	c.Read(func(v store.View) {
-		t.Egress = c.leg(v, rule.Egress, src, dst, pair.Dst, f)
-		t.Ingress = c.leg(v, rule.Ingress, dst, src, pair.Src, f)
+		t.Egress = c.leg(v, rule.Egress, src, dst, pair.Src, pair.Dst, f)
+		t.Ingress = c.leg(v, rule.Ingress, dst, src, pair.Dst, pair.Src, f)
 	})
 	return t, t.agree(c, src, dst, pair, f)
 }
@@ -136,7 +138,7 @@ func unjudged(e End, why string) Leg {
 	return l
 }
 
-func (c *Cluster) leg(v store.View, dir rule.Direction, subject, remote End, addr netip.Addr, f Flow) Leg {
+func (c *Cluster) leg(v store.View, dir rule.Direction, subject, remote End, own, addr netip.Addr, f Flow) Leg {
 	switch {
 	case subject.Pod == nil:
 		return unjudged(subject, "not a pod: no policy is about it")
@@ -145,29 +147,41 @@ func (c *Cluster) leg(v store.View, dir rule.Direction, subject, remote End, add
 	}
 	l := unjudged(subject, "")
 	l.Judged = true
-	m := newMatcher(v, c.domains, dir, subject, remote, addr, f)
+	m := newMatcher(v, c.domains, dir, subject, remote, own, addr, f)
 	l.Unbound = notSelecting(v, m.subject, dir)
-	policies := slices.DeleteFunc(resolve.Selecting(v, m.subject), func(p *policy.Policy) bool {
-		return !resolve.Section(p, dir).Applies
-	})
-	if dir == rule.Ingress {
-		var first []*policy.Policy
-		if first, policies = resolve.BeforeOwnNode(policies); l.tiers(v, m, first) {
-			return l
+	now, staged := resolve.InForce(v, resolve.Selecting(v, m.subject), dir)
+	l.walk(v, m, now)
+	if staged != nil && l.Verdict == Allow && !l.Audit {
+		next := unjudged(subject, "")
+		next.walk(v, m, staged)
+		l.Staged = next.Tiers
+		if next.Verdict == Deny {
+			l.Audit, l.refs, l.reason = true, next.refs, next.reason
+			l.Why += "; staged: " + next.Why
 		}
 	}
-	if dir == rule.Ingress && slices.Contains(nodeAddrs(v, subject.Pod.NodeName), addr) {
-		l.reason, l.Why = resolve.OwnNode, fmt.Sprintf("%s is the node that the pod runs on, which always reaches it", addr)
-		return l
+	return l
+}
+
+// walk walks policies in the order of judgement.
+func (l *Leg) walk(v store.View, m *matcher, policies []*policy.Policy) {
+	if m.dir == rule.Ingress {
+		var first []*policy.Policy
+		if first, policies = resolve.BeforeOwnNode(policies); l.tiers(v, m, first) {
+			return
+		}
+		if slices.Contains(nodeAddrs(v, m.site.Node), m.addr) {
+			l.reason, l.Why = resolve.OwnNode, fmt.Sprintf("%s is the node that the pod runs on, which always reaches it", m.addr)
+			return
+		}
 	}
 	if l.tiers(v, m, policies) {
-		return l
+		return
 	}
 	l.Why = "no policy decides"
 	if len(l.Tiers) == 0 {
-		l.Why = fmt.Sprintf("no policy selects the pod for %s", dir)
+		l.Why = fmt.Sprintf("no policy selects the pod for %s", m.dir)
 	}
-	return l
 }
 
 // tiers walks tiers and reports whether one decided.
@@ -202,12 +216,12 @@ walk:
 	for _, p := range policies {
 		section := resolve.Section(p, m.dir)
 		w := PolicyWalk{Kind: p.Origin.Kind, Namespace: p.Origin.Namespace, Name: p.Origin.Name,
-			Audit: v.Audit(p), Rejected: p.Rejected, Isolates: section.Default == policy.Deny, Rules: []RuleWalk{}}
+			Audit: v.Audit(p), Rejected: p.Rejected, Staged: p.Staged, Isolates: section.Default == policy.Deny, Rules: []RuleWalk{}}
 		for i := range section.Rules {
 			r := &section.Rules[i]
 			matched, why := m.rule(r)
 			w.Rules = append(w.Rules, RuleWalk{Rule: rulePath(m.dir, r), Action: actionWord(r.Action), Matched: matched, Why: why})
-			if !matched {
+			if !matched || r.Action == policy.Next {
 				continue
 			}
 			ref := resolve.RefOf(p, r, m.dir)
@@ -244,7 +258,7 @@ func (l *Leg) decide(allow, audit bool, refs []rule.PolicyRef) {
 }
 
 func actionWord(a policy.Action) string {
-	return [...]string{policy.Pass: "pass", policy.Allow: Allow, policy.Deny: Deny}[a]
+	return [...]string{policy.Pass: "pass", policy.Allow: Allow, policy.Deny: Deny, policy.Next: "log"}[a]
 }
 
 // notSelecting lists the policies that could select a pod, by scope, but
@@ -253,7 +267,7 @@ func notSelecting(v store.View, id *store.Identity, dir rule.Direction) []Select
 	out := []Selection{}
 	for _, ns := range [2]string{"", id.Entity.Namespace} {
 		for p := range v.Policies(ns) {
-			if !resolve.Section(p, dir).Applies || p.Selects(&id.Entity) || len(p.Subject) == 0 {
+			if !resolve.Section(p, dir).Applies || p.Staged || p.Selects(&id.Entity) || len(p.Subject) == 0 {
 				continue
 			}
 			out = append(out, Selection{p.Origin.String(), Mismatch(p.Subject[0], &id.Entity)})

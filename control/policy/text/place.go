@@ -16,9 +16,13 @@ var zones = []struct {
 	{policy.ZoneWorldIPv6, "outside of the cluster by IPv6"},
 }
 
-// Place describes a peer that is a zone, a group, Services or a name.
+// Place describes a peer that is neither a block nor a domain.
 func Place(p *policy.Peer) string {
 	switch {
+	case p.Selector != nil:
+		return "among " + Selector(p.Selector)
+	case p.Endpoints != nil:
+		return "an endpoint of the Service " + p.Endpoints.Namespace + "/" + p.Endpoints.Name
 	case p.Group != nil && p.Group.Name != "":
 		return "in the group " + p.Group.Name
 	case p.Group != nil:
