@@ -12,7 +12,7 @@ PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenar
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
 
-.PHONY: all build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl test-zerocopy test-kernels qemu generate generate-check clean test-apiserver
+.PHONY: all bench-peers build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl test-zerocopy test-kernels qemu generate generate-check clean test-apiserver
 
 all: build
 
@@ -132,8 +132,12 @@ $(SECCOMP):
 	@set -e; tmp=$$(mktemp -d); cd $$tmp; $(SUDO) apt-get update -qq; apt-get download -qq golang-github-containers-common; \
 	dpkg -x *.deb .; mv usr/share/containers/seccomp.json $@; rm -rf $$tmp
 
-bench: build
+bench: build bench-peers
 	$(SUDO) $(BIN) bench
+
+# What Sluice is measured against, from Debian's packages.
+bench-peers:
+	bench/peers.sh
 
 bench-micro:
 	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./control/...

@@ -21,7 +21,7 @@ import (
 // destination MAC. It looks at nothing and enforces nothing.
 func asavie(name, about string, frames int) System {
 	return System{
-		Name: name, About: about,
+		Name: name, About: about, Open: true,
 		Start: func(ctx context.Context, s *Stage) (Running, error) { return startAsavie(s, frames) },
 	}
 }

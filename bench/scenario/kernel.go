@@ -15,6 +15,7 @@ import (
 var kernel = System{
 	Name:  "kernel",
 	About: "kernel forwarding, no policy",
+	Open:  true,
 	Start: func(context.Context, *Stage) (Running, error) { return idle{}, nil },
 }
 
@@ -47,6 +48,14 @@ func withRPS(inner System) System {
 }
 
 type steered struct{ Running }
+
+// base is what runs below receive packet steering.
+func base(r Running) Running {
+	if s, ok := r.(steered); ok {
+		return s.Running
+	}
+	return r
+}
 
 func (s steered) Modes() map[string]string {
 	m := map[string]string{"rps": rpsMask()}

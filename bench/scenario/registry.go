@@ -8,25 +8,35 @@ func Systems() []System {
 		kernel,
 		withRPS(kernel),
 		nftables,
+		nftLinear,
+		ipsetSystem,
 		offload,
 		withRPS(offload),
 		sluice(agentMode{name: "sluice-nocut", about: "Sluice, offload, without the short-cut: established flows through the host's stack", offload: true}),
 		sluice(agentMode{name: "inspect", about: "Sluice, every packet through a worker in userspace, short-cut pod to pod", shortcut: true}),
 		asavie("asavie", "asavie/xdp l2fwd on the pods' links, no policy, the library's default rings", 0),
 		asavie("asavie-tuned", "the same with 4096 frames a socket and a transmit budget to match", 4096),
+		sluice(agentMode{name: "sluice-quiet", about: "Sluice, offload, no event remembered", offload: true, shortcut: true, events: "none"}),
+		sluice(agentMode{name: "sluice-traced", about: "Sluice, offload, with a client that follows all events", offload: true, shortcut: true, traced: true}),
+		sluice(agentMode{name: "sluice-2w", about: "Sluice, offload, two workers", offload: true, shortcut: true, workers: 2}),
+		sluice(agentMode{name: "inspect-traced", about: "Sluice, every packet through a worker, with a client that follows all events", shortcut: true, traced: true}),
+		sluice(agentMode{name: "inspect-2w", about: "Sluice, every packet through one of two workers", shortcut: true, workers: 2}),
+		dpdk,
+		ceiling,
 		xdpDropSystem,
 		xdpRedirectSystem,
 	}
 }
 
 var (
-	routers  = []string{"kernel", "kernel-rps", "nftables", "sluice", "sluice-rps", "sluice-nocut", "inspect"}
-	inspects = []string{"asavie", "asavie-tuned", "inspect", "kernel"}
+	routers  = []string{"kernel", "kernel-rps", "nftables", "nft-linear", "ipset", "sluice", "sluice-rps", "sluice-nocut", "inspect"}
+	inspects = []string{"asavie", "asavie-tuned", "dpdk", "inspect", "kernel", Ceiling}
 )
 
 // The floods. 18 bytes of payload make the smallest Ethernet frame over IPv4.
 const (
 	smallPayload = 18
+	someFlows    = 1024
 	manyFlows    = 2 * 32768
 	manySockets  = 2
 	newSockets   = 24
@@ -35,6 +45,11 @@ const (
 
 // Workloads lists all workloads, in the order of the report.
 func Workloads() []Workload {
+	all := append(basics(), policies()...)
+	return append(all, nodes()...)
+}
+
+func basics() []Workload {
 	return []Workload{
 		{Name: "tcp-stream", Standard: true, About: "one TCP flow from pod A to pod B, IPv4, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Run: stream(placement{anyCPU, anyCPU})},
@@ -59,11 +74,13 @@ func Workloads() []Workload {
 		{Name: "tcp-crr-16", About: "the same, 16 in parallel, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 17, Run: connect(16, anyCPU)},
 		{Name: "new-flows", Standard: true, About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
-			Systems: []string{"kernel", "nftables", "sluice"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
+			Systems: []string{"kernel", "nftables", "ipset", "sluice", "sluice-2w", "sluice-quiet", "sluice-traced"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
 		{Name: "every-packet", Standard: true, About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Run: frames(1, 1)},
 		{Name: "every-packet-64k", About: "the same with 65536 flows in random order",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: manyFlows, Run: frames(manySockets, manyFlows/manySockets)},
+		{Name: "every-packet-workers", About: "60-byte UDP frames of 1024 flows, as in every-packet: one worker and two, followed and not",
+			Systems: []string{"inspect", "inspect-2w", "inspect-traced", Ceiling}, Family: 4, CPUs: 2, Flows: someFlows, Run: frames(1, someFlows)},
 		{Name: "raw", About: "limits of XDP on veth: live frames of BPF_PROG_TEST_RUN on CPU 0, no socket and no skb",
 			Systems: []string{"xdp-drop", "xdp-redirect"}, Family: 4, CPUs: 2, Raw: true, Run: raw},
 	}

@@ -266,7 +266,8 @@ func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
 		return sample, fmt.Errorf("start %s: %w", st.system.Name, err)
 	}
 	defer func() { err = errors.Join(err, s.Running.Stop()) }()
-	if !st.workload.Raw {
+	s.enforces = !st.system.Open
+	if !st.workload.Raw && !st.system.Blind {
 		if err := s.probe(ctx); err != nil {
 			return sample, fmt.Errorf("probe before the measurement: %w\n%s", err, s.tail())
 		}

@@ -25,6 +25,10 @@ type System struct {
 	Needs func() error
 	// Version of the program behind it, if it has one.
 	Version func() string
+	// Open systems enforce nothing.
+	Open bool
+	// Blind systems carry no packets to pod B, so that there is nothing to probe.
+	Blind bool
 	// Start makes it carry the packets of a stage that has just been built.
 	Start func(context.Context, *Stage) (Running, error)
 }

@@ -56,6 +56,10 @@ type agent struct {
 	client  *api.Client
 	status  api.Status
 	mounted string // bpffs of its own
+	// manifests is the folder of rules that it follows.
+	manifests string
+	follow    context.CancelFunc // ends whoever follows its events, if anybody does
+	followed  chan error
 }
 
 // Both flow tables hold twice what the workload needs, and at least this.
@@ -74,11 +78,12 @@ func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err erro
 	if err != nil {
 		return nil, fmt.Errorf("encode configuration of the agent: %w", err)
 	}
-	config, manifests := filepath.Join(s.dir, "agent.yaml"), filepath.Join(s.dir, "manifests.yaml")
+	config := filepath.Join(s.dir, "agent.yaml")
+	a.manifests = filepath.Join(s.dir, "manifests")
 	err = errors.Join(
+		os.MkdirAll(a.mounted, 0o700), os.MkdirAll(a.manifests, 0o700),
 		os.WriteFile(config, cfg, 0o600),
-		os.WriteFile(manifests, []byte(s.manifests()), 0o600),
-		os.MkdirAll(a.mounted, 0o700),
+		os.WriteFile(filepath.Join(a.manifests, "rules.yaml"), []byte(s.manifests()), 0o600),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("write files of the agent: %w", err)
@@ -92,24 +97,43 @@ func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err erro
 		}
 	}()
 	a.client = api.NewClient(filepath.Join(s.dir, "agent.sock"))
-	if a.process, err = startProcess(s, "agent", "--manifests", manifests, "--config", config); err != nil {
+	if a.process, err = startProcess(s, "agent", "--manifests", a.manifests, "--config", config); err != nil {
 		return nil, err
 	}
-	if err := a.await(ctx); err != nil {
+	if err := a.await(ctx, len(s.Net.Pods())); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, s.tail())
+	}
+	if m.traced {
+		return a, a.trace(ctx)
 	}
 	return a, nil
 }
 
-// await returns when the agent enforces the policy on both pods.
-func (a *agent) await(ctx context.Context) error {
-	const patience = 20 * time.Second
+// trace follows all events, as "sluice observe" does.
+func (a *agent) trace(ctx context.Context) error {
+	ctx, a.follow = context.WithCancel(ctx)
+	open := make(chan struct{})
+	a.followed = make(chan error, 1)
+	go func() {
+		a.followed <- a.client.Flows(ctx, 0, true, func() { close(open) }, func(*api.Flow) error { return nil })
+	}()
+	select {
+	case <-open:
+		return nil
+	case err := <-a.followed:
+		return fmt.Errorf("follow events: %w", err)
+	}
+}
+
+// await returns when the agent enforces the rules on all pods.
+func (a *agent) await(ctx context.Context, pods int) error {
+	const patience = 60 * time.Second // ten thousand policies take seconds
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("agent is not ready after %v", patience))
 	defer cancel()
 	for tick := time.Tick(20 * time.Millisecond); ; {
 		var err error
 		a.status, err = a.client.Status(ctx)
-		if err == nil && a.status.Ready && a.status.Endpoints == 2 && len(a.status.Pending) == 0 && a.alive() {
+		if err == nil && a.status.Ready && a.status.Endpoints == pods && len(a.status.Pending) == 0 && a.alive() {
 			return nil
 		}
 		select {
@@ -140,12 +164,18 @@ func (a *agent) Modes() map[string]string {
 	for _, w := range a.status.Workers {
 		m[fmt.Sprintf("worker%d", w.ID)] = w.Mode
 	}
+	if a.follow != nil {
+		m["events"] = "followed"
+	}
 	return m
 }
 
 // Stop implements Running.
 func (a *agent) Stop() error {
 	var errs []error
+	if a.follow != nil {
+		a.follow()
+	}
 	if a.process != nil {
 		errs = append(errs, a.process.stop())
 	}

@@ -20,6 +20,8 @@ type Stage struct {
 	Workload *Workload
 	Running  Running
 
+	enforces bool // the system has rules
+
 	self string // binary that has the agent and the peers in it
 	dir  string // for files of the system
 	log  *os.File
@@ -46,7 +48,11 @@ func newStage(name, dir, self string, w *Workload) (_ *Stage, err error) {
 	if s.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("create log: %w", err)
 	}
-	if s.Net, err = netlab.New(netlab.Default(name)); err != nil {
+	cfg := netlab.Default(name)
+	if w.MTU > 0 {
+		cfg.MTU = w.MTU
+	}
+	if s.Net, err = netlab.New(cfg); err != nil {
 		return nil, err
 	}
 	if s.A, err = s.Net.AddPod("bench/a", addrsA); err != nil {
@@ -54,6 +60,12 @@ func newStage(name, dir, self string, w *Workload) (_ *Stage, err error) {
 	}
 	if s.B, err = s.Net.AddPod("bench/b", addrsB); err != nil {
 		return nil, err
+	}
+	for i := range w.Pods {
+		addrs := []netip.Addr{netip.AddrFrom4([4]byte{10, 244, byte(1 + i/250), byte(2 + i%250)})}
+		if _, err := s.Net.AddPod(fmt.Sprintf("bench/other-%03d", i), addrs); err != nil {
+			return nil, err
+		}
 	}
 	for _, p := range []*netlab.Pod{s.A, s.B} {
 		if err := p.Namespace().Do(roomyPorts); err != nil {
@@ -94,8 +106,10 @@ func (s *Stage) service() netip.AddrPort { return netip.AddrPortFrom(s.addr(s.B)
 func end(p *netlab.Pod, cpu int) traffic.End { return traffic.End{Space: p.Namespace(), CPU: cpu} }
 
 // probe sees that real TCP and UDP get through and back, so that what is
-// counted later are packets that a server would have accepted.
+// counted later are packets that a server would have accepted; or, where they
+// are denied, that they don't.
 func (s *Stage) probe(ctx context.Context) error {
+	want := !s.Workload.Rules.denies() || !s.enforces
 	ns := s.B.Namespace()
 	tcp, err := ns.EchoTCP(s.service())
 	if err != nil {
@@ -109,14 +123,14 @@ func (s *Stage) probe(ctx context.Context) error {
 	defer udp.Close()
 	from := netip.AddrPortFrom(s.addr(s.A), 0)
 	r, err := s.A.Namespace().ProbeTCP(ctx, from, s.service())
-	if err == nil && !r.Passed {
+	if err == nil && r.Passed != want {
 		err = fmt.Errorf("TCP from %s to %s: %s", s.A.Key(), s.B.Key(), r.Seen)
 	}
 	if err != nil {
 		return err
 	}
 	r, err = s.A.Namespace().ProbeUDP(ctx, from, s.service())
-	if err == nil && !r.Passed {
+	if err == nil && r.Passed != want {
 		err = fmt.Errorf("UDP from %s to %s: %s", s.A.Key(), s.B.Key(), r.Seen)
 	}
 	return err

@@ -1,0 +1,87 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sluice-net/sluice/bench/traffic"
+	"github.com/sluice-net/sluice/control/api"
+)
+
+// newFlows sends each packet on a flow of its own. What a filter that can't
+// keep up with does not admit is lost, and not tried again.
+func newFlows(ctx context.Context, s *Stage, d time.Duration) (_ []Metric, err error) {
+	sink, err := openSink(s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, sink.Close()) }()
+	a := agentOf(s.Running)
+	flows0, cpu0, err := a.progress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	f, err := traffic.Flood{
+		Client: end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
+		Sockets: newSockets, Ports: newPorts, Once: true,
+	}.Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Stop()) }()
+	m, err := startMeter()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-f.Done(): // out of new flows: what is counted so far is all
+	case <-time.After(d):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	arrived, err := sink.Received()
+	if err != nil {
+		return nil, err
+	}
+	span, sent := time.Since(start).Seconds(), f.Sent()
+	flows1, cpu1, err := a.progress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ms := []Metric{
+		{Name: "admitted", Unit: "flows/s", Value: float64(arrived) / span, Better: Higher},
+		{Name: "offered", Unit: "flows/s", Value: float64(sent) / span, Better: Neither},
+	}
+	cpu, err := m.metrics()
+	ms = append(ms, cpu...)
+	if a != nil && flows1 > flows0 {
+		n := float64(flows1 - flows0)
+		ms = append(ms,
+			Metric{Name: "entered", Unit: "flows/s", Value: n / span, Better: Neither},
+			Metric{Name: "agent-user", Unit: "µs/flow", Value: float64((cpu1.user - cpu0.user).Microseconds()) / n, Better: Neither},
+			Metric{Name: "agent-sys", Unit: "µs/flow", Value: float64((cpu1.system - cpu0.system).Microseconds()) / n, Better: Neither},
+		)
+	}
+	return ms, err
+}
+
+// agentOf returns the agent behind a running system, or nil.
+func agentOf(r Running) *agent {
+	a, _ := base(r).(*agent)
+	return a
+}
+
+// progress reads how many flows the agent has, and what it has spent on them.
+func (a *agent) progress(ctx context.Context) (flows int, spent cpuTime, err error) {
+	if a == nil {
+		return 0, spent, nil
+	}
+	var st api.Status
+	if st, err = a.client.Status(ctx); err != nil {
+		return 0, spent, err
+	}
+	spent, err = a.process.usage()
+	return st.Flows, spent, err
+}
