@@ -43,6 +43,7 @@ type Config struct {
 	Offload  bool `json:"offload"`
 	FailOpen bool `json:"failOpen"`
 	Shortcut bool `json:"shortcut"`
+	PodLinks bool `json:"podLinks"` // without offload: hear pods on their own links, without TSO meanwhile
 	Workers  int  `json:"workers"`
 	Clsact   bool `json:"clsact"` // attach by clsact filters, as kernels before 6.6 need it
 
@@ -96,7 +97,7 @@ func Default() Config {
 	d := dataplane.Default()
 	return Config{
 		NodeName: name, Report: true, ReportNamespace: "kube-system", Socket: "/run/sluice/sluice.sock", PinPath: "/sys/fs/bpf/sluice", OnExit: ExitKeep,
-		Offload: d.Offload, FailOpen: d.FailOpen, Shortcut: d.Shortcut, Workers: d.Workers,
+		Offload: d.Offload, FailOpen: d.FailOpen, Shortcut: d.Shortcut, PodLinks: d.PodLinks, Workers: d.Workers,
 		NetNS: link.DefaultNetNS(), MaxPods: d.Endpoints, Frames: d.Frames, FrameSize: d.FrameSize,
 		HugePages: d.HugePages, FlowsPerQueue: d.Flow.Capacity, FlowCache: d.FlowCache,
 		AdmitCache: d.AdmitCache, DenyCache: d.DenyCache, Fragments: d.Fragments, EventRing: d.EventRing, History: 1 << 14,
@@ -162,6 +163,7 @@ func (c Config) Validate() error {
 func (c Config) dataplane() dataplane.Config {
 	d := dataplane.Default()
 	d.PinPath, d.Workers, d.Offload, d.FailOpen, d.Shortcut = c.PinPath, c.Workers, c.Offload, c.FailOpen, c.Shortcut
+	d.PodLinks = c.PodLinks
 	d.Endpoints, d.Frames, d.FrameSize, d.HugePages = c.MaxPods, c.Frames, c.FrameSize, c.HugePages
 	d.Flow.Capacity, d.FlowCache, d.DenyCache, d.Fragments = c.FlowsPerQueue, c.FlowCache, c.DenyCache, c.Fragments
 	d.AdmitCache, d.Clsact = c.AdmitCache, c.Clsact

@@ -106,7 +106,7 @@ func worker(id int, w *dataplane.WorkerStats) api.Worker {
 	return api.Worker{
 		ID: id, Port: w.Port, Mode: w.Mode, Alive: w.Alive, BeatAgeMs: w.BeatAge.Milliseconds(),
 		Packets: w.Counts.Counts[stat.RxPackets], Bytes: w.Counts.Counts[stat.RxBytes],
-		Flows: w.Flows, FlowsMax: w.FlowsCap, HugePages: w.Huge,
+		Flows: w.Flows, FlowsMax: w.FlowsCap, HugePages: w.Huge, PodLinks: w.PodLinks,
 		RingDropped: w.Rings.RxDropped + w.Rings.RxRingFull, FillEmpty: w.Rings.RxFillRingEmpty, LostEvents: w.Lost + w.LostDeny,
 	}
 }

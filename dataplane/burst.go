@@ -41,6 +41,7 @@ type pkt struct {
 	length      uint32      // frame, all descriptors
 	ref         flow.Ref
 	frame       []byte // first descriptor; valid until transmit
+	bare        bool   // from a pod's own link: its checksum may be unfinished
 	key         packet.Key
 	hash        uint64
 }
@@ -67,6 +68,8 @@ type burst struct {
 	nQueries int
 	inserted bool // a flow, in this burst
 
+	rest [maxDescs][]byte // scratch of finish
+
 	out  [maxDescs]xsk.Desc // to send
 	gone [maxDescs]xsk.Desc // to give back
 
@@ -86,18 +89,18 @@ type judgement struct {
 	notReady  bool
 }
 
-// receive takes a burst from the ring and finds the packets in it.
-func (w *worker) receive() int {
+// receive takes a burst from a socket's ring and finds the packets in it.
+func (w *worker) receive(sock *xsk.Socket) int {
 	b := &w.b
 	b.n, b.nDescs = 0, 0
-	got := w.sock.Recv(b.descs[:burstSize])
+	got := sock.Recv(b.descs[:burstSize])
 	if got == 0 {
 		return 0
 	}
 	// A packet that the ring cut in two is completed at once: the kernel has
 	// already published its other descriptors, or soon will.
 	for got < maxDescs && b.descs[got-1].Options&xsk.PktContd != 0 {
-		more := w.sock.Recv(b.descs[got : got+1])
+		more := sock.Recv(b.descs[got : got+1])
 		if more == 0 {
 			break
 		}
@@ -121,7 +124,7 @@ func (w *worker) receive() int {
 	}
 	w.counts.Add(stat.RxPackets, uint64(b.n))
 	w.counts.Add(stat.Bursts, 1)
-	w.sock.Refill()
+	sock.Refill()
 	return b.n
 }
 

@@ -16,6 +16,7 @@ type Config struct {
 	Offload   bool   // established flows stay in the kernel's flow cache
 	FailOpen  bool   // no live worker: new flows go through unjudged
 	Shortcut  bool   // pod to pod of this node around the host's stack
+	PodLinks  bool   // without Offload: take what pods send on their own links, without TSO meanwhile
 	Endpoints int    // most pods of this node
 	Clsact    bool   // attach by clsact filters even where the kernel has tcx
 
@@ -39,7 +40,7 @@ type Config struct {
 // Default returns the configuration of a node with few cores.
 func Default() Config {
 	return Config{
-		Workers: 1, Offload: true, Shortcut: true, Endpoints: 1023,
+		Workers: 1, Offload: true, Shortcut: true, PodLinks: true, Endpoints: 1023,
 		Frames: 4096, FrameSize: 2048, HugePages: true,
 		Flow: defaultFlows(), FlowCache: 1 << 17, AdmitCache: 1 << 14, DenyCache: 1 << 14, Fragments: 1 << 13,
 		EventRing: 1 << 13, MissRate: 100_000, MissBurst: 20_000,

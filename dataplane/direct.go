@@ -32,6 +32,10 @@ type direct struct {
 	ifindex int
 	used    bool // holds descriptors of this burst that were not kicked
 	retryNs int64
+
+	hears   bool  // receives as well
+	heardNs int64 // when it last did
+	deaf    int   // link that can't be heard on
 }
 
 // directTo returns the way into a pod, or nil: by the port, then. It makes a
@@ -61,11 +65,21 @@ func (w *worker) openWanted(snap *snapshot) {
 	d, l := &w.direct[slot], snap.endpoint(slot)
 	w.closeDirect(d)
 	d.retryNs = w.nowNs + directRetry
+	if d.deaf != l.ifindex {
+		d.deaf = 0
+	}
 	if l.ifindex == 0 {
 		return
 	}
+	hear := w.maxHeard > 0 && d.deaf == 0 && w.roomToHear()
+	if hear && len(w.hearing) == w.maxHeard {
+		w.closeDirect(w.quietest())
+	}
 	cfg := xsk.Default(l.ifindex, 0)
 	cfg.RxSize, cfg.FillSize, cfg.TxSize, cfg.CompletionSize = 0, directFill, directTx, directTx
+	if hear {
+		cfg.RxSize, cfg.FillSize = podFill, podFill
+	}
 	cfg.MultiBuffer = w.sock.Config().MultiBuffer
 	cfg.TxBudget = burstSize
 	cfg.Mode = xsk.Copy
@@ -76,11 +90,22 @@ func (w *worker) openWanted(snap *snapshot) {
 		return
 	}
 	d.sock, d.ifindex = sock, l.ifindex
+	if !hear {
+		return
+	}
+	if err := w.hear(d, slot); err != nil {
+		w.log.Debug("pod is not heard on its link", "endpoint", slot, "err", err)
+		w.closeDirect(d)
+		d.deaf = l.ifindex
+	}
 }
 
 func (w *worker) closeDirect(d *direct) {
 	if d.sock == nil {
 		return
+	}
+	if d.hears {
+		w.unhear(d)
 	}
 	if err := d.sock.Close(); err != nil {
 		w.log.Warn("close socket on pod's link", "err", err)

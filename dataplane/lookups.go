@@ -55,8 +55,6 @@ type listener struct {
 	n      int // of waits
 
 	released chan uint64 // numbers
-	poller   *xsk.Poller // while frames are held
-	polls    *xsk.Socket // the socket that poller is for
 	bell     bell
 }
 
@@ -282,24 +280,4 @@ func (w *worker) stillThere(snap *snapshot, p *pkt, h *packet.Header) bool {
 	}
 	own, at := snap.endpoint(to), snap.endpoint(p.slot)
 	return own.gen != 0 && at.gen != 0 && own.owns(h.Dst)
-}
-
-// sleep waits for packets, and for releases while frames are held.
-func (w *worker) sleep() xsk.Status {
-	ln := &w.listener
-	if ln.n == 0 || ln.bell.fd < 0 {
-		return w.sock.Wait(w.patience())
-	}
-	if ln.polls != w.sock {
-		ln.poller, ln.polls = xsk.NewPoller(ln.bell.fd, w.sock), w.sock
-	}
-	wait := w.patience()
-	for i := range ln.waits[:ln.n] {
-		wait = min(wait, max(int((ln.waits[i].dueNs-w.nowNs)/1e6), 0)+1)
-	}
-	st := ln.poller.Wait(wait)
-	if ln.poller.Woken() {
-		ln.bell.hush()
-	}
-	return st
 }

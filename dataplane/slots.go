@@ -34,6 +34,10 @@ func (p *Plane) adoptSlots() error {
 	}
 	taken := make(map[endpoint.ID]bool)
 	for ifindex, s := range links {
+		// Sockets die with their agent; the programs before them are no use.
+		if err := p.objs.Detach(xdpprog.PodXDP, ifindex); err != nil {
+			return err
+		}
 		if s > 0 && int(s) < len(p.slots) {
 			p.byLink[ifindex] = endpoint.ID(s)
 			taken[endpoint.ID(s)] = true
@@ -199,7 +203,7 @@ func (p *Plane) drop(id endpoint.ID) error {
 }
 
 func (p *Plane) unprogram(ifindex int) error {
-	errs := []error{p.objs.Detach(xdpprog.PodIngress, ifindex), p.objs.Detach(xdpprog.PodEgress, ifindex)}
+	errs := []error{p.objs.Detach(xdpprog.PodXDP, ifindex), p.objs.Detach(xdpprog.PodIngress, ifindex), p.objs.Detach(xdpprog.PodEgress, ifindex)}
 	if p.noTCX.Load() {
 		errs = append(errs, p.filters.Detach(xdpprog.PodIngress, ifindex), p.filters.Detach(xdpprog.PodEgress, ifindex))
 	}

@@ -22,6 +22,7 @@ type WorkerStats struct {
 	Counts   stat.Snapshot
 	Rings    xsk.Stats // of its AF_XDP sockets so far, up to a second old
 	Huge     bool      // the UMEM is of huge pages
+	PodLinks int       // pods that are heard on their own links now
 	Lost     uint64    // events that found no room in the ring
 	LostDeny uint64    // likewise in that of denies
 }
@@ -45,7 +46,7 @@ func (p *Plane) Stats() (Stats, error) {
 		ws := WorkerStats{
 			Port: w.port.Load().(string), Mode: w.mode.Load().(string),
 			Alive: w.alive.Load(), Flows: int(w.live.Load()), FlowsCap: p.cfg.Flow.Capacity,
-			Counts: w.counts.Snapshot(), Rings: w.rings.stats(), Huge: w.rings.huge.Load(),
+			Counts: w.counts.Snapshot(), Rings: w.rings.stats(), Huge: w.rings.huge.Load(), PodLinks: int(w.heard.Load()),
 			Lost: w.events.Lost(), LostDeny: w.denies.Lost(),
 		}
 		if ws.Alive {
@@ -134,6 +135,7 @@ type rings struct {
 	of     *xsk.Socket // whose are the last ones
 	before xsk.Stats   // of earlier sockets
 	last   xsk.Stats
+	left   xsk.Stats // of earlier sockets on pods' links
 	nextNs int64
 
 	huge atomic.Bool
@@ -159,7 +161,7 @@ func (w *worker) sampleRings() {
 		return // what was read last stays
 	}
 	r.last = now
-	sum := addRings(r.before, now)
+	sum := addRings(addRings(r.before, now), addRings(r.left, w.hearingStats()))
 	for i, n := range [6]uint64{sum.RxDropped, sum.RxInvalid, sum.TxInvalid, sum.RxRingFull, sum.RxFillRingEmpty, sum.TxRingEmpty} {
 		r.pub[i].Store(n)
 	}

@@ -22,6 +22,9 @@ func (w *worker) transmit(snap *snapshot) {
 	for i := range b.n {
 		p := &b.pkts[i]
 		descs := b.descs[p.desc : p.desc+p.descs]
+		if w.maxHeard > 0 && p.hook == event.FromPod && !p.bare {
+			w.wishToHear(p.slot)
+		}
 		if p.verb == verbDrop {
 			nGone += copy(b.gone[nGone:], descs)
 			continue

@@ -30,6 +30,9 @@ const (
 // would cost to be woken.
 const lingerNs = int64(20 * time.Microsecond)
 
+// notedLatelyNs is for how long after a note others are expected.
+const notedLatelyNs = int64(time.Second)
+
 // worker owns one queue: its AF_XDP socket, UMEM, flow table, counters and
 // event rings. Only its goroutine touches them, but for what is noted.
 type worker struct {
@@ -51,6 +54,9 @@ type worker struct {
 	direct   []direct // by slot
 	listener listener
 	wanted   endpoint.ID    // to whose pod a direct socket is to be opened
+	hearing  []endpoint.ID  // whose direct sockets receive
+	maxHeard int            // of them
+	poller   *xsk.Poller    // of all sockets; nil: they have changed
 	stale    int            // cursor of closeStale
 	counts   *stat.Counters // read by anyone
 	events   *event.Ring    // read by the consumer of events
@@ -65,6 +71,7 @@ type worker struct {
 	asked    chan *census
 	census   *census      // being worked on
 	live     atomic.Int64 // flows, for status
+	heard    atomic.Int64 // pods, likewise
 	mode     atomic.Value // string: copy or zero-copy
 	alive    atomic.Bool
 	port     atomic.Value // string
@@ -89,7 +96,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 		inbox:  make(chan xdpprog.Note, 4096),
 		asked:  make(chan *census),
 		clock:  newClock(),
-		direct: make([]direct, cfg.Endpoints+1),
+		direct: make([]direct, cfg.Endpoints+1), maxHeard: cfg.heard(),
 	}
 	frags := flow.DefaultFragments()
 	frags.Capacity = max(cfg.Fragments/cfg.Workers, 64)
@@ -159,7 +166,7 @@ func (w *worker) open(ports Ports) (err error) {
 		return fmt.Errorf("ensure steering port %d: %w", w.id, err)
 	}
 	w.port.Store(port.Name)
-	w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: w.cfg.Frames, FrameSize: w.cfg.FrameSize, HugePages: w.cfg.HugePages})
+	w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: w.cfg.Frames + w.maxHeard*podFill, FrameSize: w.cfg.FrameSize, HugePages: w.cfg.HugePages})
 	if err != nil {
 		return err
 	}
@@ -187,6 +194,7 @@ func (w *worker) open(ports Ports) (err error) {
 
 func (w *worker) close() error {
 	w.alive.Store(false)
+	w.poller = nil
 	w.listener.n = 0
 	for i := range w.direct {
 		w.closeDirect(&w.direct[i])
@@ -220,12 +228,13 @@ func (w *worker) serve(ctx context.Context) error {
 			w.objs.Beat(w.id, w.nowNs)
 			w.alive.Store(true)
 		}
-		n := w.receive()
+		n := w.receive(w.sock)
 		if n > 0 {
 			w.process(snap)
 			w.listen(snap)
 			w.transmit(snap)
 		}
+		n += w.takePods(snap)
 		w.sendReleased()
 		w.housekeep(snap)
 		w.events.Flush()
@@ -244,15 +253,6 @@ func (w *worker) serve(ctx context.Context) error {
 			return fmt.Errorf("socket on %s: %w", w.port.Load(), w.sock.Err())
 		}
 	}
-}
-
-// patience is how long the worker may sleep: less while notes keep coming,
-// which don't wake it.
-func (w *worker) patience() int {
-	if w.nowNs-w.noted < int64(time.Second) {
-		return busyMs
-	}
-	return idleMs
 }
 
 func (w *worker) tick() {

@@ -69,6 +69,7 @@ type Worker struct {
 	Flows       int    `json:"flows"`
 	FlowsMax    int    `json:"flowsMax"`
 	HugePages   bool   `json:"hugePages"`
+	PodLinks    int    `json:"podLinks"`    // pods that are heard on their own links, without offload
 	RingDropped uint64 `json:"ringDropped"` // frames that found no place in the socket's queue
 	FillEmpty   uint64 `json:"fillEmpty"`   // times that the kernel found no frame to fill
 	LostEvents  uint64 `json:"lostEvents"`

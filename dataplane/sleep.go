@@ -1,0 +1,51 @@
+package dataplane
+
+import "github.com/sluice-net/sluice/dataplane/xsk"
+
+// patience is how long the worker may sleep: less while notes keep coming,
+// which don't wake it, or while answers are held.
+func (w *worker) patience() int {
+	wait := idleMs
+	if w.nowNs-w.noted < notedLatelyNs {
+		wait = busyMs
+	}
+	ln := &w.listener
+	for i := range ln.waits[:ln.n] {
+		wait = min(wait, max(int((ln.waits[i].dueNs-w.nowNs)/1e6), 0)+1)
+	}
+	return wait
+}
+
+// sleep waits for packets on any of the worker's sockets, and for the release
+// of what it holds. Only the steering port's socket can be lost for good.
+func (w *worker) sleep() xsk.Status {
+	ln := &w.listener
+	if ln.n == 0 && len(w.hearing) == 0 {
+		return w.sock.Wait(w.patience())
+	}
+	if w.poller == nil {
+		w.poller = xsk.NewPoller(ln.bell.fd, w.sockets()...)
+	}
+	st := w.poller.Wait(w.patience())
+	if w.poller.Woken() {
+		ln.bell.hush()
+	}
+	if st != xsk.Dead {
+		return st
+	}
+	for i := len(w.hearing) - 1; i >= 0; i-- {
+		if d := &w.direct[w.hearing[i]]; d.sock.Probe() == xsk.Dead {
+			w.closeDirect(d)
+		}
+	}
+	return w.sock.Probe()
+}
+
+// sockets lists those that receive.
+func (w *worker) sockets() []*xsk.Socket {
+	socks := []*xsk.Socket{w.sock}
+	for _, slot := range w.hearing {
+		socks = append(socks, w.direct[slot].sock)
+	}
+	return socks
+}
