@@ -263,3 +263,39 @@ func TestTop(t *testing.T) {
 	}
 	golden(t, "top", b.String())
 }
+
+// A file of events, in either form, says what the events did.
+func TestReadFile(t *testing.T) {
+	n := start(t, 64, 64)
+	n.put(t, records()...)
+	events := n.read(t, observe.Selection{All: true})
+	for _, format := range []string{"jsonl", "json"} {
+		var b strings.Builder
+		p := observe.NewPrinter(&b, format)
+		for _, e := range events {
+			if err := p.Print(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := observe.ReadFile(strings.NewReader(b.String() + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(events) {
+			t.Fatalf("%s: %d events, want %d", format, len(got), len(events))
+		}
+		for i := range got {
+			if a, b := jsonText(t, got[i]), jsonText(t, events[i].Flow); a != b {
+				t.Errorf("%s: event %d:\n%s\nwant\n%s", format, i, a, b)
+			}
+		}
+	}
+	for _, bad := range []string{"{", `{"a":1}`, `[]`, `{"flow":{"time":"never"}}`} {
+		if _, err := observe.ReadFile(strings.NewReader("\n" + bad)); err == nil || !strings.Contains(err.Error(), "line 2") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}

@@ -22,9 +22,11 @@ packets that they could tell apart are judged.`,
   sluice policy lint -f ./manifests
   sluice policy matrix -f ./manifests -o svg > matrix.svg
   sluice policy diff -f ./before -f ./after
-  sluice policy selector --cases cases.jsonl`,
+  sluice policy selector --cases cases.jsonl
+  sluice policy suggest --duration 5m`,
 	}
-	cmd.AddCommand(newPolicyGetCommand(), newPolicyWaitCommand(), newPolicyLintCommand(), newPolicyMatrixCommand(), newPolicyDiffCommand(), newPolicySelectorCommand())
+	cmd.AddCommand(newPolicyGetCommand(), newPolicyWaitCommand(), newPolicyLintCommand(), newPolicyMatrixCommand(), newPolicyDiffCommand(), newPolicySelectorCommand(),
+		newPolicySuggestCommand())
 	return cmd
 }
 
