@@ -39,6 +39,7 @@ var layers = map[string][]string{
 	"control/resolve":       {"control/policy", "control/store", "dataplane/rule"},
 	"control/compile":       {"control/policy", "control/resolve", "control/store", "dataplane/endpoint", "dataplane/rule"},
 	"control/publish":       {"control/compile", "dataplane/classify"},
+	"control/names":         {"control/policy", "dataplane/endpoint", "dataplane/event", "dataplane/packet"},
 	"control/link":          {"dataplane", "dataplane/endpoint", "xdpprog"},
 	"control/api":           {"dataplane/rule"},
 	"control/observe":       {"control/api", "control/observe/history", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},

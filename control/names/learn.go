@@ -1,0 +1,160 @@
+package names
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
+)
+
+// answerWithin is how long a question waits for its answer.
+const answerWithin = 30 * time.Second
+
+// questions are those that wait for an answer, oldest first in the queue.
+type questions struct {
+	waiting map[asked]time.Time
+	queue   []asked
+	most    int
+}
+
+// asked is a question, and where it was put: the flow has the addresses and
+// ports of both ends.
+type asked struct {
+	flow packet.Key
+	question
+}
+
+func newQuestions(most int) questions { return questions{waiting: map[asked]time.Time{}, most: most} }
+
+// ask notes a question of the pod.
+func (p *pupil) ask(x *event.Lookup, m []byte, now time.Time) {
+	q, ok := readQuestion(m)
+	if !ok || !p.mayLearn(normal(q.name)) {
+		return
+	}
+	p.questions.add(asked{x.Key, q}, now)
+}
+
+func (q *questions) add(k asked, now time.Time) {
+	if _, again := q.waiting[k]; !again {
+		q.queue = append(q.queue, k)
+	}
+	q.waiting[k] = now
+	for len(q.waiting) > q.most || len(q.queue) > 2*q.most {
+		delete(q.waiting, q.queue[0])
+		q.queue = slices.Delete(q.queue, 0, 1)
+	}
+}
+
+// take removes a question and reports whether it was waiting: each is answered
+// once.
+func (q *questions) take(k asked, now time.Time) bool {
+	at, ok := q.waiting[k]
+	delete(q.waiting, k)
+	return ok && now.Sub(at) <= answerWithin
+}
+
+func (p *pupil) mayLearn(name string) bool {
+	return printable(name) && slices.ContainsFunc(p.Names, func(n policy.Name) bool { return n.Matches(name) })
+}
+
+// record is what a pod has taught.
+type record struct {
+	entries  map[taught]*Entry
+	names    map[string]int // addresses by name
+	orphaned time.Time      // when the pod was gone
+}
+
+type taught struct {
+	name string
+	addr netip.Addr
+}
+
+// answer takes an answer in. It reports whether some name resolves to an
+// address that it did not before.
+func (l *Learner) answer(p *pupil, x *event.Lookup, m []byte, whole bool) (learned bool) {
+	now := l.now()
+	a, ok := readAnswer(m, whole)
+	if !ok || !p.questions.take(asked{x.Key, a.question}, now) {
+		return false
+	}
+	name := normal(a.name)
+	if !p.mayLearn(name) {
+		return false // any more
+	}
+	resolver, _, _, _ := x.Key.Tuple(x.Side)
+	until := now.Add(max(a.ttl, l.cfg.MinTTL))
+	for _, addr := range a.addrs {
+		learned = l.put(&Entry{Name: name, Addr: addr, Pod: p.Pod, Resolver: resolver.Netip(), Learned: now, Until: until}) || learned
+	}
+	return learned
+}
+
+// put adds an entry or prolongs it. It reports whether the name resolves to
+// something new.
+func (l *Learner) put(e *Entry) bool {
+	r := l.records[e.Pod]
+	if r == nil {
+		r = &record{entries: map[taught]*Entry{}, names: map[string]int{}}
+		l.records[e.Pod] = r
+	}
+	k := taught{e.Name, e.Addr}
+	if old := r.entries[k]; old != nil {
+		old.Resolver, old.InUse = e.Resolver, false
+		if e.Until.After(old.Until) {
+			old.Until = e.Until
+		}
+		return false
+	}
+	if r.names[e.Name] >= l.cfg.PerName {
+		l.dropSoonest(r, e.Name)
+	}
+	if len(r.entries) >= l.cfg.Addresses {
+		l.dropSoonest(r, "")
+	}
+	r.entries[k] = e
+	r.names[e.Name]++
+	addrs := l.resolved[e.Name]
+	if addrs == nil {
+		addrs = map[netip.Addr]int{}
+		l.resolved[e.Name] = addrs
+	}
+	addrs[e.Addr]++
+	if addrs[e.Addr] > 1 {
+		return false
+	}
+	l.fresh[e.Name] = struct{}{}
+	return true
+}
+
+// dropSoonest makes room for one more of a name, or of any if it is empty:
+// what ends first goes first.
+func (l *Learner) dropSoonest(r *record, name string) {
+	var soonest *Entry
+	for _, e := range r.entries {
+		if (name == "" || e.Name == name) && (soonest == nil || e.Until.Before(soonest.Until)) {
+			soonest = e
+		}
+	}
+	l.drop(r, soonest)
+}
+
+// drop removes an entry.
+func (l *Learner) drop(r *record, e *Entry) {
+	delete(r.entries, taught{e.Name, e.Addr})
+	if r.names[e.Name]--; r.names[e.Name] == 0 {
+		delete(r.names, e.Name)
+	}
+	addrs := l.resolved[e.Name]
+	if addrs[e.Addr]--; addrs[e.Addr] > 0 {
+		return
+	}
+	delete(addrs, e.Addr)
+	if len(addrs) == 0 {
+		delete(l.resolved, e.Name)
+	}
+	l.fresh[e.Name] = struct{}{}
+}

@@ -1,0 +1,394 @@
+package names_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/sluice-net/sluice/control/names"
+	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
+)
+
+var (
+	client   = netip.MustParseAddr("10.0.0.1")
+	resolver = netip.MustParseAddr("10.0.0.53")
+	addrs    = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.3")}
+	pod      = names.Pod{Namespace: "x", Name: "client", UID: "1"}
+)
+
+const podID = 7
+
+// class is a Learner with one pupil, and what it has released.
+type class struct {
+	*names.Learner
+	t        *testing.T
+	domains  map[string][]netip.Addr
+	released []uint64
+	ticket   uint64
+}
+
+func newClass(t *testing.T, change func(*names.Config)) *class {
+	t.Helper()
+	cfg := names.Default()
+	if change != nil {
+		change(&cfg)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	c := &class{t: t, domains: map[string][]netip.Addr{}}
+	c.Learner = names.New(cfg, func(k event.Ticket) { c.released = append(c.released, k.Number) })
+	c.SetPupils(map[endpoint.ID]names.Pupil{podID: {Pod: pod, Names: []policy.Name{policy.NewName("*.test", `^[-a-z0-9.]*[.]test[.]$`)}}},
+		func(names.Pod) bool { return true })
+	return c
+}
+
+// packet is one from the pod to port 53, or back.
+func packetOf(proto packet.Proto, back bool, data []byte) *event.Lookup {
+	x := &event.Lookup{Pod: podID, Answer: back, Whole: true, Data: data, TimeNs: time.Now().UnixNano()}
+	src, dst, sport, dport := packet.AddrFrom(client), packet.AddrFrom(resolver), uint16(4000), uint16(53)
+	if back {
+		src, dst, sport, dport = dst, src, dport, sport
+	}
+	x.Key, x.Side = packet.MakeKey(src, dst, sport, dport, proto)
+	return x
+}
+
+func (c *class) ask(id uint16, name string, kind dnsmessage.Type) {
+	c.Hear(packetOf(packet.ProtoUDP, false, message(id, false, name, kind)))
+}
+
+// tell has an answer arrive, and returns what is new then, and whether the
+// answer was released before anyone took it.
+func (c *class) tell(m []byte) (heard []string, atOnce bool) {
+	c.ticket++
+	x := packetOf(packet.ProtoUDP, true, m)
+	x.Held = event.Ticket{Number: c.ticket}
+	c.Hear(x)
+	atOnce = slices.Contains(c.released, c.ticket)
+	heard, turn := c.Take(c.domains)
+	if slices.Contains(c.released, c.ticket) != atOnce {
+		c.t.Error("taking releases an answer")
+	}
+	c.Published(turn)
+	if !slices.Contains(c.released, c.ticket) {
+		c.t.Error("publishing does not release an answer")
+	}
+	return heard, atOnce
+}
+
+// record is one of an answer.
+type record struct {
+	owner string
+	to    any // netip.Addr, or the name that owner is an alias of
+	ttl   uint32
+}
+
+func message(id uint16, response bool, name string, kind dnsmessage.Type, records ...record) []byte {
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: id, Response: response})
+	b.EnableCompression()
+	_ = b.StartQuestions()
+	_ = b.Question(dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: kind, Class: dnsmessage.ClassINET})
+	_ = b.StartAnswers()
+	for _, r := range records {
+		h := dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(r.owner), Class: dnsmessage.ClassINET, TTL: r.ttl}
+		switch to := r.to.(type) {
+		case netip.Addr:
+			if to.Is4() {
+				_ = b.AResource(h, dnsmessage.AResource{A: to.As4()})
+			} else {
+				_ = b.AAAAResource(h, dnsmessage.AAAAResource{AAAA: to.As16()})
+			}
+		case string:
+			_ = b.CNAMEResource(h, dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName(to)})
+		}
+	}
+	out, err := b.Finish()
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+const a4 = dnsmessage.TypeA
+
+func TestLearn(t *testing.T) {
+	right := message(1, true, "a.test.", a4, record{"a.test.", addrs[0], 300})
+	other := func(id uint16, name string, kind dnsmessage.Type) []byte {
+		return message(id, true, name, kind, record{name, addrs[0], 300})
+	}
+	failed := slices.Clone(right)
+	failed[3] |= 2 // server failure
+	tests := []struct {
+		name   string
+		answer []byte
+		want   []netip.Addr
+	}{
+		{"plain", right, addrs[:1]},
+		{"another identifier", other(2, "a.test.", a4), nil},
+		{"another name", other(1, "b.test.", a4), nil},
+		{"another case", other(1, "A.test.", a4), nil},
+		{"another kind", other(1, "a.test.", dnsmessage.TypeAAAA), nil},
+		{"a failure", failed, nil},
+		{"a question", message(1, false, "a.test.", a4, record{"a.test.", addrs[0], 300}), nil},
+		{"cut off", right[:len(right)-2], nil},
+		{"a stranger's record", message(1, true, "a.test.", a4, record{"b.test.", addrs[0], 300}), nil},
+		{"aliases in any order", message(1, true, "a.test.", a4, record{"c.test.", addrs[2], 300}, record{"b.test.", "C.test.", 300},
+			record{"A.test.", "b.test.", 300}, record{"d.test.", addrs[0], 300}), addrs[2:]},
+		{"aliases in a circle", message(1, true, "a.test.", a4, record{"a.test.", "b.test.", 300}, record{"b.test.", "a.test.", 300}), nil},
+		{"several, of both families", message(1, true, "a.test.", a4, record{"a.test.", addrs[2], 1}, record{"a.test.", addrs[1], 300},
+			record{"a.test.", addrs[2], 1}), []netip.Addr{addrs[2], addrs[1]}},
+		{"nobody's addresses", message(1, true, "a.test.", a4, record{"a.test.", netip.MustParseAddr("127.0.0.1"), 1},
+			record{"a.test.", netip.MustParseAddr("::ffff:192.0.2.1"), 1}, record{"a.test.", netip.MustParseAddr("224.0.0.1"), 1}), nil},
+		{"no message", []byte{1, 2, 3}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newClass(t, nil)
+			c.ask(1, "a.test.", a4)
+			heard, atOnce := c.tell(tt.answer)
+			if got := c.domains["a.test"]; !slices.Equal(got, tt.want) || len(c.domains) > 1 {
+				t.Errorf("learned %v, want %v", c.domains, tt.want)
+			}
+			if learned := len(tt.want) > 0; atOnce == learned || (len(heard) == 1) != learned {
+				t.Errorf("released at once %v, heard %v", atOnce, heard)
+			}
+		})
+	}
+}
+
+// An answer counts once, and only between the ends of its question.
+func TestOnce(t *testing.T) {
+	c := newClass(t, nil)
+	first := message(1, true, "a.test.", a4, record{"a.test.", addrs[0], 300})
+	second := message(1, true, "a.test.", a4, record{"a.test.", addrs[2], 300})
+	if heard, _ := c.tell(first); len(heard) > 0 {
+		t.Error("learned what nobody asked")
+	}
+	c.ask(1, "a.test.", a4)
+	x := packetOf(packet.ProtoUDP, true, second)
+	x.Key, x.Side = packet.MakeKey(packet.AddrFrom(addrs[0]), packet.AddrFrom(client), 53, 4000, packet.ProtoUDP)
+	c.Hear(x)
+	x = packetOf(packet.ProtoUDP, true, second)
+	x.Pod++
+	c.Hear(x)
+	c.tell(first)
+	c.tell(second)
+	if got := c.domains["a.test"]; !slices.Equal(got, addrs[:1]) {
+		t.Errorf("learned %v", got)
+	}
+	c.ask(2, "a.example.", a4)
+	c.tell(message(2, true, "a.example.", a4, record{"a.example.", addrs[0], 300}))
+	if len(c.domains) != 1 {
+		t.Errorf("learned what no policy names: %v", c.domains)
+	}
+	c.ask(3, "a.test.", a4)
+	if heard, atOnce := c.tell(message(3, true, "a.test.", a4, record{"a.test.", addrs[0], 3000})); len(heard) > 0 || !atOnce {
+		t.Errorf("what is known is heard as %v, released at once: %v", heard, atOnce)
+	}
+	if e := c.Entries(); len(e) != 1 || time.Until(e[0].Until) < 40*time.Minute || e[0].Pod != pod || e[0].Resolver != resolver {
+		t.Errorf("entries %+v", e)
+	}
+}
+
+// TestBounds floods a pod's memory with questions, names and addresses.
+func TestBounds(t *testing.T) {
+	c := newClass(t, func(cfg *names.Config) { cfg.Addresses, cfg.PerName, cfg.Questions = 20, 5, 10 })
+	for i := range uint16(11) {
+		c.ask(i, "a.test.", a4)
+	}
+	c.tell(message(0, true, "a.test.", a4, record{"a.test.", addrs[0], 300}))
+	if len(c.domains) > 0 {
+		t.Error("the oldest of too many questions is remembered")
+	}
+	for i := range uint16(100) {
+		name := fmt.Sprintf("n%d.test.", i/7)
+		c.ask(i, name, a4)
+		c.tell(message(i, true, name, a4, record{name, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 100 + uint32(i)}))
+	}
+	count := 0
+	for name, addrs := range c.domains {
+		count += len(addrs)
+		if len(addrs) > 5 {
+			t.Errorf("%s has %d addresses", name, len(addrs))
+		}
+	}
+	if count != 20 || len(c.Entries()) != 20 {
+		t.Errorf("%d addresses, %d entries, want 20", count, len(c.Entries()))
+	}
+	if !slices.Contains(c.domains["n14.test"], netip.MustParseAddr("192.0.2.99")) {
+		t.Error("the latest is not among them")
+	}
+}
+
+// TestStream cuts conversations over TCP into segments at random, doubles and
+// shuffles some, and wants each message to be understood.
+func TestStream(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		c := newClass(t, nil)
+		question, reply := []byte{}, []byte{}
+		add := func(to *[]byte, m []byte) {
+			*to = append(binary.BigEndian.AppendUint16(*to, uint16(len(m))), m...)
+		}
+		n := 1 + r.IntN(4)
+		for i := range n {
+			name := fmt.Sprintf("n%d.test.", i)
+			add(&question, message(uint16(i), false, name, a4))
+			add(&reply, message(uint16(i), true, name, a4, record{name, addrs[0], 300}))
+		}
+		for _, back := range []bool{false, true} {
+			data := question
+			if back {
+				data = reply
+			}
+			start := r.Uint32()
+			if r.IntN(3) > 0 { // else the opening was not seen
+				x := packetOf(packet.ProtoTCP, back, nil)
+				x.Seq, x.TCPFlags = start-1, packet.TCPSyn
+				c.Hear(x)
+			}
+			for _, s := range segments(r, data) {
+				x := packetOf(packet.ProtoTCP, back, data[s.from:s.to])
+				x.Seq, x.TCPFlags = start+uint32(s.from), packet.TCPAck
+				c.Hear(x)
+			}
+		}
+		c.Take(c.domains)
+		if len(c.domains) != n {
+			t.Errorf("seed %d: learned %d of %d names", seed, len(c.domains), n)
+		}
+	}
+}
+
+type span struct{ from, to int }
+
+// segments cuts n bytes up; the first one comes first.
+func segments(r *rand.Rand, data []byte) (out []span) {
+	for at := 0; at < len(data); {
+		end := min(at+1+r.IntN(40), len(data))
+		out = append(out, span{at, end})
+		if at > 0 && r.IntN(5) == 0 { // again, from a bit before
+			out = append(out, span{max(at-r.IntN(10), 0), end})
+		}
+		at = end
+	}
+	for i := 1; i+1 < len(out); i++ {
+		if r.IntN(4) == 0 {
+			out[i], out[i+1] = out[i+1], out[i]
+		}
+	}
+	return out
+}
+
+// fakePlane says who is live.
+type fakePlane struct {
+	live map[netip.Addr]struct{}
+	ok   bool
+}
+
+func (f *fakePlane) ReadLookups(ctx context.Context, _ func(*event.Lookup)) { <-ctx.Done() }
+func (f *fakePlane) Live(context.Context, []netip.Addr) (map[netip.Addr]struct{}, bool) {
+	return f.live, f.ok
+}
+
+func TestExpire(t *testing.T) {
+	c := newClass(t, func(cfg *names.Config) { cfg.MinTTL = 0 })
+	for i, name := range []string{"used.test.", "idle.test.", "long.test."} {
+		ttl := uint32(0)
+		if name == "long.test." {
+			ttl = 300
+		}
+		c.ask(uint16(i), name, a4)
+		c.tell(message(uint16(i), true, name, a4, record{name, addrs[i], ttl}))
+	}
+	plane := &fakePlane{live: map[netip.Addr]struct{}{addrs[0]: {}}}
+	c.Expire(t.Context(), plane)
+	if heard, _ := c.Take(c.domains); len(heard) > 0 {
+		t.Errorf("dropped %v though nobody knows whether it is in use", heard)
+	}
+	plane.ok = true
+	c.Expire(t.Context(), plane)
+	if heard, _ := c.Take(c.domains); !slices.Equal(heard, []string{"idle.test"}) || len(c.domains) != 2 {
+		t.Errorf("dropped %v, left %v", heard, c.domains)
+	}
+	if e := c.Entries(); !e[1].InUse || e[0].InUse {
+		t.Errorf("entries %+v", e)
+	}
+	plane.live = nil
+	c.Expire(t.Context(), plane)
+	if heard, _ := c.Take(c.domains); !slices.Equal(heard, []string{"used.test"}) {
+		t.Errorf("dropped %v", heard)
+	}
+}
+
+func TestFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "names")
+	use := func(cfg *names.Config) { cfg.File = path }
+	c := newClass(t, use)
+	c.ask(1, "a.test.", a4)
+	c.tell(message(1, true, "a.test.", a4, record{"a.test.", addrs[0], 300}))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Run(ctx, &fakePlane{}); err != nil {
+		t.Fatal(err)
+	}
+	next := newClass(t, use)
+	heard, _ := next.Take(next.domains)
+	if next.Note() != "" || !slices.Equal(heard, []string{"a.test"}) || !slices.Equal(next.domains["a.test"], addrs[:1]) {
+		t.Errorf("note %q, heard %v, %v", next.Note(), heard, next.domains)
+	}
+	if got := next.Entries(); len(got) != 1 || !got[0].Until.Equal(c.Entries()[0].Until) {
+		t.Errorf("entries %+v", got)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{
+		"empty": "", "cut off": string(good[:len(good)/2]), "another version": strings.Replace(string(good), `"version":1`, `"version":2`, 1),
+		"no names": `{"version":1,"names":[{"name":"A b","address":"192.0.2.1"},{"name":"a.test"}]}`,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := newClass(t, use)
+		if heard, _ := c.Take(c.domains); len(heard) > 0 || c.Note() == "" {
+			t.Errorf("%s: heard %v, note %q", what, heard, c.Note())
+		}
+	}
+}
+
+// FuzzAnswer feeds any bytes as questions and answers.
+func FuzzAnswer(f *testing.F) {
+	f.Add(message(1, true, "a.test.", a4, record{"a.test.", "b.test.", 1}, record{"b.test.", addrs[0], 1}))
+	f.Add(message(1, false, "a.test.", a4))
+	f.Fuzz(func(t *testing.T, m []byte) {
+		c := newClass(t, nil)
+		c.ask(1, "a.test.", a4)
+		for _, proto := range []packet.Proto{packet.ProtoUDP, packet.ProtoTCP} {
+			for _, back := range []bool{false, true} {
+				c.Hear(packetOf(proto, back, m))
+			}
+		}
+		c.Take(c.domains)
+		for name, addrs := range c.domains {
+			if !strings.HasSuffix(name, ".test") || len(addrs) == 0 {
+				t.Errorf("learned %q: %v", name, addrs)
+			}
+		}
+	})
+}
