@@ -86,6 +86,7 @@ type Agent struct {
 	metrics   *metrics.Metrics
 	turning   atomic.Int64 // since when the loop is at work, CLOCK_REALTIME; 0: it rests
 	sandboxes *sandboxes
+	lookups   lookups
 	started   time.Time
 	kick      chan struct{} // something may have changed
 	// Explainer, if not nil, answers how rules come to a verdict. It is set
@@ -97,6 +98,7 @@ type Agent struct {
 	cut       map[int]string  // links of pods that have gone, by index: their names
 	published *classify.Table // in force
 	relook    bool            // links may have changed, or sources ask for a look
+	heard     bool            // names have, and nothing else so far
 	looked    uint64          // generation of the store when pods were last looked at
 	missing   []string        // pods of this node that had no link then
 	// Endpoints changed since the last publish.
@@ -134,6 +136,7 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 		attached: make(map[store.Key]endpoint.Endpoint), cut: make(map[int]string),
 	}
 	a.names.Store(&names{})
+	a.newLookups()
 	a.ends = newEnds(st, cfg.NodeName)
 	a.observer = observe.New(plane, a, cfg.History, cfg.Events.interest())
 	a.metrics = metrics.New(cfg.Metrics, plane, instruments{a}, a.observer)
@@ -172,6 +175,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		})
 	}
 	run("observer", func(ctx context.Context) error { a.observer.Run(ctx); return nil })
+	run("names", a.listen)
 	run("loop", a.loop)
 	a.log.Info("agent started", "node", a.cfg.NodeName, "offload", a.cfg.Offload,
 		"failOpen", a.cfg.FailOpen, "adopted", a.plane.Adopted())
@@ -191,7 +195,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // Cleanup removes every trace of an agent from the node: programs, maps,
 // filters and steering ports. Nothing is enforced afterwards.
 func Cleanup(cfg Config) error {
-	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0), os.RemoveAll(sandboxDir(cfg)))
+	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0), os.RemoveAll(sandboxDir(cfg)), os.RemoveAll(namesFile(cfg)))
 }
 
 // Kick has the loop look whether something has changed.
@@ -229,6 +233,8 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-a.kick:
 			a.relook = true
 		case <-a.store.Changed():
+		case <-a.lookups.learner.Changed():
+			a.heard = true
 		case <-retry.C:
 			a.relook = true
 		}

@@ -65,6 +65,7 @@ type Config struct {
 
 	Events Events `json:"events"` // which the history keeps: all, denied or none
 	Hubble Hubble `json:"hubble"` // Hubble's API
+	Names  Names  `json:"names"`  // what is learned from DNS
 
 	Metrics metrics.Config `json:"metrics"` // of Prometheus
 
@@ -104,6 +105,7 @@ func Default() Config {
 		MissRate: d.MissRate, MissBurst: d.MissBurst, DenyReport: Duration(d.DenyReport),
 		HeartbeatTimeout: Duration(d.HeartbeatTimeout),
 		Events:           EventsAll,
+		Names:            defaultNames(),
 		Hubble:           Hubble{Socket: "/run/sluice/hubble.sock", Streams: hubble.DefaultStreams},
 		Metrics:          metrics.Default(),
 	}
@@ -157,6 +159,9 @@ func (c Config) Validate() error {
 	if err := c.Metrics.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("metrics: %w", err))
 	}
+	if err := c.names().Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("names: %w", err))
+	}
 	return errors.Join(append(errs, c.dataplane().Validate())...)
 }
 
@@ -169,5 +174,6 @@ func (c Config) dataplane() dataplane.Config {
 	d.AdmitCache, d.Clsact = c.AdmitCache, c.Clsact
 	d.EventRing, d.MissRate, d.MissBurst = c.EventRing, c.MissRate, c.MissBurst
 	d.DenyReport, d.HeartbeatTimeout = time.Duration(c.DenyReport), time.Duration(c.HeartbeatTimeout)
+	d.AnswerHold = time.Duration(c.Names.MaxHold)
 	return d
 }

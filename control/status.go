@@ -55,6 +55,9 @@ func (a *Agent) Status(maps bool) (api.Status, error) {
 	if loop.err != nil {
 		s.Notes = append(slices.Clone(s.Notes), "last changes not applied: "+loop.err.Error())
 	}
+	if note := a.lookups.learner.Note(); note != "" {
+		s.Notes = append(slices.Clone(s.Notes), note)
+	}
 	for i := range stats.Workers {
 		w := worker(i, &stats.Workers[i])
 		s.Ready = s.Ready && w.Alive

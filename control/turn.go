@@ -2,7 +2,9 @@ package control
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -30,6 +32,7 @@ func (a *Agent) turn() (pending bool, _ error) {
 	state := a.source.State()
 	var err error
 	missing := a.missing
+	a.heard = a.heard && !a.relook
 	if a.relook || a.podsMoved() {
 		var changed bool
 		missing, changed, err = a.reconcile(a.wanted(), state.Synced)
@@ -185,17 +188,24 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found) (did, ok
 
 // publish compiles and publishes if something that matters has changed.
 func (a *Agent) publish(endpointsChanged bool) error {
-	host, err := link.HostAddrs()
+	host, err := a.hostAddrs()
 	if err != nil {
 		return err
 	}
+	a.takeNames()
 	now := input{store: a.store.Generation(), endpoints: a.lastInput.endpoints, hostAddrs: host}
 	if endpointsChanged {
 		now.endpoints++
 	}
 	if a.published != nil && now.store == a.lastInput.store && now.endpoints == a.lastInput.endpoints &&
-		slices.Equal(now.hostAddrs, a.lastInput.hostAddrs) {
+		slices.Equal(now.hostAddrs, a.lastInput.hostAddrs) &&
+		len(a.lookups.heard) == 0 && a.publisher.Table() == a.published {
+		a.namesPublished()
 		return nil
+	}
+	level := slog.LevelInfo
+	if a.published != nil && now.store == a.lastInput.store && !endpointsChanged {
+		level = slog.LevelDebug // an answer, of which there are many
 	}
 	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	var table *classify.Table
@@ -205,13 +215,19 @@ func (a *Agent) publish(endpointsChanged bool) error {
 		if changes, ok := v.Since(a.lastInput.store); ok && len(changes) > 0 {
 			since = changes[0].At
 		}
-		table, err = a.publisher.Next(compile.Input{View: v, Endpoints: eps, Node: a.cfg.NodeName, NodeAddrs: host})
+		if err = a.teach(v, endpointsChanged); err != nil {
+			return
+		}
+		table, err = a.publisher.Next(compile.Input{View: v, Endpoints: eps, Node: a.cfg.NodeName, NodeAddrs: host,
+			Domains: a.lookups.domains, Heard: a.lookups.heard})
+		a.lookups.heard = []string{}
 	})
 	if err != nil {
 		return err
 	}
 	if table == a.published && !endpointsChanged {
 		a.lastInput = now // nothing of it concerns this node
+		a.namesPublished()
 		return nil
 	}
 	a.names.Store(&names{causes: table.Causes()})
@@ -219,12 +235,24 @@ func (a *Agent) publish(endpointsChanged bool) error {
 		return err
 	}
 	a.published, a.lastInput = table, now
+	a.namesPublished()
 	if !since.IsZero() {
 		a.metrics.Applied(time.Since(since))
 	}
 	a.mu.Lock()
 	a.status.generation, a.status.published = table.Generation(), time.Now()
 	a.mu.Unlock()
-	a.log.Info("published", "generation", table.Generation(), "endpoints", len(eps))
+	a.log.Log(context.Background(), level, "published", "generation", table.Generation(), "endpoints", len(eps))
 	return nil
+}
+
+// hostAddrs returns the node's own addresses; those that were seen last if only
+// names have changed, for an answer waits.
+func (a *Agent) hostAddrs() ([]netip.Addr, error) {
+	if a.heard && a.published != nil {
+		a.heard = false
+		return a.lastInput.hostAddrs, nil
+	}
+	a.heard = false
+	return link.HostAddrs()
 }

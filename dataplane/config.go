@@ -33,6 +33,7 @@ type Config struct {
 	MissRate   int         // new flows a second and pod; 0: unlimited
 	MissBurst  int
 	DenyReport time.Duration // a denied flow is judged and reported anew after this
+	AnswerHold time.Duration // an answer of a resolver waits for its release so long at most
 
 	HeartbeatTimeout time.Duration // a worker silent for longer is dead
 }
@@ -44,7 +45,7 @@ func Default() Config {
 		Frames: 4096, FrameSize: 2048, HugePages: true,
 		Flow: defaultFlows(), FlowCache: 1 << 17, AdmitCache: 1 << 14, DenyCache: 1 << 14, Fragments: 1 << 13,
 		EventRing: 1 << 13, MissRate: 100_000, MissBurst: 20_000,
-		DenyReport: time.Second, HeartbeatTimeout: 2 * time.Second,
+		DenyReport: time.Second, AnswerHold: 100 * time.Millisecond, HeartbeatTimeout: 2 * time.Second,
 	}
 }
 
@@ -69,6 +70,7 @@ func (c Config) Validate() error {
 	check(c.MissRate >= 0 && c.MissBurst >= 0, "miss rate %d, burst %d: want 0 or more", c.MissRate, c.MissBurst)
 	check(c.MissRate == 0 || c.MissBurst > 0, "miss burst %d: want 1 or more with a miss rate", c.MissBurst)
 	check(c.DenyReport > 0, "deny report %v: want more than 0", c.DenyReport)
+	check(c.AnswerHold >= 0, "answer hold %v: want 0 or more", c.AnswerHold)
 	check(c.HeartbeatTimeout >= 200*time.Millisecond, "heartbeat timeout %v: want 200ms or more", c.HeartbeatTimeout)
 	errs = append(errs, c.Flow.Validate())
 	return errors.Join(errs...)

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,10 +28,6 @@ const lookup flow.Flags = 1 << 13
 
 // maxHeld bounds the frames that a worker holds back, of some thousand.
 const maxHeld = burstSize
-
-// maxHoldNs is how long an answer waits at most: as long as in Cilium's DNS
-// proxy by default.
-const maxHoldNs = int64(100 * time.Millisecond)
 
 // held is an answer that waits for its release.
 type held struct {
@@ -204,7 +199,7 @@ func (w *worker) hold(p *pkt, h *packet.Header) {
 	ln.number++
 	x := &ln.waits[ln.n]
 	ln.n++
-	x.number, x.dueNs, x.due = ln.number, w.nowNs+maxHoldNs, false
+	x.number, x.dueNs, x.due = ln.number, w.nowNs+int64(w.cfg.AnswerHold), false
 	x.pkt, x.hdr = *p, *h
 	copy(x.descs[:], w.b.descs[p.desc:p.desc+p.descs])
 	p.verb = verbHold

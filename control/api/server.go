@@ -104,6 +104,9 @@ func routes(agent Agent) http.Handler {
 	if s, ok := agent.(Sandboxes); ok {
 		cniRoutes(mux, s)
 	}
+	if n, ok := agent.(Names); ok {
+		nameRoutes(mux, n)
+	}
 	if t, ok := agent.(Telemetry); ok {
 		for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
 			mux.Handle("GET "+path, t.Telemetry())

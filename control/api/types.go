@@ -6,6 +6,7 @@
 //	GET  /v1/endpoints  []Endpoint
 //	GET  /v1/policies   []Policy in the order of judgement; see Which for ?kind, ?namespace, ?name
 //	GET  /v1/wait       Waited, once what WaitFor describes is in force, or 504 with what is missing
+//	GET  /v1/names      []Name
 //	GET  /v1/flows      JSON lines of Flow: ?follow=true streams, ?last=N history first
 //	GET  /v1/explain    Explanation of ?src=ADDR&dst=ADDR&proto=TCP&port=N
 //	POST /v1/packets    JSON lines of Packet, for a PacketQuery
