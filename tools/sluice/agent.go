@@ -21,7 +21,7 @@ func init() { commands = append(commands, newAgentCommand) }
 
 func newAgentCommand() *cobra.Command {
 	var manifests, config, kubeconfig, nodeName string
-	var cleanup, failOpen bool
+	var cleanup, wait, failOpen bool
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Enforce policy on this node",
@@ -67,8 +67,15 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 			if manifests != "" || kubeconfig != "" {
 				cfg.Manifests, cfg.Kubeconfig = manifests, kubeconfig
 			}
+			if wait && !cleanup {
+				return usageError(fmt.Errorf("--wait: only with --cleanup"))
+			}
 			if cleanup {
-				return control.Cleanup(cfg)
+				err := control.Cleanup(cfg)
+				if err == nil && wait {
+					<-cmd.Context().Done()
+				}
+				return err
 			}
 			if cfg.Manifests == "" && cfg.Kubeconfig == "" {
 				return usageError(fmt.Errorf("where do objects come from? name a folder with --manifests, or a cluster with --kubeconfig"))
@@ -84,6 +91,7 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 	cmd.Flags().StringVar(&nodeName, "node-name", "", "name of this node in the cluster (default: the host's name)")
 	cmd.Flags().StringVar(&config, "config", "", "configuration file (YAML)")
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove every trace of an agent from this node, and end")
+	cmd.Flags().BoolVar(&wait, "wait", false, "after --cleanup stay until told to end, as a DaemonSet's containers must")
 	cmd.Flags().BoolVar(&failOpen, "fail-open", false, "let new flows through while no agent serves them")
 	cmd.MarkFlagsMutuallyExclusive("manifests", "kubeconfig")
 	return cmd
