@@ -1,0 +1,110 @@
+package oracle_test
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v3/pkg/lint"
+	"helm.sh/helm/v3/pkg/lint/support"
+	"sigs.k8s.io/yaml"
+)
+
+// variants of the chart that are rendered besides, by name.
+var variants = map[string]string{
+	"no-cni":   "cni: {enabled: false}\n",
+	"away":     "cni: {onAgentAway: closed, wait: 90s}\n",
+	"digest":   "image: {repository: registry.example/sluice, digest: 'sha256:" + strings.Repeat("0a", 32) + "'}\nimagePullSecrets: [{name: pull}]\n",
+	"api":      "apiServer: {host: 192.0.2.1, port: 8443}\nremoval: {timeout: 90s}\n",
+	"percents": "maxUnavailable: 10%\npodLabels: {team: net}\npodAnnotations: {a: b}\npriorityClassName: ''\n",
+	"tuned":    "config: {workers: 4, hubble: {listen: '127.0.0.1:4244'}, metrics: {listen: '127.0.0.1:9999'}}\nresources: {}\n",
+}
+
+func TestVariants(t *testing.T) {
+	for name, values := range variants {
+		t.Run(name, func(t *testing.T) {
+			text, err := helm(t, values)
+			must(t, err)
+			save(t, "helm-"+name, text)
+			ds, err := yaml.Marshal(objects(t, text)["DaemonSet sluice-agent"])
+			must(t, err)
+			for want, in := range map[string]string{
+				"--on-agent-away=closed": "away", "sluice@sha256:0a": "digest", "value: 192.0.2.1": "api",
+				"maxUnavailable: 10%": "percents", "containerPort: 9999": "tuned", "cni-conf": "",
+			} {
+				has := strings.Contains(string(ds), want)
+				if in != "" && has != (in == name) || in == "" && has != (name != "no-cni") {
+					t.Errorf("%s: has %q: %v", name, want, has)
+				}
+			}
+		})
+	}
+}
+
+// TestLint is helm lint, where a warning is an error.
+func TestLint(t *testing.T) {
+	for name, values := range variants {
+		var vals map[string]any
+		must(t, yaml.Unmarshal([]byte(values), &vals))
+		for _, m := range lint.AllWithKubeVersion(filepath.Join(deploy, "chart", "sluice"), vals, "kube-system", nil).Messages {
+			if m.Severity > support.InfoSev {
+				t.Errorf("%s: %v", name, m)
+			}
+		}
+	}
+}
+
+// TestSchema tries values that the schema must refuse.
+func TestSchema(t *testing.T) {
+	for _, values := range []string{
+		"imgae: {}", "image: {repository: ''}", "image: {pullPolicy: Sometimes}", "image: {digest: latest}",
+		"config: {onExit: stay}", "config: {metrics: {listen: '9965'}}", "config: {manifests: /etc}", "config: {workers: 0}",
+		"config: {pinPath: /tmp/x}", "cni: {onAgentAway: open}", "cni: {binDir: opt}", "cni: {wait: soon}",
+		"maxUnavailable: 0", "maxUnavailable: '0%'", "podMonitor: {interval: often}", "apiServer: {port: 70000}",
+		"terminationGracePeriodSeconds: 0", "removal: {timeout: 5}", "tolerations: all",
+	} {
+		if _, err := helm(t, values+"\n"); err == nil {
+			t.Errorf("accepted: %s", values)
+		}
+	}
+}
+
+// TestMonitors decodes the monitors strictly by the operator's own types.
+func TestMonitors(t *testing.T) {
+	text, err := helm(t, "podMonitor: {enabled: true, labels: {release: prometheus}}\nserviceMonitor: {enabled: true}\n")
+	must(t, err)
+	strict := func(key string, into any) {
+		t.Helper()
+		data, err := json.Marshal(objects(t, text)[key])
+		must(t, err)
+		must(t, yaml.UnmarshalStrict(data, into))
+	}
+	var p monitoringv1.PodMonitor
+	strict("PodMonitor sluice-agent", &p)
+	var s monitoringv1.ServiceMonitor
+	strict("ServiceMonitor sluice-agent", &s)
+	if len(p.Spec.PodMetricsEndpoints) != 1 || len(s.Spec.Endpoints) != 1 || p.Labels["release"] != "prometheus" {
+		t.Errorf("%+v, %+v", p.Spec, s.Spec)
+	}
+}
+
+// TestRemoval looks that what runs before "helm uninstall" may touch nothing but
+// the one DaemonSet.
+func TestRemoval(t *testing.T) {
+	text, err := helm(t, "")
+	must(t, err)
+	all := objects(t, text)
+	for _, key := range []string{"ServiceAccount sluice-removal", "Role sluice-removal", "RoleBinding sluice-removal", "Job sluice-removal"} {
+		if all[key] == nil || all[key]["metadata"].(object)["annotations"].(object)["helm.sh/hook"] != "pre-delete" {
+			t.Errorf("%s: %v", key, all[key])
+		}
+	}
+	rules := all["Role sluice-removal"]["rules"].([]any)
+	r := rules[0].(object)
+	if len(rules) != 1 || !slices.Equal(r["resourceNames"].([]any), []any{"sluice-agent"}) || !slices.Equal(r["verbs"].([]any), []any{"get", "update"}) {
+		t.Errorf("rules %v", rules)
+	}
+}
