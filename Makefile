@@ -118,10 +118,11 @@ SECCOMP := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/seccomp.json
 test-deploy: image deps-deploy
 	@mkdir -p bin/test
 	SLUICE_IMAGE=$(CURDIR)/bin/image $(GO) test -timeout 20m ./tools/image
+	rm -rf bin/rendered; cd tools/deploy-oracle && SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered $(GO) test -count=1 ./...
 	$(GO) test -c -o bin/test/deploytest.test ./tools/deploytest
 	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); set -x; \
 	cd tools/deploytest && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_BIN=$(CURDIR)/$(BIN) \
-		SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_SECCOMP=$(SECCOMP) $(CURDIR)/bin/test/deploytest.test -test.timeout 10m
+		SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered SLUICE_SECCOMP=$(SECCOMP) $(CURDIR)/bin/test/deploytest.test -test.timeout 10m
 
 deps-deploy: $(SECCOMP)
 	@command -v crun >/dev/null || { $(SUDO) apt-get update -qq && \

@@ -1,13 +1,21 @@
 package deploytest_test
 
 import (
+	"context"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sluice-net/sluice/tools/uninstall"
 )
 
 const conflist = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
@@ -91,4 +99,83 @@ spec:
 	agent = n.start(spec, "agent")
 	eventually(t, "successor enforces", ready)
 	enforced("successor runs")
+	n.probes(spec)
+
+	// Removal: the same DaemonSet, as "sluice uninstall" changes it.
+	n.kill(agent, unix.SIGTERM)
+	cleaning := n.daemons.DeepCopy()
+	must(t, uninstall.Clean(cleaning))
+	steps := &cleaning.Spec.Template.Spec
+	for _, c := range steps.InitContainers {
+		n.complete(steps, c.Name)
+	}
+	if len(n.pins()) > 0 || len(n.links("sluice")) > 0 {
+		t.Errorf("left: %v, %v", n.pins(), n.links("sluice"))
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != conflist {
+		t.Errorf("configuration is not what it was: %v: %s", err, text)
+	}
+	if left, err := filepath.Glob(filepath.Join(n.host, "*/cni/*/*")); err != nil || !slices.Equal(left, []string{file}) {
+		t.Errorf("left for CNI: %v, %v", left, err)
+	}
+	stay := n.start(steps, "agent")
+	if !n.reaches(friend, server, 80) || !n.reaches(other, server, 80) {
+		t.Error("connections do not pass after removal")
+	}
+	n.kill(stay, unix.SIGTERM)
+	if stay.err != nil {
+		t.Errorf("the pod that stays ended: %v", stay.err)
+	}
+}
+
+// probes asks what the kubelet asks.
+func (n *node) probes(spec *corev1.PodSpec) {
+	n.Helper()
+	agent := container(n, spec, "agent")
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
+			err = n.net.Host().Do(func() (err error) { c, err = net.Dial(network, address); return err })
+			return c, err
+		}}}
+	for what, p := range map[string]*corev1.Probe{"startup": agent.StartupProbe, "liveness": agent.LivenessProbe, "readiness": agent.ReadinessProbe} {
+		url := "http://" + net.JoinHostPort(p.HTTPGet.Host, p.HTTPGet.Port.String()) + p.HTTPGet.Path
+		eventually(n, what, func() bool {
+			resp, err := client.Get(url)
+			if err != nil {
+				return false
+			}
+			resp.Body.Close()
+			return resp.StatusCode == http.StatusOK
+		})
+	}
+}
+
+// TestCapabilities takes one capability after another away: without any of them
+// the agent can't work, so the manifest names none too many.
+func TestCapabilities(t *testing.T) {
+	n := newNode(t)
+	spec := &n.daemons.Spec.Template.Spec
+	n.addPod("pod", "app: none", 1)
+	for _, lacks := range container(t, spec, "agent").SecurityContext.Capabilities.Add {
+		t.Run(string(lacks), func(t *testing.T) {
+			n.change = func(s map[string]any) {
+				sets := s["process"].(object)["capabilities"].(object)
+				for k, v := range sets {
+					sets[k] = slices.DeleteFunc(slices.Clone(v.([]string)), func(c string) bool { return c == "CAP_"+string(lacks) })
+				}
+			}
+			agent := n.start(spec, "agent")
+			defer n.kill(agent, unix.SIGKILL)
+			eventually(t, "refusal", func() bool {
+				log := agent.out.String()
+				return strings.Contains(log, "operation not permitted") || strings.Contains(log, "no buffer space available")
+			})
+			if s, ok := n.status(); ok && s.Ready {
+				t.Error("ready without it")
+			}
+		})
+	}
+	n.change = nil
+	n.start(spec, "agent")
+	eventually(t, "ready with all of them", func() bool { s, ok := n.status(); return ok && s.Ready && s.Endpoints == 1 })
 }

@@ -80,7 +80,7 @@ func (n *runtimeNode) spec(p *corev1.PodSpec, c *corev1.Container) object {
 			"capabilities":    object{"bounding": caps, "effective": caps, "permitted": caps},
 			"noNewPrivileges": sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation,
 			// What systemd gives services before v250.
-			"rlimits": []object{{"type": "RLIMIT_MEMLOCK", "soft": 65536, "hard": 65536}, {"type": "RLIMIT_NOFILE", "soft": 1 << 20, "hard": 1 << 20}},
+			"rlimits": []object{{"type": "RLIMIT_MEMLOCK", "soft": 65536, "hard": 65536}},
 		},
 		"root":   object{"path": n.image, "readonly": sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem},
 		"mounts": mounts,
@@ -160,6 +160,14 @@ func (n *runtimeNode) expand(c *corev1.Container, args []string) []string {
 	return out
 }
 
+// crun makes a command of the runtime. It gets to see control groups version 2
+// only: with both versions mounted it refuses to work, even without using them.
+func (n *runtimeNode) crun(args ...string) *exec.Cmd {
+	return exec.Command("unshare", append([]string{"--mount", "--propagation=slave", "sh", "-c",
+		`mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec crun --cgroup-manager=disabled "$@"`, "crun",
+		"--root=" + filepath.Join(n.host, "run-crun")}, args...)...)
+}
+
 // running is a container that runs.
 type running struct {
 	id   string
@@ -200,7 +208,7 @@ func (n *runtimeNode) start(p *corev1.PodSpec, name string) *running {
 	data, err := json.Marshal(spec)
 	must(n, err)
 	must(n, os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o644))
-	r.cmd = exec.Command("crun", "--cgroup-manager=disabled", "--root="+filepath.Join(n.host, "run-crun"), "run", "--bundle="+bundle, r.id)
+	r.cmd = n.crun("run", "--bundle="+bundle, r.id)
 	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
 	must(n, r.cmd.Start())
 	go func() {
@@ -224,7 +232,7 @@ func (n *runtimeNode) kill(r *running, s unix.Signal) {
 		return
 	default:
 	}
-	out, err := exec.Command("crun", "--root="+filepath.Join(n.host, "run-crun"), "kill", r.id, fmt.Sprint(int(s))).CombinedOutput()
+	out, err := n.crun("kill", r.id, fmt.Sprint(int(s))).CombinedOutput()
 	if err != nil {
 		n.Logf("kill %s: %v: %s", r.id, err, out)
 		_ = r.cmd.Process.Kill()
