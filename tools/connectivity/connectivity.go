@@ -108,7 +108,7 @@ func Run(ctx context.Context, t Target, filter []string, tell Progress) (*Report
 		if err := t.Apply(ctx, s.policies); err != nil {
 			return report, fmt.Errorf("stage %q: apply policies: %w", s.name, err)
 		}
-		report.add(s.try(ctx, t))
+		report.add(s.settle(ctx, t))
 		if ctx.Err() != nil {
 			return report, ctx.Err()
 		}
@@ -130,6 +130,31 @@ func (r *Report) add(results []Result) {
 		}
 	}
 	r.Results = append(r.Results, results...)
+}
+
+// Settler is a Target that can't tell when policies are in force: they must be
+// after this long.
+type Settler interface{ Settle() time.Duration }
+
+// settle runs a stage. Where policies need time to come into force it is run
+// again, as a whole, until all is as it should be at the same time.
+func (s *stage) settle(ctx context.Context, t Target) []Result {
+	var end time.Time
+	if x, ok := t.(Settler); ok {
+		end = time.Now().Add(x.Settle())
+	}
+	for {
+		out := s.try(ctx, t)
+		good := !slices.ContainsFunc(out, func(r Result) bool { return !r.OK })
+		if good || time.Now().After(end) {
+			return out
+		}
+		select {
+		case <-ctx.Done():
+			return out
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // try runs all attempts of a stage at the same time.

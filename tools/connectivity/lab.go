@@ -179,7 +179,7 @@ func (t *labTarget) Apply(ctx context.Context, policies map[string]string) error
 	var text strings.Builder
 	text.WriteString("# the policies of a stage\n")
 	for name, spec := range policies {
-		fmt.Fprintf(&text, "---\n%s", Manifest(name, spec))
+		fmt.Fprintf(&text, "---\n%s", Manifest(space, name, spec, serviceAddrs[:]))
 	}
 	file := filepath.Join(t.lab.Manifests(), "policies.yaml")
 	tmp := filepath.Join(t.lab.Manifests(), ".policies")
@@ -190,12 +190,6 @@ func (t *labTarget) Apply(ctx context.Context, policies map[string]string) error
 		return err
 	}
 	return t.lab.WaitEnforced(ctx)
-}
-
-// Manifest spells a NetworkPolicy of the run's namespace out.
-func Manifest(name, spec string) string {
-	return fmt.Sprintf("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: %s, namespace: %s}\nspec:\n  %s\n",
-		name, space, strings.ReplaceAll(strings.TrimSpace(spec), "\n", "\n  "))
 }
 
 // Close implements Target.

@@ -1,11 +1,20 @@
 package connectivity
 
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
 // stage is a set of policies and what they deny.
 type stage struct {
 	name     string
 	policies map[string]string // NetworkPolicies' specs, by name
 	denied   map[string][]Dest // by who calls; all else is allowed
 }
+
+// serviceBlocks stands for the Service's addresses, as peers of a rule.
+const serviceBlocks = "SERVICE"
 
 const (
 	closeServer = "podSelector: {matchLabels: {name: server}}\npolicyTypes: [Ingress]\n"
@@ -17,7 +26,7 @@ const (
 	callServer = "podSelector: {matchLabels: {name: client}}\npolicyTypes: [Egress]\n" +
 		"egress:\n- to: [{podSelector: {matchLabels: {name: server}}}]\n  ports: [{port: 8080, protocol: TCP}]\n" +
 		// A Service's address is judged as any other, before the host translates it.
-		"- to: [{ipBlock: {cidr: 10.96.7.1/32}}, {ipBlock: {cidr: 'fd00:96:7::1/128'}}]\n  ports: [{port: 80, protocol: TCP}]\n"
+		"- to: [" + serviceBlocks + "]\n  ports: [{port: 80, protocol: TCP}]\n"
 	callAnyone = "podSelector: {matchLabels: {name: client}}\npolicyTypes: [Egress]\n" +
 		"egress:\n- to: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: '::/0'}}]\n"
 )
@@ -61,4 +70,16 @@ func Stages() []string {
 		names = append(names, s.name)
 	}
 	return names
+}
+
+// Manifest spells a NetworkPolicy of a stage out, for a Service with these
+// addresses.
+func Manifest(namespace, name, spec string, service []netip.Addr) string {
+	var blocks []string
+	for _, a := range service {
+		blocks = append(blocks, fmt.Sprintf("{ipBlock: {cidr: '%s/%d'}}", a, a.BitLen()))
+	}
+	spec = strings.ReplaceAll(strings.TrimSpace(spec), serviceBlocks, strings.Join(blocks, ", "))
+	return fmt.Sprintf("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: %s, namespace: %s}\nspec:\n  %s\n",
+		name, namespace, strings.ReplaceAll(spec, "\n", "\n  "))
 }
