@@ -105,6 +105,7 @@ type Agent struct {
 	unpublished bool
 	pruned      bool // links that an earlier agent served and no pod claims
 	lastInput   input
+	services    input // what Services were last published for
 
 	mu     sync.Mutex // guards status
 	status loopStatus

@@ -87,6 +87,8 @@ type judgement struct {
 	egress    int16       // indices into queries, or -1
 	ingress   int16
 	notReady  bool
+	service   bool // dst is an address that the host translates, and in place of egress
+	toService classify.Verdict
 }
 
 // receive takes a burst from a socket's ring and finds the packets in it.

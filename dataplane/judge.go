@@ -194,7 +194,11 @@ func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool)
 		if j.src != endpoint.None {
 			l := snap.endpoint(j.src)
 			j.notReady = l.gen == 0
-			j.egress = w.ask(classify.Query{Row: l.egress, Remote: dst, Proto: p.key.Proto, Port: port})
+			if to := snap.services.lookup(dst, p.key.Proto, port); len(to) > 0 && j.dst == endpoint.None {
+				j.service, j.toService = true, w.askService(snap, j.src, to, p.key.Proto)
+			} else {
+				j.egress = w.ask(classify.Query{Row: l.egress, Remote: dst, Proto: p.key.Proto, Port: port})
+			}
 		}
 		if j.dst != endpoint.None {
 			l := snap.endpoint(j.dst)
@@ -239,8 +243,11 @@ func (w *worker) outcome(snap *snapshot, j *judgement) outcome {
 	if j.notReady {
 		return outcome{reason: stat.NotReady}
 	}
-	if j.egress >= 0 {
-		v := w.b.verdicts[j.egress]
+	if j.egress >= 0 || j.service {
+		v := j.toService
+		if !j.service {
+			v = w.b.verdicts[j.egress]
+		}
 		o.egress = snap.table.Cause(v)
 		o.allowed, o.audit, o.log = v.Allowed(), v.Audit(), v.Log()
 		o.auditEgress = v.Audit()

@@ -56,6 +56,8 @@ type Plane struct {
 	byLink map[int]endpoint.ID
 	free   []endpoint.ID // oldest first, so that a slot rests before it is used again
 	table  *classify.Table
+
+	services serviceTable
 }
 
 // New loads the programs, adopts what an earlier agent left pinned and builds

@@ -15,6 +15,7 @@ type snapshot struct {
 	generation uint64
 	local      []local // by slot; [0] is no endpoint
 	addrs      addrTable
+	services   serviceTable
 	learning   bool // some endpoint learns
 }
 

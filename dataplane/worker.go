@@ -63,6 +63,7 @@ type worker struct {
 	denies   *event.Ring    // likewise
 	hits     stat.Hits      // likewise
 	rings    rings          // likewise
+	service  serviceScratch
 	// Shared by all workers, written by Plane: which events are wanted, and
 	// where packets that were judged are copied to (nil: nowhere).
 	interest *atomic.Uint32

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -8,12 +9,22 @@ import (
 	"github.com/sluice-net/sluice/control/policy"
 )
 
-// Service is what policy sees of a Service: which pods it leads to.
+// Service is what policy sees of a Service: which pods it leads to, and from
+// where.
 type Service struct {
 	Namespace, Name string
 	Labels          map[string]string
 	Selector        map[string]string // nil or empty: its endpoints are written by hand
 	Ports           []TargetPort
+	Addrs           []netip.Addr  // that nodes translate: of the cluster, external, of load balancers; sorted
+	Exposed         []ServicePort // at Addrs
+}
+
+// ServicePort is a port of a Service's addresses. Name leads to that of its
+// endpoints.
+type ServicePort struct {
+	NamedPort
+	NodePort uint16 // on every node's own addresses; 0: none
 }
 
 // TargetPort is where a port of a Service leads to on a pod.
@@ -28,7 +39,7 @@ func (s *Service) Key() Key { return Key{s.Namespace, s.Name} }
 
 func (s *Service) equal(t *Service) bool {
 	return s.Namespace == t.Namespace && s.Name == t.Name && maps.Equal(s.Labels, t.Labels) && maps.Equal(s.Selector, t.Selector) &&
-		slices.Equal(s.Ports, t.Ports)
+		slices.Equal(s.Ports, t.Ports) && slices.Equal(s.Addrs, t.Addrs) && slices.Equal(s.Exposed, t.Exposed)
 }
 
 // EndpointSlice is a part of the endpoints of a Service.
@@ -37,6 +48,7 @@ type EndpointSlice struct {
 	Service         string
 	Addrs           []netip.Addr // unmapped
 	NotReady        []netip.Addr // of endpoints that say so; not in Addrs
+	Draining        []netip.Addr // that serve still, and are led to only where there are no Addrs
 	Ports           []NamedPort
 }
 
@@ -45,7 +57,7 @@ func (s *EndpointSlice) Key() Key { return Key{s.Namespace, s.Name} }
 
 func (s *EndpointSlice) equal(t *EndpointSlice) bool {
 	return s.Namespace == t.Namespace && s.Name == t.Name && s.Service == t.Service &&
-		slices.Equal(s.Addrs, t.Addrs) && slices.Equal(s.NotReady, t.NotReady) && slices.Equal(s.Ports, t.Ports)
+		slices.Equal(s.Addrs, t.Addrs) && slices.Equal(s.NotReady, t.NotReady) && slices.Equal(s.Draining, t.Draining) && slices.Equal(s.Ports, t.Ports)
 }
 
 // Group is a named group of CIDRs.
@@ -155,6 +167,32 @@ func (v View) Services(s *policy.ServicePods) []*Service {
 	}
 	slices.SortFunc(out, func(a, b *Service) int { return compareKeys(a.Key(), b.Key()) })
 	return out
+}
+
+// AllServices yields all Services, in no order.
+func (v View) AllServices() iter.Seq[*Service] { return maps.Values(v.st.outside.services) }
+
+// Backends returns where a port of a Service leads to, sorted and unique.
+func (v View) Backends(s *Service, port *ServicePort) []netip.AddrPort {
+	var ready, draining []netip.AddrPort
+	for _, slice := range v.st.outside.bySvc[s.Key()] {
+		for _, p := range slice.Ports {
+			if p.Name != port.Name || p.Protocol != port.Protocol {
+				continue
+			}
+			for _, a := range slice.Addrs {
+				ready = append(ready, netip.AddrPortFrom(a, p.Port))
+			}
+			for _, a := range slice.Draining {
+				draining = append(draining, netip.AddrPortFrom(a, p.Port))
+			}
+		}
+	}
+	if len(ready) == 0 {
+		ready = draining
+	}
+	slices.SortFunc(ready, netip.AddrPort.Compare)
+	return slices.Compact(ready)
 }
 
 // ServiceAddrs returns the addresses of the endpoints of a Service, sorted and

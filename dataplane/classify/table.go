@@ -65,6 +65,9 @@ const (
 	causeShift = iota
 )
 
+// Free is the verdict on what no policy has a say in.
+const Free = allowBit
+
 // maxCause is the largest CauseID that a Verdict can carry.
 const maxCause = rule.CauseID(^uint32(0) >> causeShift)
 

@@ -17,24 +17,59 @@ import (
 func Service(s *corev1.Service) (*store.Service, []policy.Rejection) {
 	f := faults{kind: "Service", namespace: s.Namespace, name: s.Name}
 	f.needName()
-	return &store.Service{Namespace: s.Namespace, Name: s.Name, Labels: s.Labels, Selector: s.Spec.Selector}, f.list
+	out := &store.Service{Namespace: s.Namespace, Name: s.Name, Labels: s.Labels, Selector: s.Spec.Selector}
+	if s.Spec.Type == corev1.ServiceTypeExternalName {
+		return out, f.list
+	}
+	add := func(field string, list ...string) {
+		for _, a := range list {
+			if a != "" && a != corev1.ClusterIPNone {
+				out.Addrs = f.addAddr(out.Addrs, field, a)
+			}
+		}
+	}
+	add("spec.clusterIP", s.Spec.ClusterIP)
+	add("spec.clusterIPs", s.Spec.ClusterIPs...)
+	add("spec.externalIPs", s.Spec.ExternalIPs...)
+	for _, in := range s.Status.LoadBalancer.Ingress {
+		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP {
+			add("status.loadBalancer.ingress", in.IP)
+		}
+	}
+	slices.SortFunc(out.Addrs, netip.Addr.Compare)
+	out.Addrs = slices.Compact(out.Addrs)
+	for i, p := range s.Spec.Ports {
+		proto := protocols[p.Protocol]
+		if proto == 0 || p.Port < 1 || p.Port > 65535 || p.NodePort < 0 || p.NodePort > 65535 {
+			f.reject(fmt.Sprintf("spec.ports[%d]", i), fmt.Sprintf("Invalid value: %s %d: not a port", p.Protocol, p.Port), "without this port")
+			continue
+		}
+		out.Exposed = append(out.Exposed, store.ServicePort{NodePort: uint16(p.NodePort),
+			NamedPort: store.NamedPort{Name: p.Name, Protocol: proto, Port: uint16(p.Port)}})
+	}
+	return out, f.list
 }
 
 // EndpointSlice converts an EndpointSlice, without the endpoints that are said
-// not to be ready.
+// not to be ready. Those that serve until they end are kept apart.
 func EndpointSlice(s *discoveryv1.EndpointSlice) (*store.EndpointSlice, []policy.Rejection) {
 	f := faults{kind: "EndpointSlice", namespace: s.Namespace, name: s.Name}
 	f.needName()
 	out := &store.EndpointSlice{Namespace: s.Namespace, Name: s.Name, Service: s.Labels[discoveryv1.LabelServiceName]}
 	for i, e := range s.Endpoints {
-		if s.AddressType == discoveryv1.AddressTypeFQDN || e.Conditions.Ready != nil && !*e.Conditions.Ready {
+		at := &out.Addrs
+		if e.Conditions.Ready != nil && !*e.Conditions.Ready {
+			at = &out.Draining
+		}
+		if s.AddressType == discoveryv1.AddressTypeFQDN || at == &out.Draining && (e.Conditions.Serving == nil || !*e.Conditions.Serving) {
 			continue
 		}
 		for k, a := range e.Addresses {
-			out.Addrs = f.addAddr(out.Addrs, fmt.Sprintf("endpoints[%d].addresses[%d]", i, k), a)
+			*at = f.addAddr(*at, fmt.Sprintf("endpoints[%d].addresses[%d]", i, k), a)
 		}
 	}
 	slices.SortFunc(out.Addrs, netip.Addr.Compare)
+	slices.SortFunc(out.Draining, netip.Addr.Compare)
 	for i, p := range s.Ports {
 		proto := protocols[""]
 		if p.Protocol != nil {
