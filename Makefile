@@ -148,7 +148,7 @@ bench-acl:
 
 # AF_XDP zero-copy on virtio_net, and the matrix of kernels, in QEMU without KVM.
 # Kernels are Debian's and Ubuntu's packages, cached, never installed. No root.
-test-zerocopy: qemu
+test-zerocopy: qemu deps
 	$(GO) run ./tools/vm/cmd zerocopy
 
 test-kernels: qemu

@@ -45,7 +45,9 @@ type Config struct {
 	Shortcut bool `json:"shortcut"`
 	PodLinks bool `json:"podLinks"` // without offload: hear pods on their own links, without TSO meanwhile
 	Workers  int  `json:"workers"`
-	Clsact   bool `json:"clsact"` // attach by clsact filters, as kernels before 6.6 need it
+	// Uplinks are NICs whose traffic for pods is judged in their drivers already.
+	Uplinks []string `json:"uplinks,omitempty"`
+	Clsact  bool     `json:"clsact"` // attach by clsact filters, as kernels before 6.6 need it
 
 	NetNS []string `json:"netns"` // folders of the pods' network namespaces
 
@@ -171,6 +173,7 @@ func (c Config) dataplane() dataplane.Config {
 	d.PodLinks = c.PodLinks
 	d.Endpoints, d.Frames, d.FrameSize, d.HugePages = c.MaxPods, c.Frames, c.FrameSize, c.HugePages
 	d.Flow.Capacity, d.FlowCache, d.DenyCache, d.Fragments = c.FlowsPerQueue, c.FlowCache, c.DenyCache, c.Fragments
+	d.Uplinks = c.Uplinks
 	d.AdmitCache, d.Clsact = c.AdmitCache, c.Clsact
 	d.EventRing, d.MissRate, d.MissBurst = c.EventRing, c.MissRate, c.MissBurst
 	d.DenyReport, d.HeartbeatTimeout = time.Duration(c.DenyReport), time.Duration(c.HeartbeatTimeout)

@@ -65,6 +65,16 @@ func (a *Agent) Status(maps bool) (api.Status, error) {
 		s.Workers = append(s.Workers, w)
 		s.Modes["umem"] = w.Mode
 	}
+	for _, u := range stats.Uplinks {
+		x := api.Uplink{Name: u.Name, State: string(u.State), Reason: u.Reason, Mode: u.Mode, Note: u.Note, Queues: []api.UplinkQueue{}}
+		for _, q := range u.Queues {
+			x.Queues = append(x.Queues, api.UplinkQueue(q))
+		}
+		s.Uplinks = append(s.Uplinks, x)
+		if u.State != dataplane.UplinkOn {
+			s.Notes = append(s.Notes, "uplink "+u.Name+" is "+string(u.State)+": "+u.Reason)
+		}
+	}
 	for r, n := range stats.Drops {
 		if n > 0 {
 			s.Drops[stat.Reason(r).String()] = n

@@ -40,8 +40,9 @@ type pkt struct {
 	to          endpoint.ID // of a shortcut
 	length      uint32      // frame, all descriptors
 	ref         flow.Ref
-	frame       []byte // first descriptor; valid until transmit
-	bare        bool   // from a pod's own link: its checksum may be unfinished
+	frame       []byte       // first descriptor; valid until transmit
+	bare        bool         // from a pod's own link: its checksum may be unfinished
+	from        *uplinkQueue // that it was received from; nil: steering port
 	key         packet.Key
 	hash        uint64
 }
@@ -140,7 +141,13 @@ func (w *worker) process(snap *snapshot) {
 	b.inserted = false
 	n, late := 0, 0
 	for i := range b.n {
-		switch w.parse(i) {
+		progress := dropped
+		if b.pkts[i].from == nil {
+			progress = w.parse(i)
+		} else {
+			progress = w.parseUplink(snap, i)
+		}
+		switch progress {
 		case parsed:
 			b.look[n] = uint8(i)
 			n++

@@ -24,6 +24,8 @@ type Config struct {
 	FrameSize int  // bytes, 2048 or 4096
 	HugePages bool // try 2 MiB pages for the UMEM
 
+	Uplinks []string // NICs that frames are taken from early, with Frames more a queue
+
 	Flow       flow.Config // per worker
 	FlowCache  int         // entries of the kernel's flow cache
 	AdmitCache int         // pairs whose flows the kernel admits by itself
@@ -72,7 +74,7 @@ func (c Config) Validate() error {
 	check(c.DenyReport > 0, "deny report %v: want more than 0", c.DenyReport)
 	check(c.AnswerHold >= 0, "answer hold %v: want 0 or more", c.AnswerHold)
 	check(c.HeartbeatTimeout >= 200*time.Millisecond, "heartbeat timeout %v: want 200ms or more", c.HeartbeatTimeout)
-	errs = append(errs, c.Flow.Validate())
+	errs = append(errs, validUplinks(c.Uplinks), c.Flow.Validate())
 	return errors.Join(errs...)
 }
 
@@ -81,7 +83,7 @@ func (c Config) programs() xdpprog.Config {
 		PinPath: c.PinPath, Workers: c.Workers, Offload: c.Offload, FailOpen: c.FailOpen,
 		Shortcut: c.Shortcut, Flows: c.FlowCache, Denied: c.DenyCache, Admits: c.AdmitCache, Fragments: c.Fragments,
 		Endpoints: c.Endpoints, HeartbeatTimeout: c.HeartbeatTimeout, DenyTTL: c.DenyReport,
-		MissRate: uint32(c.MissRate), MissBurst: uint32(c.MissBurst),
+		MissRate: uint32(c.MissRate), MissBurst: uint32(c.MissBurst), Uplinks: len(c.Uplinks) > 0,
 	}
 }
 

@@ -27,6 +27,10 @@ func (w *worker) route(snap *snapshot, i int) {
 	b := &w.b
 	p, h := &b.pkts[i], &b.hdrs[i]
 	own := snap.endpoint(p.slot)
+	if p.from != nil {
+		w.routeUplink(snap, i)
+		return
+	}
 	if own.gen == 0 {
 		w.deny(snap, p, h, stat.NotReady, nil)
 		return

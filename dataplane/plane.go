@@ -50,6 +50,7 @@ type Plane struct {
 	noTCX   atomic.Bool // the kernel has no tcx, or is to be treated so
 	// interest is an event.Interest, read by the workers.
 	interest atomic.Uint32
+	uplinks  uplinks
 
 	mu     sync.Mutex // guards what follows, and the kernel's endpoint maps
 	slots  []slot
@@ -83,7 +84,7 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 	for i := range cfg.Workers {
 		w, err := newWorker(i, &p.cfg, objs, &p.snap, log, p.poke)
 		if err == nil {
-			w.attach, w.interest = p.attach, &p.interest
+			w.attach, w.interest, w.intakes.plan = p.attach, &p.interest, &p.uplinks.plan
 			w.listener.poke = p.pokeHeard
 		}
 		if err != nil {
@@ -113,7 +114,14 @@ func (p *Plane) Run(ctx context.Context, ports Ports) error {
 	if err != nil {
 		return err
 	}
+	if err := p.dropUplinks(); err != nil {
+		p.log.Warn("leave earlier uplinks", "err", err)
+	}
+	p.planUplinks(ports)
 	var wg sync.WaitGroup
+	if len(p.cfg.Uplinks) > 0 {
+		wg.Go(func() { p.tendUplinks(ctx, ports) })
+	}
 	for _, w := range p.workers {
 		wg.Go(func() { w.run(ctx, ports) })
 	}

@@ -12,6 +12,10 @@ import (
 func (w *worker) settle(snap *snapshot, j *judgement) {
 	p, h := &w.b.pkts[j.pkt], &w.b.hdrs[j.pkt]
 	o := w.outcome(snap, j)
+	if p.from != nil {
+		w.settleUplink(snap, j, &o)
+		return
+	}
 	if p.ref != flow.NoRef && !w.flows.Holds(p.ref, &p.key) {
 		// Its entry gave way to another flow of this burst.
 		p.ref = flow.NoRef
@@ -125,6 +129,10 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 	w.offload.enter(w, p.ref, e)
 	if j.initiator == p.side && !j.service { // divert doesn't know of Services
 		w.offload.teach(w, p, e, snap.generation)
+	}
+	if p.from != nil {
+		w.hand(p, e)
+		return
 	}
 	w.onward(p, h, e)
 }

@@ -20,7 +20,7 @@ func (w *worker) patience() int {
 // of what it holds. Only the steering port's socket can be lost for good.
 func (w *worker) sleep() xsk.Status {
 	ln := &w.listener
-	if ln.n == 0 && len(w.hearing) == 0 {
+	if ln.n == 0 && len(w.hearing) == 0 && len(w.intakes.open) == 0 {
 		return w.sock.Wait(w.patience())
 	}
 	if w.poller == nil {
@@ -38,6 +38,7 @@ func (w *worker) sleep() xsk.Status {
 			w.closeDirect(d)
 		}
 	}
+	w.dropDead()
 	return w.sock.Probe()
 }
 
@@ -46,6 +47,11 @@ func (w *worker) sockets() []*xsk.Socket {
 	socks := []*xsk.Socket{w.sock}
 	for _, slot := range w.hearing {
 		socks = append(socks, w.direct[slot].sock)
+	}
+	for i := range w.intakes.open {
+		if sock := w.intakes.open[i].sock; sock != nil {
+			socks = append(socks, sock)
+		}
 	}
 	return socks
 }

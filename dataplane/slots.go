@@ -76,6 +76,7 @@ func (p *Plane) Attach(ep endpoint.Endpoint) (endpoint.ID, error) {
 	err = errors.Join(
 		p.objs.PutEndpoint(uint32(id), s.kernel(&ep)),
 		p.objs.SetOwnAddrs(uint32(id), ownAddrs(&ep)),
+		p.objs.SetPodAddrs(uint32(id), podAddrs(&ep)),
 		p.objs.BindLink(ep.Link.Ifindex, uint32(id)),
 	)
 	if err == nil {
@@ -216,10 +217,12 @@ func (p *Plane) release(id endpoint.ID, ifindex int) error {
 	*s = slot{gen: s.gen + 1}
 	delete(p.byLink, ifindex)
 	p.free = append(p.free, id)
+	p.objs.ForgetAsked(uint32(id))
 	return errors.Join(
 		p.objs.UnbindLink(ifindex),
 		p.objs.PutEndpoint(uint32(id), xdpprog.Endpoint{Gen: s.gen}),
 		p.objs.SetOwnAddrs(uint32(id), nil),
+		p.objs.SetPodAddrs(uint32(id), nil),
 	)
 }
 
@@ -328,6 +331,14 @@ func (p *Plane) refresh() {
 	}
 	snap.addrs = newAddrTable(p.seed, addrs)
 	p.snap.Store(snap)
+}
+
+func podAddrs(ep *endpoint.Endpoint) []xdpprog.Addr {
+	out := make([]xdpprog.Addr, len(ep.Addrs))
+	for i, a := range ep.Addrs {
+		out[i] = xdpprog.Addr(packet.AddrFrom(a))
+	}
+	return out
 }
 
 // ownAddrs lists what a pod may speak for in ARP and neighbour discovery: its

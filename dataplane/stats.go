@@ -36,11 +36,12 @@ type Stats struct {
 	Lost     uint64                              // events that found no room
 	Written  uint64                              // and those that did
 	TCX      bool                                // attached by tcx links, else by clsact filters
+	Uplinks  []UplinkStats
 }
 
 // Stats reads all counters.
 func (p *Plane) Stats() (Stats, error) {
-	s := Stats{TCX: !p.noTCX.Load()}
+	s := Stats{TCX: !p.noTCX.Load(), Uplinks: p.uplinks.stats()}
 	now, _ := p.clock.now()
 	for i, w := range p.workers {
 		ws := WorkerStats{

@@ -58,6 +58,9 @@ func (w *worker) transmit(snap *snapshot) {
 // direct way into the pod of slot if it takes that.
 func (w *worker) address(snap *snapshot, p *pkt, h *packet.Header) (d *direct, slot endpoint.ID) {
 	switch {
+	case p.from != nil:
+		xdpprog.PutTag(p.frame, xdpprog.VerbResumeUplink, uint8(w.id), uint32(p.from.nic.Ifindex))
+		return nil, endpoint.None
 	case p.verb == verbShortcut:
 		to, from := snap.endpoint(p.to), snap.endpoint(p.slot)
 		// On the way up the frame's own destination MAC moved to the source.

@@ -53,6 +53,7 @@ type worker struct {
 	offload  offloader
 	direct   []direct // by slot
 	listener listener
+	intakes  intakes        // of queues of uplinks
 	wanted   endpoint.ID    // to whose pod a direct socket is to be opened
 	hearing  []endpoint.ID  // whose direct sockets receive
 	maxHeard int            // of them
@@ -132,6 +133,8 @@ type Port struct {
 type Ports interface {
 	// Ensure returns the port of a worker, for IP packets up to mtu bytes.
 	Ensure(worker, mtu int) (Port, error)
+	// NIC describes an uplink, or says why it can't be one.
+	NIC(name string) (NIC, error)
 }
 
 // run serves the queue until ctx ends; it binds the socket anew if the port
@@ -167,7 +170,7 @@ func (w *worker) open(ports Ports) (err error) {
 		return fmt.Errorf("ensure steering port %d: %w", w.id, err)
 	}
 	w.port.Store(port.Name)
-	w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: w.cfg.Frames + w.maxHeard*podFill, FrameSize: w.cfg.FrameSize, HugePages: w.cfg.HugePages})
+	w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: w.frames(), FrameSize: w.cfg.FrameSize, HugePages: w.cfg.HugePages})
 	if err != nil {
 		return err
 	}
@@ -200,6 +203,7 @@ func (w *worker) close() error {
 	for i := range w.direct {
 		w.closeDirect(&w.direct[i])
 	}
+	w.closeIntakes()
 	var err error
 	if w.sock != nil {
 		err = w.sock.Close()
@@ -236,8 +240,12 @@ func (w *worker) serve(ctx context.Context) error {
 			w.transmit(snap)
 		}
 		n += w.takePods(snap)
+		n += w.takeIn(snap)
 		w.sendReleased()
 		w.housekeep(snap)
+		if w.intakes.short {
+			return errors.New("uplinks need a larger UMEM")
+		}
 		w.events.Flush()
 		w.denies.Flush()
 		w.counts.Publish()
@@ -282,6 +290,7 @@ func (w *worker) housekeep(snap *snapshot) {
 	w.sweep()
 	w.openWanted(snap)
 	w.closeStale(snap)
+	w.tendIntakes()
 	w.sampleRings()
 	w.answer()
 	w.live.Store(int64(w.flows.Len()))

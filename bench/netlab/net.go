@@ -43,6 +43,10 @@ type Config struct {
 	MTU int
 	// Queues is the number of transmit and receive queues of pods' links.
 	Queues int
+	// Cable, if not empty, names two NICs of the caller's namespace that make
+	// the cable between host and router, instead of a veth pair: the host's
+	// first. They return when the Net is closed.
+	Cable []string
 	// NodeAddrs are the host's own addresses; the first of each family is what
 	// the host speaks to its pods from.
 	NodeAddrs []netip.Addr
@@ -80,6 +84,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Queues < 1 || c.Queues > 64 {
 		errs = append(errs, fmt.Errorf("queues %d: want 1 to 64", c.Queues))
+	}
+	if len(c.Cable) != 0 && len(c.Cable) != 2 {
+		errs = append(errs, fmt.Errorf("cable of %d NICs: want 2 or none", len(c.Cable)))
 	}
 	for _, a := range c.NodeAddrs {
 		errs = append(errs, CheckAddr(a))
@@ -187,6 +194,9 @@ func (n *Net) namespace(role string) (*Namespace, error) {
 
 // Config returns what the Net was built with.
 func (n *Net) Config() Config { return n.cfg }
+
+// Router returns the namespace of the router beyond the uplink.
+func (n *Net) Router() *Namespace { return n.router }
 
 // Host returns the node's namespace.
 func (n *Net) Host() *Namespace { return n.host }

@@ -34,7 +34,7 @@ func (e *External) Namespace() *Namespace { return e.ns }
 
 // addUplink connects host and router: all that is no pod's lies beyond it.
 func (n *Net) addUplink() error {
-	uplink, err := n.addVeth(n.onHost, uplinkName, n.router, nodeName, 0)
+	uplink, err := n.addCable()
 	if err != nil {
 		return err
 	}
@@ -63,6 +63,33 @@ func (n *Net) addUplink() error {
 		}
 	}
 	return nil
+}
+
+// addCable returns the host's end of the cable.
+func (n *Net) addCable() (netlink.Link, error) {
+	if len(n.cfg.Cable) == 0 {
+		return n.addVeth(n.onHost, uplinkName, n.router, nodeName, 0)
+	}
+	for i, to := range []struct {
+		ns   *Namespace
+		h    *netlink.Handle
+		name string
+	}{{n.host, n.onHost, uplinkName}, {n.router, n.onRouter, nodeName}} {
+		nic, err := netlink.LinkByName(n.cfg.Cable[i])
+		if err != nil {
+			return nil, fmt.Errorf("find NIC %s: %w", n.cfg.Cable[i], err)
+		}
+		if err := netlink.LinkSetNsFd(nic, int(to.ns.fd)); err != nil {
+			return nil, fmt.Errorf("move NIC %s: %w", n.cfg.Cable[i], err)
+		}
+		if nic, err = to.h.LinkByName(n.cfg.Cable[i]); err != nil {
+			return nil, fmt.Errorf("find NIC %s: %w", n.cfg.Cable[i], err)
+		}
+		if err := errors.Join(to.h.LinkSetName(nic, to.name), to.h.LinkSetUp(nic)); err != nil {
+			return nil, fmt.Errorf("bring up NIC %s: %w", n.cfg.Cable[i], err)
+		}
+	}
+	return n.onHost.LinkByName(uplinkName)
 }
 
 // routeFromRouter makes the router send addresses to the node.

@@ -42,6 +42,7 @@ type Status struct {
 	Endpoints  int               `json:"endpoints"`
 	Pending    []string          `json:"pending,omitempty"` // pods whose link is not found yet
 	Workers    []Worker          `json:"workers"`
+	Uplinks    []Uplink          `json:"uplinks,omitempty"`
 	Hubble     string            `json:"hubble,omitempty"` // socket of Hubble's API, if it is served
 	Modes      map[string]string `json:"modes"`            // what is really in use: attach, xdp, copy, umem …
 	Flows      int               `json:"flows"`            // live entries of the flow tables
@@ -123,6 +124,25 @@ type Program struct {
 	Tag      string `json:"tag"`      // of its instructions
 	Point    string `json:"point"`    // where it is attached
 	Attached int    `json:"attached"` // how often, by links; clsact filters are none
+}
+
+// Uplink is a NIC whose traffic for pods is judged in its driver already.
+type Uplink struct {
+	Name   string        `json:"name"`
+	State  string        `json:"state"`            // on, off, stalled
+	Reason string        `json:"reason,omitempty"` // why it is not on
+	Mode   string        `json:"mode"`             // zerocopy, copy, mixed or none
+	Note   string        `json:"note,omitempty"`   // why it is not zerocopy
+	Queues []UplinkQueue `json:"queues"`
+}
+
+// UplinkQueue is one queue of an uplink.
+type UplinkQueue struct {
+	Queue   int    `json:"queue"`
+	Worker  int    `json:"worker"`
+	Mode    string `json:"mode"`
+	Packets uint64 `json:"packets"` // that its worker judged
+	Lost    uint64 `json:"lost"`    // that found no room
 }
 
 // Rejection is an object, or a field of one, that is not in force as written.

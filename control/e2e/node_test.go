@@ -57,6 +57,7 @@ type setup struct {
 	shape   netlab.Shape
 	mtu     int
 	queues  int
+	cable   []string // NICs that make it; nil: a veth pair
 	change  func(*control.Config)
 	noAgent bool
 	cluster bool // objects live in an API server, not in manifests
@@ -79,6 +80,7 @@ func newNode(t *testing.T, s setup) *node {
 	if s.queues != 0 {
 		lab.Queues = s.queues
 	}
+	lab.Cable = s.cable
 	l, err := netlab.New(lab)
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })

@@ -23,7 +23,7 @@ const bindRetryEvery = 2 * time.Millisecond
 // bind binds the socket, on the UMEM that it shares or registers.
 func (s *Socket) bind() error {
 	for _, other := range s.u.sockets {
-		if other == nil {
+		if other == nil || s.cfg.Apart || other.cfg.Apart {
 			continue
 		}
 		err := s.bindShared(other)

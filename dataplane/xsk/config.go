@@ -24,14 +24,17 @@ type UMEMConfig struct {
 // DefaultUMEM returns 4096 frames of 2048 bytes.
 func DefaultUMEM() UMEMConfig { return UMEMConfig{Frames: 4096, FrameSize: 2048} }
 
+// MaxFrames bounds the frames of a UMEM.
+const MaxFrames = 1 << 20
+
 // kernelHeadroom is XDP_PACKET_HEADROOM.
 const kernelHeadroom = 256
 
 // Validate reports every fault at once.
 func (c UMEMConfig) Validate() error {
 	var errs []error
-	if c.Frames < 1 || c.Frames > 1<<20 {
-		errs = append(errs, fmt.Errorf("frames %d: want 1 to %d", c.Frames, 1<<20))
+	if c.Frames < 1 || c.Frames > MaxFrames {
+		errs = append(errs, fmt.Errorf("frames %d: want 1 to %d", c.Frames, MaxFrames))
 	}
 	if c.FrameSize != 2048 && c.FrameSize != 4096 || c.FrameSize > os.Getpagesize() {
 		errs = append(errs, fmt.Errorf("frame size %d: want 2048 or 4096, at most a page", c.FrameSize))
@@ -44,7 +47,8 @@ func (c UMEMConfig) Validate() error {
 
 // Config says which queue a socket is bound to and how. Sockets that share a
 // UMEM share what the first of them was opened with: its mode, NeedWakeup and
-// MultiBuffer. Asking a later one for something else is an error.
+// MultiBuffer. Asking a later one for something else is an error, unless it is
+// opened apart.
 type Config struct {
 	Ifindex int
 	Queue   uint32
@@ -62,6 +66,10 @@ type Config struct {
 	// MultiBuffer takes packets larger than a frame as chains of
 	// descriptors (XDP_USE_SG, Linux 6.6).
 	MultiBuffer bool
+	// Apart registers the memory once more, for this socket alone: so it may
+	// differ from the others in its mode, and frames still go from one to the
+	// other as they are. It counts against RLIMIT_MEMLOCK once more.
+	Apart bool
 	// TxBudget is how many packets the kernel sends in one Kick in copy mode
 	// (XDP_MAX_TX_SKB_BUDGET); 0 leaves its default of 32. It is rounded
 	// into the kernel's limits: 32 to TxSize. On kernels without the option

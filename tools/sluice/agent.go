@@ -22,6 +22,7 @@ func init() { commands = append(commands, newAgentCommand) }
 func newAgentCommand() *cobra.Command {
 	var manifests, config, kubeconfig, nodeName string
 	var cleanup, wait, failOpen bool
+	var uplinks []string
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Enforce policy on this node",
@@ -34,6 +35,11 @@ While the API server is away, what was last known stays in force; "sluice
 status" says since when. No policy is enforced from half a picture: until the
 cluster is known in full, the pods of this node are isolated.
 
+With --uplink an XDP program on a NIC drops denied flows in its driver, and has
+what opens flows to pods judged before the host's stack sees it, by zero-copy
+where the driver has that. All else passes untouched; enforcement never depends
+on it. What can't be an uplink is left alone, and "sluice status" says why.
+
 When the agent ends, or dies, what is pinned in the kernel stays: established flows go on, new ones are dropped (or pass, with --fail-open),
 and the next agent takes over without a gap. With "onExit: cleanup" in the
 configuration SIGTERM removes every trace, as --cleanup does at any time.`,
@@ -43,6 +49,9 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
   # Policies and pods from the cluster that this node belongs to
   sudo sluice agent --kubeconfig /etc/sluice/kubeconfig --node-name "$NODE_NAME"
   sluice agent --kubeconfig in-cluster --node-name "$NODE_NAME"
+
+  # Drop denied flows from outside in the drivers of two NICs (members of a bond)
+  sudo sluice agent --kubeconfig in-cluster --uplink eth0,eth1
 
   # With a configuration file
   sudo sluice agent --manifests DIR --config /etc/sluice/agent.yaml
@@ -60,6 +69,9 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 			}
 			if failOpen {
 				cfg.FailOpen = true
+			}
+			if cmd.Flags().Changed("uplink") {
+				cfg.Uplinks = uplinks
 			}
 			if nodeName != "" {
 				cfg.NodeName = nodeName
@@ -93,6 +105,7 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove every trace of an agent from this node, and end")
 	cmd.Flags().BoolVar(&wait, "wait", false, "after --cleanup stay until told to end, as a DaemonSet's containers must")
 	cmd.Flags().BoolVar(&failOpen, "fail-open", false, "let new flows through while no agent serves them")
+	cmd.Flags().StringSliceVar(&uplinks, "uplink", nil, "NICs whose traffic for pods is judged in their drivers already")
 	cmd.MarkFlagsMutuallyExclusive("manifests", "kubeconfig")
 	return cmd
 }

@@ -29,7 +29,7 @@ var matrix = []vm.Source{
 // kernel itself.
 var netModules = []string{
 	"veth", "bridge", "dummy", "sch_ingress", "cls_bpf", "act_bpf", "ipv6", "xsk_diag",
-	"nf_tables", "nft_chain_nat", "nft_ct", "nf_conntrack",
+	"nf_tables", "nft_chain_nat", "nft_nat", "nft_ct", "nf_conntrack",
 }
 
 // row is one line of the table.

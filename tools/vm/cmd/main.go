@@ -87,6 +87,33 @@ func build(ctx context.Context, bin string, packages ...string) (map[string]stri
 	return files, nil
 }
 
+// addProgram adds a program of this machine, with the libraries that it is linked
+// with, each at its own path but for the program, which goes to /bin.
+func addProgram(ctx context.Context, files map[string]string, name string) error {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if path = filepath.Join("/usr/sbin", name); !isFile(path) {
+			return fmt.Errorf("find program %s: %w", name, err)
+		}
+	}
+	out, err := exec.CommandContext(ctx, "ldd", path).Output()
+	if err != nil {
+		return fmt.Errorf("list libraries of %s: %w", path, err)
+	}
+	for field := range strings.FieldsSeq(string(out)) {
+		if filepath.IsAbs(field) {
+			files[field] = field
+		}
+	}
+	files["/bin/"+name] = path
+	return nil
+}
+
+func isFile(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
 // fetch gets a kernel out of the cache or from its distribution.
 func fetch(ctx context.Context, src vm.Source) (vm.Kernel, error) {
 	dir, err := vm.CacheDir()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/sluice-net/sluice/tools/vm"
@@ -38,21 +39,28 @@ func nics() []string {
 	return args
 }
 
-// zerocopy runs tools/vm/zerocopy in a guest.
+// zerocopy runs tools/vm/zerocopy in a guest, and an agent with an uplink.
 func zerocopy(ctx context.Context, o options, bin string) error {
-	files, err := build(ctx, bin, "./tools/vm/zerocopy")
+	files, err := build(ctx, bin, "./tools/vm/zerocopy", "./control/e2e")
 	if err != nil {
+		return err
+	}
+	if err := addProgram(ctx, files, "nft"); err != nil {
 		return err
 	}
 	k, err := fetchFirst(ctx, o)
 	if err != nil {
 		return err
 	}
+	// The agent, with the first NIC under test as its uplink and the generator at
+	// the other end of the cable.
+	agent := testJob("agent", "e2e.test", "^TestUplink$")
+	agent.Env = []string{"SLUICE_E2E_NICS=52:54:00:00:00:02,52:54:00:00:00:01"}
 	var log bytes.Buffer
 	m := vm.Machine{
-		Kernel: k, Modules: []string{"virtio_pci", "virtio_net", "ipv6", "af_packet"}, Files: files,
-		Jobs: []vm.Job{testJob("zerocopy", "zerocopy.test", ".")}, Devices: nics(),
-		MemoryMB: 1024, Timeout: 8 * time.Minute, Console: &log,
+		Kernel: k, Modules: append([]string{"virtio_pci", "virtio_net", "af_packet"}, netModules...), Files: files,
+		Jobs:    []vm.Job{testJob("zerocopy", "zerocopy.test", "."), agent},
+		Devices: nics(), MemoryMB: 1536, Timeout: 15 * time.Minute, Console: &log,
 	}
 	if o.verbose {
 		m.Console = io.MultiWriter(&log, os.Stderr)
@@ -67,6 +75,9 @@ func zerocopy(ctx context.Context, o options, bin string) error {
 		return fmt.Errorf("%s: %w\n%s", k.Release, err, complaints(log.String()))
 	}
 	fmt.Printf("%s (%s)\n", k.Release, k.Source)
+	if !strings.Contains(log.String(), "queues in zerocopy mode") {
+		return errors.New("the agent's uplink was not in zero-copy mode")
+	}
 	for _, line := range proofRE.FindAllStringSubmatch(log.String(), -1) {
 		fmt.Println("  " + line[1])
 	}
