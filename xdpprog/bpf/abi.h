@@ -244,8 +244,8 @@ enum counter {
 };
 
 /*
- * What the caches judged at a pod's link, without a worker: the index is the
- * hook, and TRAFFIC_DENIED for what was dropped.
+ * What the caches judged at a pod's link or on its behalf at an uplink, without
+ * a worker: the index is the hook, and TRAFFIC_DENIED for what was dropped.
  */
 struct traffic {
 	__u64 packets, bytes;

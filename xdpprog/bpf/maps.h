@@ -167,16 +167,21 @@ struct {
 	__uint(max_entries, NUM_TRAFFIC);
 } traffic SEC(".maps");
 
-static __always_inline void count_traffic(struct __sk_buff *skb, enum hook hook, bool denied)
+static __always_inline void add_traffic(__u32 key, __u32 packets, __u32 bytes)
 {
-	__u32 key = denied ? hook | TRAFFIC_DENIED : hook;
 	struct traffic *t = bpf_map_lookup_elem(&traffic, &key);
-	__u32 segs = skb->gso_segs;
 
 	if (!t)
 		return;
-	t->packets += segs > 1 ? segs : 1;
-	t->bytes += skb->len;
+	t->packets += packets;
+	t->bytes += bytes;
+}
+
+static __always_inline void count_traffic(struct __sk_buff *skb, enum hook hook, bool denied)
+{
+	__u32 segs = skb->gso_segs;
+
+	add_traffic(denied ? hook | TRAFFIC_DENIED : hook, segs > 1 ? segs : 1, skb->len);
 }
 
 static __always_inline void count(enum counter c)

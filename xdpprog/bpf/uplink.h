@@ -143,6 +143,7 @@ int uplink_steer(struct xdp_md *ctx)
 			return uplink_pass();
 		if (uplink_denied(&p, *slot, now, length)) {
 			count_drop(DROP_POLICY);
+			add_traffic(HOOK_TO_POD | TRAFFIC_DENIED, 1, length);
 			count(COUNT_UPLINK_DENIED);
 			return XDP_DROP;
 		}
