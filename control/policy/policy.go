@@ -103,6 +103,7 @@ type Policy struct {
 	// store fills its order in, and Pass as the Default of Sections where the
 	// tier says so.
 	TierObject bool
+	TierName   string  // what the object calls the tier, if it is not Tier.Name
 	Order      float64 // within the tier: lower is judged first
 	Tie        string  // orders policies of equal Order, before Origin does
 	Subject    []*Selector

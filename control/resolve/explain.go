@@ -397,7 +397,10 @@ func Section(p *policy.Policy, dir rule.Direction) *policy.Section {
 func Ref(p *policy.Policy, index int, dir rule.Direction) rule.PolicyRef {
 	ref := rule.PolicyRef{Kind: p.Origin.Kind, Namespace: p.Origin.Namespace, Name: p.Origin.Name,
 		Rule: index, Direction: dir}
-	if p.Tier != policy.TierNetworkPolicy && p.Tier != policy.TierOwnNode {
+	switch {
+	case p.TierName != "":
+		ref.Tier = p.TierName
+	case p.Tier != policy.TierNetworkPolicy && p.Tier != policy.TierOwnNode:
 		ref.Tier = p.Tier.Name
 	}
 	return ref

@@ -46,7 +46,7 @@ func endpointsPlace(v store.View, q *policy.Endpoints) (out place) {
 	}
 	at := map[policy.Port][]netip.Addr{}
 	for _, s := range list {
-		addrs := slices.Concat(s.Addrs, s.NotReady)
+		addrs := slices.Concat(s.Addrs, s.Draining, s.NotReady)
 		if !q.OnPorts {
 			out.addrs = append(out.addrs, addrs...)
 		}

@@ -47,7 +47,7 @@ type EndpointSlice struct {
 	Namespace, Name string
 	Service         string
 	Addrs           []netip.Addr // unmapped
-	NotReady        []netip.Addr // of endpoints that say so; not in Addrs
+	NotReady        []netip.Addr // neither ready nor serving
 	Draining        []netip.Addr // that serve still, and are led to only where there are no Addrs
 	Ports           []NamedPort
 }

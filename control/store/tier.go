@@ -60,7 +60,7 @@ func (st *state) inTier(p *policy.Policy) *policy.Policy {
 	q.Tier.Order = policy.LastOrder
 	if t := st.tiers[p.Tier.Name]; t != nil {
 		q.Tier.Order = t.Order
-		if t.Pass {
+		if t.Pass && !p.Rejected {
 			q.Ingress.Default, q.Egress.Default = policy.Pass, policy.Pass
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +85,7 @@ func (s *Source) discover(ctx context.Context) {
 func (s *Source) look(ctx context.Context, defs *feed) (settled, reached bool) {
 	settled, reached = true, true
 	wanted := object.Custom()
+	served := map[string]map[string]string{}
 	for _, apiVersion := range slices.Sorted(maps.Keys(wanted)) {
 		resources, err := s.resources(ctx, apiVersion)
 		if err != nil {
@@ -94,7 +96,14 @@ func (s *Source) look(ctx context.Context, defs *feed) (settled, reached bool) {
 			continue
 		}
 		s.note(apiVersion, "")
+		served[apiVersion] = resources
+	}
+	for _, apiVersion := range slices.Sorted(maps.Keys(served)) {
+		resources := served[apiVersion]
 		for _, kind := range wanted[apiVersion] {
+			if s.elsewhere(defs, served, apiVersion, kind) {
+				continue
+			}
 			settled = s.settle(ctx, defs, apiVersion, kind, resources[kind]) && settled
 		}
 	}
@@ -108,6 +117,46 @@ func (s *Source) look(ctx context.Context, defs *feed) (settled, reached bool) {
 		}
 	}
 	return settled, reached
+}
+
+// elsewhere reports whether the objects of a kind are followed, or should be,
+// under another apiVersion: where they are followed already, else the last that
+// a definition of its own serves, else the first that is served.
+func (s *Source) elsewhere(defs *feed, served map[string]map[string]string, apiVersion, kind string) bool {
+	chosen := ""
+	for _, v := range object.Elsewhere(apiVersion) {
+		if s.followed(v, kind) != nil {
+			return v != apiVersion
+		}
+		plural, group := served[v][kind], strings.Split(v, "/")[0]
+		if plural != "" && (chosen == "" || defs.has(plural+"."+group)) {
+			chosen = v
+		}
+	}
+	return chosen != "" && chosen != apiVersion
+}
+
+// accountsFeed follows the labels of the service accounts.
+func (s *Source) accountsFeed() *feed {
+	gvr := schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}
+	client := s.meta.Resource(gvr)
+	f := s.newFeed(gvr.Resource, "ServiceAccount", func(o runtime.Object) object.Object {
+		m, ok := o.(*metav1.PartialObjectMetadata)
+		if !ok {
+			return object.Object{}
+		}
+		m.Namespace, m.Labels = s.intern.str(m.Namespace), s.intern.labels(m.Labels)
+		v, r := object.Account(m)
+		return object.Object{Origin: policy.Origin{Kind: "ServiceAccount", Namespace: m.Namespace, Name: m.Name}, Value: v, Rejections: r}
+	})
+	f.apiVersion = "v1"
+	f.lister = func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+		return client.List(ctx, opts)
+	}
+	f.watcher = func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+		return client.Watch(ctx, opts)
+	}
+	return f
 }
 
 // settle starts or stops to follow one kind; plural is empty if the server

@@ -185,7 +185,7 @@ func (f *feed) news() {
 		return
 	}
 	switch f.kind {
-	case "Pod", "Node", "Service", "EndpointSlice":
+	case "Pod", "Node", "Service", "EndpointSlice", "ServiceAccount":
 	default:
 		f.src.changed()
 	}

@@ -125,6 +125,9 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 		s.addFeed(f)
 		wg.Go(func() { f.run(ctx) })
 	}
+	accounts := s.accountsFeed()
+	s.addFeed(accounts)
+	wg.Go(func() { accounts.run(ctx) })
 	wg.Go(func() { s.discover(ctx) })
 	if s.reporter != nil {
 		wg.Go(func() { s.reporter.run(ctx) })

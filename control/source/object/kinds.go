@@ -6,10 +6,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/adminnetworkpolicy"
+	"github.com/sluice-net/sluice/control/policy/calico"
 	"github.com/sluice-net/sluice/control/policy/cilium"
 	"github.com/sluice-net/sluice/control/policy/clusternetworkpolicy"
 	"github.com/sluice-net/sluice/control/policy/networkpolicy"
@@ -22,7 +22,7 @@ var kinds = map[string]Kind{
 	"v1 Namespace":                       read("Namespace", false, anything(Namespace), nil),
 	"v1 Node":                            read("Node", false, anything(Node), nil),
 	"v1 Pod":                             read("Pod", true, anything(Pod), nil),
-	"v1 ServiceAccount":                  read("ServiceAccount", true, nameOnly[*corev1.ServiceAccount], nil),
+	"v1 ServiceAccount":                  read("ServiceAccount", true, anything(Account[*corev1.ServiceAccount]), nil),
 	"networking.k8s.io/v1 NetworkPolicy": read(networkpolicy.Kind, true, anything(networkpolicy.Convert), one(networkpolicy.Salvage)),
 
 	"v1 Service":                        read("Service", true, anything(Service), nil),
@@ -35,6 +35,34 @@ var kinds = map[string]Kind{
 	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, anything(clusternetworkpolicy.Convert), nil),
 	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, anything(adminnetworkpolicy.Convert), nil),
 	"policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy": read(adminnetworkpolicy.BaselineKind, false, anything(adminnetworkpolicy.ConvertBaseline), nil),
+}
+
+// calicoGroups are where Calico's kinds are, the later ones preferred: what
+// people write, and what Calico keeps of it where it has no other place.
+var calicoGroups = []string{"crd.projectcalico.org/v1", "projectcalico.org/v3"}
+
+func init() {
+	for _, group := range calicoGroups {
+		for name, kind := range map[string]string{"NetworkPolicy": calico.Kind, "GlobalNetworkPolicy": calico.GlobalKind,
+			"StagedNetworkPolicy": calico.StagedKind, "StagedGlobalNetworkPolicy": calico.StagedGlobalKind} {
+			namespaced := kind == calico.Kind || kind == calico.StagedKind
+			kinds[group+" "+name] = read(kind, namespaced, anything(calico.Convert(kind)), calico.Salvage(kind))
+		}
+		kinds[group+" StagedKubernetesNetworkPolicy"] = read(calico.StagedKubernetesKind, true, anything(calico.ConvertStagedKubernetes), nil)
+		kinds[group+" Tier"] = read(calico.TierKind, false, Tier, nil)
+		kinds[group+" NetworkSet"] = read(calico.SetKind, true, anything(networkSet(calico.SetKind)), nil)
+		kinds[group+" GlobalNetworkSet"] = read(calico.GlobalSetKind, false, anything(networkSet(calico.GlobalSetKind)), nil)
+		kinds[group+" HostEndpoint"] = read(calico.HostEndpointKind, false, hostEndpoint, nil)
+	}
+}
+
+// Elsewhere lists the groups that serve the same objects as that of apiVersion,
+// which is one of them, the preferred ones last; nil if there is only one.
+func Elsewhere(apiVersion string) []string {
+	if slices.Contains(calicoGroups, apiVersion) {
+		return calicoGroups
+	}
+	return nil
 }
 
 // builtin are the groups that an API server serves without a
@@ -82,11 +110,4 @@ func one(salvage func([]byte, error) (*policy.Policy, policy.Rejection)) salvage
 		p, r := salvage(doc, cause)
 		return p, []policy.Rejection{r}
 	}
-}
-
-// nameOnly keeps nothing: pods name their service account themselves.
-func nameOnly[P metav1.Object](obj P) (any, []policy.Rejection) {
-	f := faults{kind: "ServiceAccount", namespace: obj.GetNamespace(), name: obj.GetName()}
-	f.needName()
-	return nil, f.list
 }

@@ -16,6 +16,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/calico"
 	"github.com/sluice-net/sluice/control/policy/cilium"
 	"github.com/sluice-net/sluice/control/store"
 )
@@ -114,6 +115,12 @@ func Put(tx *store.Tx, value any) {
 		tx.SetEndpointSlice(v)
 	case *store.Group:
 		tx.SetGroup(v)
+	case *store.Account:
+		tx.SetAccount(v)
+	case *store.Tier:
+		tx.SetTier(v)
+	case *store.NetworkSet:
+		tx.SetNetworkSet(v)
 	case *policy.Policy:
 		tx.SetPolicy(v)
 	default:
@@ -137,6 +144,12 @@ func Remove(tx *store.Tx, o policy.Origin) {
 	case cilium.GroupKind:
 		tx.DeleteGroup(o.Name)
 	case "ServiceAccount":
+		tx.DeleteAccount(store.Key{Namespace: o.Namespace, Name: o.Name})
+	case calico.TierKind:
+		tx.DeleteTier(calico.TierName(o.Name))
+	case calico.SetKind, calico.GlobalSetKind:
+		tx.DeleteNetworkSet(store.Key{Namespace: o.Namespace, Name: o.Name})
+	case calico.HostEndpointKind:
 	default:
 		tx.DeletePolicy(o)
 	}

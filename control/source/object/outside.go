@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/cilium"
@@ -46,12 +47,26 @@ func Service(s *corev1.Service) (*store.Service, []policy.Rejection) {
 		}
 		out.Exposed = append(out.Exposed, store.ServicePort{NodePort: uint16(p.NodePort),
 			NamedPort: store.NamedPort{Name: p.Name, Protocol: proto, Port: uint16(p.Port)}})
+		out.Ports = append(out.Ports, targetPort(p))
 	}
 	return out, f.list
 }
 
-// EndpointSlice converts an EndpointSlice, without the endpoints that are said
-// not to be ready. Those that serve until they end are kept apart.
+// targetPort returns where a port of a Service leads to on a pod.
+func targetPort(p corev1.ServicePort) store.TargetPort {
+	t := store.TargetPort{Protocol: protocols[p.Protocol], Name: p.TargetPort.StrVal}
+	switch number := p.TargetPort.IntVal; {
+	case p.TargetPort.Type == intstr.String:
+	case number > 0 && number <= 65535:
+		t.Port = uint16(number)
+	default:
+		t.Port = uint16(p.Port)
+	}
+	return t
+}
+
+// EndpointSlice converts an EndpointSlice, with the endpoints that are said not
+// to be ready set apart, and those of them that serve until they end.
 func EndpointSlice(s *discoveryv1.EndpointSlice) (*store.EndpointSlice, []policy.Rejection) {
 	f := faults{kind: "EndpointSlice", namespace: s.Namespace, name: s.Name}
 	f.needName()
@@ -59,9 +74,12 @@ func EndpointSlice(s *discoveryv1.EndpointSlice) (*store.EndpointSlice, []policy
 	for i, e := range s.Endpoints {
 		at := &out.Addrs
 		if e.Conditions.Ready != nil && !*e.Conditions.Ready {
-			at = &out.Draining
+			at = &out.NotReady
+			if e.Conditions.Serving != nil && *e.Conditions.Serving {
+				at = &out.Draining
+			}
 		}
-		if s.AddressType == discoveryv1.AddressTypeFQDN || at == &out.Draining && (e.Conditions.Serving == nil || !*e.Conditions.Serving) {
+		if s.AddressType == discoveryv1.AddressTypeFQDN {
 			continue
 		}
 		for k, a := range e.Addresses {
@@ -70,6 +88,7 @@ func EndpointSlice(s *discoveryv1.EndpointSlice) (*store.EndpointSlice, []policy
 	}
 	slices.SortFunc(out.Addrs, netip.Addr.Compare)
 	slices.SortFunc(out.Draining, netip.Addr.Compare)
+	slices.SortFunc(out.NotReady, netip.Addr.Compare)
 	for i, p := range s.Ports {
 		proto := protocols[""]
 		if p.Protocol != nil {

@@ -135,3 +135,6 @@ func quote(b []byte, s string) []byte {
 	}
 	return append(append(append(b, q), s...), q)
 }
+
+// Not returns what fulfils a selector's contrary.
+func Not(s *Selector) *Selector { return compile(not{s.root}) }
