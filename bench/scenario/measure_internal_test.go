@@ -1,7 +1,9 @@
 package scenario
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+
 	"github.com/sluice-net/sluice/bench/netlab"
+	"github.com/sluice-net/sluice/bench/traffic"
 )
 
 func needRoot(t *testing.T) {
@@ -58,8 +65,13 @@ func TestEverySystemMeasures(t *testing.T) {
 // Every workload runs, on the system that the others are compared to.
 func TestEveryWorkloadMeasures(t *testing.T) {
 	needRoot(t)
-	plan := Plan{Runs: 1, Duration: 100 * time.Millisecond, Self: buildBinary(t)}
+	plan := Plan{Runs: 1, Duration: 100 * time.Millisecond, Self: buildBinary(t), Pcap: capture(t)}
+	families := map[string]bool{}
 	for _, w := range Workloads() {
+		if w.Sweep != "" && families[w.Sweep] {
+			continue // the others differ in a number only
+		}
+		families[w.Sweep] = true
 		t.Run(w.Name, func(t *testing.T) {
 			if runtime.NumCPU() < w.CPUs {
 				t.Skip("too few CPUs")
@@ -69,6 +81,30 @@ func TestEveryWorkloadMeasures(t *testing.T) {
 			mustMeasure(t, plan, step{&w, all[at], 0})
 		})
 	}
+}
+
+// capture writes a file with packets that are easy to replay.
+func capture(t *testing.T) string {
+	t.Helper()
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	l, err := traffic.Mix{FromMAC: mac, ToMAC: mac, From: addrsA[0], To: addrsB[0], Sizes: traffic.IMIX, Flows: 10}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "packets.pcap"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := pcapgo.NewWriter(f)
+	err = w.WriteFileHeader(65535, layers.LinkTypeEthernet)
+	for _, frame := range l.Frames {
+		err = errors.Join(err, w.WritePacket(gopacket.CaptureInfo{CaptureLength: len(frame), Length: len(frame)}, frame))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
 }
 
 // mustMeasure sees that a measurement gives numbers, and leaves nothing. On a
@@ -120,7 +156,7 @@ func TestSweepDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := gone.Process.Pid
-	s, err := newStage(stageName(pid), stageDir(pid), "", &Workloads()[0])
+	s, err := newStage(stageName(pid), stageDir(pid), "", &Workloads()[0], nil)
 	if err != nil {
 		t.Fatal(err)
 	}

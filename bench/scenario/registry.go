@@ -1,5 +1,7 @@
 package scenario
 
+import "github.com/sluice-net/sluice/bench/traffic"
+
 // Systems lists all systems, in the order of the report.
 func Systems() []System {
 	offload := sluice(agentMode{name: "sluice", about: "Sluice, offload: established flows in the kernel's flow cache, short-cut pod to pod",
@@ -45,8 +47,9 @@ const (
 
 // Workloads lists all workloads, in the order of the report.
 func Workloads() []Workload {
-	all := append(basics(), policies()...)
-	return append(all, nodes()...)
+	all := append(basics(), methods()...)
+	all = append(append(all, policies()...), nodes()...)
+	return append(append(all, loads()...), attacks()...)
 }
 
 func basics() []Workload {
@@ -76,11 +79,11 @@ func basics() []Workload {
 		{Name: "new-flows", Standard: true, About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
 			Systems: []string{"kernel", "nftables", "ipset", "sluice", "sluice-2w", "sluice-quiet", "sluice-traced"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
 		{Name: "every-packet", Standard: true, About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
-			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Run: frames(1, 1)},
+			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Frames: true, Run: small(traffic.PacketSocket, 1).blasting()},
 		{Name: "every-packet-64k", About: "the same with 65536 flows in random order",
-			Systems: inspects, Family: 4, CPUs: 2, Flows: manyFlows, Run: frames(manySockets, manyFlows/manySockets)},
+			Systems: inspects, Family: 4, CPUs: 2, Flows: manyFlows, Frames: true, Run: small(traffic.PacketSocket, manyFlows).blasting()},
 		{Name: "every-packet-workers", About: "60-byte UDP frames of 1024 flows, as in every-packet: one worker and two, followed and not",
-			Systems: []string{"inspect", "inspect-2w", "inspect-traced", Ceiling}, Family: 4, CPUs: 2, Flows: someFlows, Run: frames(1, someFlows)},
+			Systems: []string{"inspect", "inspect-2w", "inspect-traced", Ceiling}, Family: 4, CPUs: 2, Flows: someFlows, Run: small(traffic.PacketSocket, someFlows).blasting()},
 		{Name: "raw", About: "limits of XDP on veth: live frames of BPF_PROG_TEST_RUN on CPU 0, no socket and no skb",
 			Systems: []string{"xdp-drop", "xdp-redirect"}, Family: 4, CPUs: 2, Raw: true, Run: raw},
 	}

@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,7 @@ const (
 type Rules struct {
 	Policies int
 	Hit      Hit
+	Also     []netip.Addr // allowed besides A, by the one policy
 }
 
 // fillers is how many peers that never match the one policy has besides the
@@ -42,7 +44,7 @@ func (r Rules) peers() []netip.Addr {
 	if r.denies() && r.Policies > 0 {
 		others = r.Policies
 	}
-	var out []netip.Addr
+	out := slices.Clone(r.Also)
 	for i := range others {
 		out = append(out, netip.MustParseAddr(filler(i)))
 	}

@@ -20,7 +20,11 @@ type Plan struct {
 	// Retries is how often a measurement that other processes disturbed is made
 	// again.
 	Retries int
-	Self    string // the binary that has the agent and the peers in it
+	// Cable, if not nil, is what is measured in place of a node.
+	Cable *Cable
+	// Pcap is a file with packets for the workloads that replay them.
+	Pcap string
+	Self string // the binary that has the agent and the peers in it
 	// Within, if not 0, is how long all may take: a round of runs that will not
 	// fit is not begun.
 	Within time.Duration
@@ -48,6 +52,14 @@ func (p Plan) Validate() error {
 	}
 	if p.Duration < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("duration %v: want 100ms or more", p.Duration))
+	}
+	if p.Cable != nil {
+		errs = append(errs, p.Cable.Validate())
+	}
+	if p.Pcap != "" {
+		if _, err := os.Stat(p.Pcap); err != nil {
+			errs = append(errs, fmt.Errorf("capture: %w", err))
+		}
 	}
 	known := Systems()
 	for _, name := range p.Systems {
@@ -106,6 +118,9 @@ type step struct {
 // meets all alike; and what is measured when the time is up has whole rounds.
 func (p Plan) steps() (steps []step, skipped []string) {
 	all := Systems()
+	if p.Cable != nil {
+		all = []System{wired}
+	}
 	lacks := map[string]error{}
 	chosen := make([][]System, len(p.Workloads))
 	for i := range p.Workloads {
@@ -113,6 +128,17 @@ func (p Plan) steps() (steps []step, skipped []string) {
 		if runtime.NumCPU() < w.CPUs {
 			skipped = append(skipped, fmt.Sprintf("%s: needs %d CPUs", w.Name, w.CPUs))
 			continue
+		}
+		if w.Replays && p.Pcap == "" {
+			skipped = append(skipped, w.Name+": no file with packets was given (--pcap)")
+			continue
+		}
+		if p.Cable != nil {
+			if !w.Frames {
+				skipped = append(skipped, w.Name+": needs pods; between interfaces there are only frames")
+				continue
+			}
+			w.Systems = []string{wired.Name}
 		}
 		var systems []System
 		for _, name := range w.Systems {
@@ -257,7 +283,7 @@ func (p Plan) calm(ctx context.Context, st step) (best Sample, err error) {
 
 // measure builds a node, makes one measurement on it and takes it down.
 func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
-	s, err := newStage(stageName(os.Getpid()), stageDir(os.Getpid()), p.Self, st.workload)
+	s, err := newStage(stageName(os.Getpid()), stageDir(os.Getpid()), p.Self, st.workload, p.Cable)
 	if err != nil {
 		return sample, err
 	}
@@ -266,7 +292,7 @@ func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
 		return sample, fmt.Errorf("start %s: %w", st.system.Name, err)
 	}
 	defer func() { err = errors.Join(err, s.Running.Stop()) }()
-	s.enforces = !st.system.Open
+	s.enforces, s.blind, s.pcap = !st.system.Open, st.system.Blind && p.Cable == nil, p.Pcap
 	if !st.workload.Raw && !st.system.Blind {
 		if err := s.probe(ctx); err != nil {
 			return sample, fmt.Errorf("probe before the measurement: %w\n%s", err, s.tail())
@@ -280,6 +306,7 @@ func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
 	if sample.Metrics, err = st.workload.Run(ctx, s, p.Duration); err != nil {
 		return sample, err
 	}
+	sample.Limit = s.limit
 	after, err := othersTime()
 	sample.Others = (after - before).Seconds() / time.Since(sample.Started).Seconds()
 	return sample, err

@@ -1,6 +1,10 @@
 package scenario
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sluice-net/sluice/bench/traffic"
+)
 
 var (
 	enforcers = []string{"nftables", "nft-linear", "ipset", "dpdk", "sluice", "inspect", Ceiling}
@@ -9,23 +13,25 @@ var (
 
 // policies are the same frames under more and more policies.
 func policies() (ws []Workload) {
+	some := small(traffic.PacketSocket, someFlows).blasting()
+	denies := denied(blast{via: traffic.PacketSocket, sizes: smallest, flows: someFlows}.blasting())
 	const what = "60-byte UDP frames of 1024 flows out of a packet socket, %d policies of one peer each on pod B"
 	add := func(name string, n int, hit Hit, sweep, about string, systems []string, run runFunc) *Workload {
 		ws = append(ws, Workload{
 			Name: name, About: fmt.Sprintf(what, n) + about, Systems: systems, Family: 4, CPUs: 2, Flows: someFlows,
-			Rules: Rules{n, hit}, Sweep: sweep, XName: "policies", X: float64(n), Run: run,
+			Rules: Rules{Policies: n, Hit: hit}, Sweep: sweep, XName: "policies", X: float64(n), Run: run,
 		})
 		return &ws[len(ws)-1]
 	}
 	for _, n := range []int{1, 100, 1000, 10000} {
-		w := add(fmt.Sprintf("policies-%s", short(n)), n, HitLast, "policies", "; the last one allows them", filters, frames(1, someFlows))
+		w := add(fmt.Sprintf("policies-%s", short(n)), n, HitLast, "policies", "; the last one allows them", filters, some)
 		w.Standard = n == 1 || n == 1000
 	}
-	add("policies-1k-first", 1000, HitFirst, "", "; the first one allows them", filters, frames(1, someFlows))
-	add("denied-1", 1, HitNone, "denied", "; none allows them", enforcers, denied(frames(1, someFlows)))
-	add("denied-1k", 1000, HitNone, "denied", "; none allows them", enforcers, denied(frames(1, someFlows))).Standard = true
-	add("denied-10k", 10000, HitNone, "denied", "; none allows them", enforcers, denied(frames(1, someFlows)))
-	churn := add("churn", 100, HitLast, "", fmt.Sprintf("; a policy comes or goes every %v", churnEvery), filters, churning(frames(1, someFlows)))
+	add("policies-1k-first", 1000, HitFirst, "", "; the first one allows them", filters, some)
+	add("denied-1", 1, HitNone, "denied", "; none allows them", enforcers, denies)
+	add("denied-1k", 1000, HitNone, "denied", "; none allows them", enforcers, denies).Standard = true
+	add("denied-10k", 10000, HitNone, "denied", "; none allows them", enforcers, denies)
+	churn := add("churn", 100, HitLast, "", fmt.Sprintf("; a policy comes or goes every %v", churnEvery), filters, churning(some))
 	churn.Sweep = ""
 	return ws
 }
@@ -36,7 +42,7 @@ func nodes() (ws []Workload) {
 		ws = append(ws, Workload{
 			Name: fmt.Sprintf("pods-%d", n), About: fmt.Sprintf("60-byte UDP frames of 1024 flows out of a packet socket, between two of %d pods of the node", n),
 			Systems: []string{"kernel", "nftables", "sluice", "inspect"}, Family: 4, CPUs: 2, Flows: someFlows,
-			Pods: n - 2, Sweep: "pods", XName: "pods", X: float64(n), Run: frames(1, someFlows),
+			Pods: n - 2, Sweep: "pods", XName: "pods", X: float64(n), Run: small(traffic.PacketSocket, someFlows).blasting(),
 		})
 	}
 	return ws

@@ -64,6 +64,13 @@ type Workload struct {
 	Pods int
 	// MTU of the node's links; 0: 1500.
 	MTU int
+	// Limited leaves Sluice's limit of new flows a pod as it is by default; else
+	// there is none.
+	Limited bool
+	// Frames says that it needs no pods but only two links.
+	Frames bool
+	// Replays says that it needs Plan.Pcap.
+	Replays bool
 	// Raw workloads have no stack at the far end, so there is nothing to probe.
 	Raw bool
 	Run func(context.Context, *Stage, time.Duration) ([]Metric, error)

@@ -40,7 +40,7 @@ type agentConfig struct {
 	PinPath       string `json:"pinPath"`
 	Offload       bool   `json:"offload"`
 	Shortcut      bool   `json:"shortcut"`
-	MissRate      int    `json:"missRate"`
+	MissRate      *int   `json:"missRate,omitempty"`
 	FlowsPerQueue int    `json:"flowsPerQueue"`
 	FlowCache     int    `json:"flowCache"`
 	Workers       int    `json:"workers"`
@@ -72,6 +72,9 @@ func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err erro
 		NodeName: "bench", Socket: filepath.Join(s.dir, "agent.sock"), PinPath: a.mounted,
 		Offload: m.offload, Shortcut: m.shortcut, FlowsPerQueue: flows, FlowCache: flows,
 		Workers: max(m.workers, 1), Events: m.events,
+	}
+	if !s.Workload.Limited {
+		c.MissRate = new(int) // no limit: every new flow is to be judged
 	}
 	c.Hubble.Socket = filepath.Join(s.dir, "hubble.sock")
 	cfg, err := yaml.Marshal(c)

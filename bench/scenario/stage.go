@@ -20,7 +20,11 @@ type Stage struct {
 	Workload *Workload
 	Running  Running
 
-	enforces bool // the system has rules
+	enforces bool   // the system has rules
+	blind    bool   // the system carries nothing to pod B
+	limit    string // what held the system back, if the workload knows
+	cable    *Cable // in place of a node
+	pcap     string // file to replay
 
 	self string // binary that has the agent and the peers in it
 	dir  string // for files of the system
@@ -35,7 +39,7 @@ var (
 // servicePort is where the servers of all workloads listen.
 const servicePort = 2049
 
-func newStage(name, dir, self string, w *Workload) (_ *Stage, err error) {
+func newStage(name, dir, self string, w *Workload, cable *Cable) (_ *Stage, err error) {
 	s := &Stage{Workload: w, self: self, dir: dir}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create folder of the stage: %w", err)
@@ -47,6 +51,10 @@ func newStage(name, dir, self string, w *Workload) (_ *Stage, err error) {
 	}()
 	if s.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("create log: %w", err)
+	}
+	if cable != nil {
+		s.cable = cable
+		return s, nil
 	}
 	cfg := netlab.Default(name)
 	if w.MTU > 0 {
@@ -62,8 +70,7 @@ func newStage(name, dir, self string, w *Workload) (_ *Stage, err error) {
 		return nil, err
 	}
 	for i := range w.Pods {
-		addrs := []netip.Addr{netip.AddrFrom4([4]byte{10, 244, byte(1 + i/250), byte(2 + i%250)})}
-		if _, err := s.Net.AddPod(fmt.Sprintf("bench/other-%03d", i), addrs); err != nil {
+		if _, err := s.Net.AddPod(fmt.Sprintf("bench/other-%03d", i), []netip.Addr{otherAddr(i)}); err != nil {
 			return nil, err
 		}
 	}
@@ -73,6 +80,11 @@ func newStage(name, dir, self string, w *Workload) (_ *Stage, err error) {
 		}
 	}
 	return s, nil
+}
+
+// otherAddr is the address of one of the pods besides the two.
+func otherAddr(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 244, byte(1 + i/250), byte(2 + i%250)})
 }
 
 // roomyPorts lets short connections by the ten thousand find a port.
@@ -122,18 +134,20 @@ func (s *Stage) probe(ctx context.Context) error {
 	}
 	defer udp.Close()
 	from := netip.AddrPortFrom(s.addr(s.A), 0)
-	r, err := s.A.Namespace().ProbeTCP(ctx, from, s.service())
-	if err == nil && r.Passed != want {
-		err = fmt.Errorf("TCP from %s to %s: %s", s.A.Key(), s.B.Key(), r.Seen)
+	a := s.A.Namespace()
+	both := make(chan error, 2) // at a time: what is denied takes seconds to be known
+	for name, probe := range map[string]func(context.Context, netip.AddrPort, netip.AddrPort) (netlab.Result, error){
+		"TCP": a.ProbeTCP, "UDP": a.ProbeUDP,
+	} {
+		go func() {
+			r, err := probe(ctx, from, s.service())
+			if err == nil && r.Passed != want {
+				err = fmt.Errorf("%s from %s to %s: %s", name, s.A.Key(), s.B.Key(), r.Seen)
+			}
+			both <- err
+		}()
 	}
-	if err != nil {
-		return err
-	}
-	r, err = s.A.Namespace().ProbeUDP(ctx, from, s.service())
-	if err == nil && r.Passed != want {
-		err = fmt.Errorf("UDP from %s to %s: %s", s.A.Key(), s.B.Key(), r.Seen)
-	}
-	return err
+	return errors.Join(<-both, <-both)
 }
 
 // linkIndex finds a link in a namespace.

@@ -150,26 +150,6 @@ func flood(sockets, ports int) runFunc {
 	}
 }
 
-// frames sends the same packets ready-made out of a packet socket: that costs
-// a fraction of the stack's work, so that it is not the limit of what else
-// runs on the sender's CPU.
-func frames(sources, ports int) runFunc {
-	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
-		index, from, err := linkIndex(s.A.Namespace(), "eth0")
-		if err != nil {
-			return nil, err
-		}
-		_, to, err := linkIndex(s.Net.Host(), s.A.Link())
-		if err != nil {
-			return nil, err
-		}
-		return arrivals(ctx, s, d, sources*ports, traffic.FrameFlood{
-			Client: end(s.A, 0), Ifindex: index, FromMAC: from, ToMAC: to,
-			From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload, Sources: sources, Ports: ports,
-		}.Start)
-	}
-}
-
 // arrivals runs a flood and counts what arrives.
 func arrivals(ctx context.Context, s *Stage, d time.Duration, flows int, begin func(context.Context) (*traffic.Flooding, error)) (_ []Metric, err error) {
 	sink, err := openSink(s)
@@ -177,10 +157,6 @@ func arrivals(ctx context.Context, s *Stage, d time.Duration, flows int, begin f
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	at := counting(sink)
-	if c, ok := s.Running.(counting); ok {
-		at = c // the system is a sink itself
-	}
 	f, err := begin(ctx)
 	if err != nil {
 		return nil, err
@@ -195,7 +171,7 @@ func arrivals(ctx context.Context, s *Stage, d time.Duration, flows int, begin f
 	if err := sleep(ctx, warmup); err != nil {
 		return nil, err
 	}
-	return countFlood(ctx, f, at, d)
+	return countFlood(ctx, f, sink, d)
 }
 
 // counting is a sink.
@@ -227,12 +203,12 @@ func countFlood(ctx context.Context, f *traffic.Flooding, sink counting, d time.
 }
 
 func openSink(s *Stage) (sink *traffic.Sink, err error) {
-	index, _, err := linkIndex(s.B.Namespace(), "eth0")
+	w, err := s.wire()
 	if err != nil {
 		return nil, err
 	}
-	err = s.B.Namespace().Do(func() (err error) {
-		sink, err = traffic.NewSink(index)
+	err = w.inside(func() (err error) {
+		sink, err = traffic.NewSink(w.inIndex)
 		return err
 	})
 	return sink, err

@@ -40,6 +40,7 @@ type Flood struct {
 type Flooding struct {
 	crew *crew
 	sent atomic.Uint64
+	lag  atomic.Int64 // ns
 	done chan struct{}
 }
 

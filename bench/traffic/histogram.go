@@ -80,3 +80,14 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	}
 	return time.Duration(h.max)
 }
+
+// add counts n durations of a bucket, as if each were its largest.
+func (h *Histogram) add(bucket int, n uint64) {
+	if n == 0 {
+		return
+	}
+	h.counts[bucket] += n
+	h.n += n
+	h.sum += n * highest(bucket)
+	h.max = max(h.max, highest(bucket))
+}

@@ -90,18 +90,13 @@ func (c *counter) close() error { return c.m.Close() }
 
 // add counts one up, or leaves at "counted". It uses R0 to R5 and the stack.
 func (c *counter) add() asm.Instructions {
-	return asm.Instructions{
-		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
-		asm.LoadMapPtr(asm.R1, c.m.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(),
+	return append(lookUpZero(c.m.FD()),
 		asm.JEq.Imm(asm.R0, 0, "counted"),
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
 		asm.Add.Imm(asm.R1, 1),
 		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("counted"),
-	}
+	)
 }
 
 // Received is how many packets have been counted so far.

@@ -263,27 +263,6 @@ func awaitCount(t *testing.T, count func() (uint64, error)) {
 	t.Error("nothing arrived")
 }
 
-func TestFrameFloodCrossesAVeth(t *testing.T) {
-	for i, addr := range []string{"192.0.2.1", "2001:db8::1"} {
-		t.Run(addr, func(t *testing.T) {
-			p := pairFor(t)
-			sink := sinkOn(t, traffic.End{Space: p.b}, "vb")
-			a := netip.MustParseAddr(addr)
-			f, err := traffic.FrameFlood{
-				Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, FromMAC: p.macA, ToMAC: p.macB,
-				From: a, To: a.Next(), PayloadBytes: 18, Sources: 1 + i, Ports: 100,
-			}.Start(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			awaitCount(t, sink.Received)
-			if err := f.Stop(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
 func TestRawFloodMeetsXDP(t *testing.T) {
 	p := pairFor(t)
 	var drop *traffic.XDPDrop

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -22,8 +23,8 @@ var benchForms = map[string]func(*scenario.Results, io.Writer) error{
 }
 
 func newBenchCommand() *cobra.Command {
-	var output, dir string
-	plan := scenario.Plan{}
+	var output, dir, toMAC string
+	plan, cable := scenario.Plan{}, scenario.DefaultCable()
 	cmd := &cobra.Command{
 		Use:   "bench [SCENARIO...]",
 		Short: "Measure Sluice against the kernel and others on this machine",
@@ -60,6 +61,14 @@ Ctrl-C keeps what has been measured, marked as partial.
 			if plan.Workloads, err = scenario.Select(args); err != nil {
 				return usageError(err)
 			}
+			if cable.TX != "" || cable.RX != "" {
+				if toMAC != "" {
+					if cable.ToMAC, err = net.ParseMAC(toMAC); err != nil {
+						return usageError(fmt.Errorf("--to-mac: %w", err))
+					}
+				}
+				plan.Cable = &cable
+			}
 			if err := plan.Validate(); err != nil {
 				return usageError(err)
 			}
@@ -84,6 +93,12 @@ Ctrl-C keeps what has been measured, marked as partial.
 	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each scenario, at most")
 	flags.DurationVar(&plan.Duration, "duration", time.Second, "of each measurement")
 	flags.DurationVar(&plan.Within, "within", 10*time.Minute, "begin no round of runs that would not end by then; 0: no limit")
+	flags.StringVar(&plan.Pcap, "pcap", "", "capture whose packets the replay scenario sends")
+	flags.StringVar(&cable.TX, "tx-if", "", "measure what is between two interfaces: the one to send by")
+	flags.StringVar(&cable.RX, "rx-if", "", "the one to receive by")
+	flags.StringVar(&toMAC, "to-mac", "", "MAC that frames between interfaces go to (default that of --rx-if)")
+	flags.TextVar(&cable.From, "from", cable.From, "source address of packets between interfaces")
+	flags.TextVar(&cable.To, "to", cable.To, "destination address of packets between interfaces")
 	flags.IntVar(&plan.Retries, "retries", 1, "repeat a measurement that other processes disturbed, this often at most")
 	flags.StringVarP(&output, "output", "o", "table", "table, json or benchstat, to the standard output")
 	flags.StringVar(&dir, "out", "results", "folder in which the folder of this run is made; \"\": none")
