@@ -5,6 +5,8 @@
 package oracle_test
 
 import (
+	"io"
+	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -21,6 +23,11 @@ import (
 )
 
 const deploy = "../../deploy"
+
+func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard) // helm logs each symbolic link that it follows
+	os.Exit(m.Run())
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -120,7 +127,11 @@ func substance(t *testing.T, in map[string]object) map[string]object {
 		case "DaemonSet":
 			template := o["spec"].(object)["template"].(object)
 			delete(template["metadata"].(object)["annotations"].(object), "sluice.dev/config")
-			for _, v := range template["spec"].(object)["volumes"].([]any) {
+			volumes := template["spec"].(object)["volumes"].([]any) // kustomize puts what it has patched first
+			slices.SortFunc(volumes, func(a, b any) int {
+				return strings.Compare(a.(object)["name"].(string), b.(object)["name"].(string))
+			})
+			for _, v := range volumes {
 				if cm, ok := v.(object)["configMap"].(object); ok {
 					cm["name"] = strings.Join(strings.Split(cm["name"].(string), "-")[:2], "-")
 				}
