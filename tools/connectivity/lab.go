@@ -135,7 +135,7 @@ func (t *labTarget) serve() error {
 			}
 			t.open = append(t.open, c)
 		}
-		c, err := serveNames(name, netip.AddrPortFrom(podAddrs[Name][i], dnsPort))
+		c, err := ServeNames(name, netip.AddrPortFrom(podAddrs[Name][i], dnsPort))
 		if err != nil {
 			return err
 		}
@@ -201,8 +201,8 @@ func (t *labTarget) Close() error {
 	return errors.Join(append(errs, t.lab.Close())...)
 }
 
-// serveNames answers every question for an address.
-func serveNames(ns *netlab.Namespace, at netip.AddrPort) (io.Closer, error) {
+// ServeNames answers every question for an address, over UDP.
+func ServeNames(ns *netlab.Namespace, at netip.AddrPort) (io.Closer, error) {
 	var conn *net.UDPConn
 	err := ns.Do(func() (err error) {
 		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,9 @@ type runtimeNode struct {
 	paths map[string]string // of the node, which are elsewhere
 	files map[string]string // contents of ConfigMap and token volumes, by volume: a folder
 	env   []string
-	count int
+	count atomic.Int32
+	// resolvConf is the kubelet's for pods, if it has one.
+	resolvConf string
 	// change is asked for each container before it runs.
 	change func(spec map[string]any)
 }
@@ -43,10 +46,10 @@ func bind(from, to string, options ...string) object {
 
 // spec makes the OCI runtime specification of a container, as containerd and
 // CRI-O make it of what the kubelet tells them.
-func (n *runtimeNode) spec(p *corev1.PodSpec, c *corev1.Container) object {
+func (n *runtimeNode) spec(p *corev1.PodSpec, c *corev1.Container, network *netlab.Namespace) object {
 	n.Helper()
 	sc := c.SecurityContext
-	if sc == nil || sc.Privileged == nil || *sc.Privileged {
+	if sc == nil || sc.Privileged != nil && *sc.Privileged {
 		n.Fatalf("%s is privileged, or doesn't say", c.Name)
 	}
 	caps := []string{}
@@ -64,18 +67,22 @@ func (n *runtimeNode) spec(p *corev1.PodSpec, c *corev1.Container) object {
 	for _, m := range c.VolumeMounts {
 		mounts = append(mounts, n.mount(p, m))
 	}
-	if dir := n.files["token"]; dir != "" {
+	if dir := n.files["token"]; p.AutomountServiceAccountToken == nil || *p.AutomountServiceAccountToken {
 		mounts = append(mounts, bind(dir, "/var/run/secrets/kubernetes.io/serviceaccount", "ro"))
 	}
-	namespaces := []object{{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}}
-	if !p.HostNetwork {
-		n.Fatal("pod is not in the node's network")
+	if n.resolvConf != "" {
+		mounts = append(mounts, bind(n.resolvConf, "/etc/resolv.conf", "ro"))
 	}
-	namespaces = append(namespaces, object{"type": "network", "path": filepath.Join(netlab.RunDir, n.net.Host().Name())})
+	namespaces := []object{{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"},
+		{"type": "network", "path": filepath.Join(netlab.RunDir, network.Name())}}
+	user, group := sc.RunAsUser, sc.RunAsGroup
+	if user == nil {
+		user, group = p.SecurityContext.RunAsUser, p.SecurityContext.RunAsGroup
+	}
 	return object{
 		"ociVersion": "1.0.2",
 		"process": object{
-			"user": object{"uid": *sc.RunAsUser, "gid": *sc.RunAsGroup}, "args": n.expand(c, append(c.Command, c.Args...)),
+			"user": object{"uid": *user, "gid": *group}, "args": n.expand(c, append(c.Command, c.Args...)),
 			"env": append([]string{"PATH=/"}, n.environ(c)...), "cwd": "/",
 			"capabilities":    object{"bounding": caps, "effective": caps, "permitted": caps},
 			"noNewPrivileges": sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation,
@@ -194,16 +201,24 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// start runs a container.
+// start runs a container of a pod in the node's network.
 func (n *runtimeNode) start(p *corev1.PodSpec, name string) *running {
 	n.Helper()
+	if !p.HostNetwork {
+		n.Fatal("pod is not in the node's network")
+	}
+	return n.startIn(p, name, n.net.Host())
+}
+
+// startIn runs a container.
+func (n *runtimeNode) startIn(p *corev1.PodSpec, name string, network *netlab.Namespace) *running {
+	n.Helper()
 	c := container(n, p, name)
-	spec := n.spec(p, c)
+	spec := n.spec(p, c, network)
 	if n.change != nil {
 		n.change(spec)
 	}
-	n.count++
-	r := &running{id: fmt.Sprintf("sluice-%s-%s-%d", n.net.Config().Name, name, n.count), done: make(chan struct{})}
+	r := &running{id: fmt.Sprintf("sluice-%s-%s-%d", n.net.Config().Name, name, n.count.Add(1)), done: make(chan struct{})}
 	bundle := n.TempDir()
 	data, err := json.Marshal(spec)
 	must(n, err)

@@ -82,7 +82,7 @@ func (n *node) mountBPF() {
 func (n *node) startCluster() {
 	n.Helper()
 	host := n.net.Host()
-	n.cluster = kubetest.Start(n, kubetest.Options{Enter: host.Enter, Dial: func(ctx context.Context, network, address string) (c net.Conn, err error) {
+	n.cluster = kubetest.Start(n, kubetest.Options{Args: []string{"--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112"}, Enter: host.Enter, Dial: func(ctx context.Context, network, address string) (c net.Conn, err error) {
 		err = host.Do(func() (err error) {
 			var d net.Dialer
 			c, err = d.DialContext(ctx, network, address)
