@@ -28,10 +28,13 @@ type ends struct {
 	store *store.Store
 	node  string
 	known map[netip.Addr]*knownEnd
-	host  []netip.Addr // the node's own addresses
-	hosts time.Time    // when they were read
-	taken map[uint32]string
-	ids   map[string]uint32
+	pods  map[store.Key]*store.Pod // as they were at generation
+	// generation of the store that is known.
+	generation uint64
+	host       []netip.Addr // the node's own addresses
+	hosts      time.Time    // when they were read
+	taken      map[uint32]string
+	ids        map[string]uint32
 }
 
 type knownEnd struct {
@@ -47,13 +50,16 @@ const (
 )
 
 func newEnds(st *store.Store, node string) *ends {
-	return &ends{store: st, node: node, known: map[netip.Addr]*knownEnd{}, taken: map[uint32]string{}, ids: map[string]uint32{}}
+	return &ends{store: st, node: node, known: map[netip.Addr]*knownEnd{}, pods: map[store.Key]*store.Pod{}, taken: map[uint32]string{}, ids: map[string]uint32{}}
 }
 
 // find returns who is behind an address that may be a local endpoint's.
 func (e *ends) find(id endpoint.ID, a packet.Addr) *observe.End {
 	addr := a.Netip()
 	generation := e.store.Generation()
+	if generation != e.generation {
+		e.follow()
+	}
 	k := e.known[addr]
 	if k == nil || k.generation != generation || !k.gone.IsZero() && time.Since(k.gone) > keepGone {
 		k = e.look(addr, k)
@@ -65,6 +71,47 @@ func (e *ends) find(id endpoint.ID, a packet.Addr) *observe.End {
 		k.end = &with
 	}
 	return k.end
+}
+
+// follow remembers the pods that have gone since it was called last: what they
+// sent may be told of only now, the first word of them included.
+func (e *ends) follow() {
+	e.store.Read(func(v store.View) {
+		changes, ok := v.Since(e.generation)
+		e.generation = v.Generation()
+		if !ok { // more than the store remembers
+			for key := range e.pods {
+				e.replace(v, key)
+			}
+			for p := range v.Pods() {
+				e.pods[p.Key()] = p
+			}
+			return
+		}
+		for _, c := range changes {
+			if c.Pod != (store.Key{}) {
+				e.replace(v, c.Pod)
+			}
+		}
+	})
+}
+
+// replace notes what a pod is now, and whose addresses were its own.
+func (e *ends) replace(v store.View, key store.Key) {
+	was, now := e.pods[key], v.Pod(key)
+	if now == nil {
+		delete(e.pods, key)
+	} else {
+		e.pods[key] = now
+	}
+	if was == nil || was == now || was.HostNetwork {
+		return
+	}
+	for _, addr := range was.Addrs() {
+		if k := e.known[addr]; len(v.PodsAt(addr)) == 0 && (k == nil || k.end.Pod == "") {
+			e.known[addr] = &knownEnd{end: e.pod(v, was), gone: time.Now()}
+		}
+	}
 }
 
 // look asks the store; was is what was known of the address.
