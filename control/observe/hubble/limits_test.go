@@ -1,0 +1,119 @@
+package hubble_test
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	observerpb "github.com/cilium/cilium/api/v1/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sluice-net/sluice/control/observe/observetest"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/event"
+)
+
+// most is what a client that doesn't read may take, bytes: a window's worth of
+// messages at its own end, which is in this process too, and as much at the
+// server's.
+const most = 512 << 10
+
+// A thousand clients follow at once, most of which never read. Those that do
+// get, or are told that they lost, every event; who comes when there are as many
+// as may is refused; what they all take is bounded, and given back.
+func TestThousandClients(t *testing.T) {
+	const clients, reading, total = 1000, 10, 2000
+	n := start(t, 1<<13, 1<<12, clients)
+	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
+	defer cancel()
+	before := heap()
+	var opened, done, read sync.WaitGroup
+	refused := 0
+	n.Put(observetest.TCP(0, 1, endpoint.None, 80))
+	n.seen(t, 1)
+	release := make(chan struct{})
+	tallies := make([]tally, reading)
+	read.Add(reading)
+	for first := 0; first < clients; first += 100 { // as many a connection
+		client := observerpb.NewObserverClient(n.dial(t, grpc.WithInitialWindowSize(1<<16)))
+		for i := first; i < first+100; i++ {
+			opened.Add(1)
+			done.Go(func() {
+				stream, err := client.GetFlows(ctx, &observerpb.GetFlowsRequest{Follow: true, Number: 1})
+				if err == nil {
+					_, err = stream.Recv() // the one that is there: the request is served
+				}
+				opened.Done()
+				if err != nil {
+					t.Errorf("client %d: %v", i, err)
+					if i < reading {
+						read.Done()
+					}
+					return
+				}
+				if i < reading {
+					tallies[i] = follow(stream, total, func() {})
+					read.Done()
+					return
+				}
+				<-release
+			})
+		}
+	}
+	opened.Wait()
+	for range 10 {
+		stream, err := n.client.GetFlows(ctx, &observerpb.GetFlowsRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) == codes.ResourceExhausted {
+			refused++
+		}
+	}
+	if refused != 10 {
+		t.Errorf("%d of 10 clients too many are refused", refused)
+	}
+	recs := make([]event.Record, 100)
+	for i := 0; i < total; i += len(recs) {
+		for k := range recs {
+			recs[k] = observetest.TCP(i+k, 1, endpoint.None, 80)
+		}
+		n.Put(recs...)
+	}
+	all := make(chan struct{})
+	go func() { read.Wait(); close(all) }()
+	for waiting := true; waiting; {
+		select {
+		case <-all:
+			waiting = false
+		case <-ctx.Done():
+			t.Fatal("clients that read don't get all")
+		case <-time.After(50 * time.Millisecond):
+			// A loss is told with the next event that gets through.
+			n.Put(observetest.TCP(0, 1, endpoint.None, 80))
+		}
+	}
+	during := heap()
+	if during > before+clients*most {
+		t.Errorf("%d MB taken", (during-before)>>20)
+	}
+	t.Logf("%d clients take %d KB each", clients, (max(during, before)-before)/clients>>10)
+	close(release)
+	done.Wait()
+	for i, got := range tallies {
+		if got.err != nil || got.flows+got.lostRing+got.lostHistory < total {
+			t.Errorf("client %d: %+v", i, got)
+		}
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
