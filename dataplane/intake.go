@@ -261,6 +261,16 @@ func (w *worker) hand(p *pkt, e *flow.Entry) {
 	p.verb = verbResume
 }
 
+// noteAsked notes, before the packet leaves, that a pod opens a flow: what comes
+// back by an uplink may be a reply that the host translates.
+func (w *worker) noteAsked(p *pkt) {
+	if len(w.cfg.Uplinks) == 0 || p.hook != event.FromPod {
+		return
+	}
+	_, _, sport, _ := p.key.Tuple(p.side)
+	w.objs.NoteAskedFrom(uint32(p.slot), sport)
+}
+
 // owns reports whether the flow of a key is this worker's.
 func (w *worker) owns(k *packet.Key) bool {
 	if w.cfg.Workers == 1 {

@@ -127,6 +127,9 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 	w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs)
 	w.report(snap, p, h, e, event.NewFlow, o)
 	w.offload.enter(w, p.ref, e)
+	if j.initiator == p.side {
+		w.noteAsked(p)
+	}
 	if j.initiator == p.side && !j.service { // divert doesn't know of Services
 		w.offload.teach(w, p, e, snap.generation)
 	}

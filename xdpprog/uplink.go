@@ -99,10 +99,17 @@ func (o *Objects) NoteAsked() error {
 		if v.Initiator == 1 {
 			port = k.BPort
 		}
-		if words := o.askedOf(v.Slot[v.Initiator&1]); words != nil {
-			atomic.OrUint64(&words[port/64], 1<<(port%64))
-		}
+		o.NoteAskedFrom(v.Slot[v.Initiator&1], port)
 	})
+}
+
+// NoteAskedFrom notes that the pod of a slot opens a flow from a port.
+func (o *Objects) NoteAskedFrom(slot uint32, port uint16) {
+	if words := o.askedOf(slot); words != nil {
+		if word, bit := &words[port/64], uint64(1)<<(port%64); atomic.LoadUint64(word)&bit == 0 {
+			atomic.OrUint64(word, bit)
+		}
+	}
 }
 
 // askedOf returns the notes of a slot, in memory shared with divert; nil: none

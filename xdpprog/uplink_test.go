@@ -159,9 +159,14 @@ func TestUplinkReplies(t *testing.T) {
 		if got := r.arrives(answer); got != steered {
 			t.Errorf("%v, nothing asked: %q", f, got)
 		}
+		// The pod answers from the port, and nothing may come of that.
+		r.fate(xdpprog.PodIngress, f.reverse().frame(t, podMAC, hostMAC, "SA"))
+		if got := r.arrives(answer); got != steered {
+			t.Errorf("%v, the pod has answered: %q", f, got)
+		}
 		// The pod asks somebody else, as if the host translated that.
 		service := flowOf{f.dst, f.src, f.dport, 7, f.proto}
-		r.fate(xdpprog.PodIngress, service.frame(t, podMAC, hostMAC, "S"))
+		r.NoteAskedFrom(podSlot, f.dport)
 		k, side := f.key()
 		v := xdpprog.DenyValue{Sides: 1 << side, SinceNs: uint64(nowNs(t)) - uint64(time.Second)}
 		v.Slot[side^1], v.Gen[side^1] = podSlot, podGen
@@ -267,5 +272,35 @@ func TestPodAddrs(t *testing.T) {
 	r.must(r.SetPodAddrs(peerSlot, nil))
 	if got := r.arrives(frame); got != untouched {
 		t.Errorf("no pod's: %q", got)
+	}
+}
+
+// TestUplinkAsked sees which ports are noted of flows that no worker sees.
+func TestUplinkAsked(t *testing.T) {
+	answer := udp4.frame(t, strangerMAC, nicMAC, "")
+	ask := udp4.reverse()
+	r := newUplink(t, nil)
+	key := xdpprog.AdmitKey{Src: addr(ask.src), Dst: addr(ask.dst), DPort: ask.dport, Proto: uint8(ask.proto), Hook: uint8(xdpprog.HookFromPod)}
+	_, err := xdpprog.UpdateAdmits(r.Objects, []xdpprog.AdmitKey{key}, []xdpprog.AdmitValue{{Slot: [2]uint32{podSlot, 0}, Gen: [2]uint32{podGen, 0}}})
+	r.must(err)
+	other := ask
+	other.sport = 54
+	if verdict, _ := r.run(xdpprog.PodIngress, other.frame(t, podMAC, hostMAC, "")); verdict != next {
+		t.Errorf("not admitted: verdict %d", verdict)
+	}
+	if got := r.arrives(answer); got != steered {
+		t.Errorf("admitted from another port: %q", got)
+	}
+	other = flowOf{far4, pod4, 1001, 54, layers.IPProtocolUDP}
+	if got := r.arrives(other.frame(t, strangerMAC, nicMAC, "")); got != passed {
+		t.Errorf("admitted: %q", got)
+	}
+
+	r = newUplink(t, func(c *xdpprog.Config) { c.FailOpen = true })
+	r.Beat(0, 0)
+	r.run(xdpprog.PodIngress, ask.frame(t, podMAC, hostMAC, ""))
+	r.Beat(0, nowNs(t))
+	if got := r.arrives(answer); got != passed {
+		t.Errorf("let through without a worker: %q", got)
 	}
 }

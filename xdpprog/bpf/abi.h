@@ -160,8 +160,8 @@ struct uplink {
 };
 
 /*
- * Ports that a pod has ever sent from, a bit each, for as long as it has its
- * slot. What comes to one of them from outside may be a reply that the host
+ * Ports that a pod has ever opened flows from, a bit each, for as long as it has
+ * its slot. What comes to one of them from outside may be a reply that the host
  * translates back: no one can judge it before.
  */
 #define ASKED_WORDS 1024

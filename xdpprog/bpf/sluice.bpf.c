@@ -24,6 +24,13 @@ static __always_inline int drop(enum drop_reason r)
 	return SHOT;
 }
 
+/* Notes from which port a pod opens a flow, when no worker sees that. */
+static __always_inline void asking(const struct packet *p, __u32 slot, enum hook hook)
+{
+	if (cfg.uplinks && hook == HOOK_FROM_POD)
+		note_asked(slot, p->side == SIDE_A ? p->key.aport : p->key.bport);
+}
+
 /* Sends the frame to the worker that owns its flow, tagged with where it came from. */
 static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u32 slot,
 				    enum hook hook)
@@ -40,6 +47,7 @@ static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u
 	if (!w || !w->ifindex || !worker_alive(id, now)) {
 		if (!cfg.fail_open)
 			return drop(DROP_AGENT_DOWN);
+		asking(p, slot, hook);
 		count(COUNT_FAIL_OPEN);
 		return NEXT;
 	}
@@ -279,6 +287,7 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 	n->tcp_flags = p->tcp_flags;
 	n->hook = hook;
 	submit_note(n);
+	asking(p, slot, hook);
 	count(COUNT_ADMITTED);
 	v = bpf_map_lookup_elem(&flows, &p->key);
 	if (v)
@@ -286,13 +295,6 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 	if (hook == HOOK_FROM_POD && fresh.flags & FLOW_SHORTCUT)
 		return shortcut(skb, p, to);
 	return hit();
-}
-
-/* Notes from which port a pod sends what the caches don't know. */
-static __always_inline void asking(const struct packet *p, __u32 slot, enum hook hook)
-{
-	if (cfg.uplinks && hook == HOOK_FROM_POD)
-		note_asked(slot, p->side == SIDE_A ? p->key.aport : p->key.bport);
 }
 
 static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
@@ -363,16 +365,12 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 	canonical(&p);
 	if (cfg.offload && p.plain) {
 		verdict = cached(skb, &p, *slot, hook);
-		if (verdict == CLEAR || verdict == MISS)
-			asking(&p, *slot, hook);
 		if (verdict == CLEAR)
 			verdict = admit(skb, &p, *slot, hook);
 		if (verdict != MISS) {
 			count_traffic(skb, hook, verdict == SHOT);
 			return verdict;
 		}
-	} else {
-		asking(&p, *slot, hook);
 	}
 	return steer_up(skb, &p, *slot, hook);
 }

@@ -61,9 +61,8 @@ static __always_inline bool current(const __u32 slot[2], const __u32 gen[2])
 }
 
 /*
- * Notes that the pod has sent from the packet's source port. A port is noted
- * before the first packet that it sends leaves, since no flow is in the caches
- * then.
+ * Notes that the pod has opened a flow from a port: before the packet leaves that
+ * opens it, here or by the worker that judges it.
  */
 static __always_inline void note_asked(__u32 slot, __u16 port)
 {

@@ -8,7 +8,7 @@
  *
  * It sees packets before the host translates them. Only what can't be a reply
  * that the host will translate back is judged here: pure SYNs, echo requests,
- * and what comes to a port that the pod has never sent from.
+ * and what comes to a port that the pod has never opened a flow from.
  */
 #ifndef SLUICE_UPLINK_H
 #define SLUICE_UPLINK_H
