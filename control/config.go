@@ -43,7 +43,7 @@ type Config struct {
 	Offload  bool `json:"offload"`
 	FailOpen bool `json:"failOpen"`
 	Shortcut bool `json:"shortcut"`
-	PodLinks bool `json:"podLinks"` // without offload: hear pods on their own links, without TSO meanwhile
+	PodLinks int  `json:"podLinks"` // without offload: pods a worker hears on their own links at a time, without TSO meanwhile
 	Workers  int  `json:"workers"`
 	// Uplinks are NICs whose traffic for pods is judged in their drivers already.
 	Uplinks []string `json:"uplinks,omitempty"`

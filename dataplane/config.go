@@ -16,7 +16,7 @@ type Config struct {
 	Offload   bool   // established flows stay in the kernel's flow cache
 	FailOpen  bool   // no live worker: new flows go through unjudged
 	Shortcut  bool   // pod to pod of this node around the host's stack
-	PodLinks  bool   // without Offload: take what pods send on their own links, without TSO meanwhile
+	PodLinks  int    // without Offload: pods a worker hears on their own links at a time, without TSO meanwhile
 	Endpoints int    // most pods of this node
 	Clsact    bool   // attach by clsact filters even where the kernel has tcx
 
@@ -43,7 +43,7 @@ type Config struct {
 // Default returns the configuration of a node with few cores.
 func Default() Config {
 	return Config{
-		Workers: 1, Offload: true, Shortcut: true, PodLinks: true, Endpoints: 1023,
+		Workers: 1, Offload: true, Shortcut: true, PodLinks: 8, Endpoints: 1023,
 		Frames: 4096, FrameSize: 2048, HugePages: true,
 		Flow: defaultFlows(), FlowCache: 1 << 17, AdmitCache: 1 << 14, DenyCache: 1 << 14, Fragments: 1 << 13,
 		EventRing: 1 << 13, MissRate: 100_000, MissBurst: 20_000,
@@ -63,6 +63,7 @@ func (c Config) Validate() error {
 	check(c.Workers >= 1 && c.Workers <= xdpprog.MaxWorkers, "workers %d: want 1 to %d", c.Workers, xdpprog.MaxWorkers)
 	check(c.Endpoints >= 1 && c.Endpoints < 1<<16, "endpoints %d: want 1 to 65535", c.Endpoints)
 	check(c.Frames >= 256 && c.Frames&(c.Frames-1) == 0, "frames %d: want a power of two from 256", c.Frames)
+	check(c.PodLinks >= 0 && c.PodLinks <= 1024, "pod links %d: want 0 to 1024", c.PodLinks)
 	check(c.FrameSize == 2048 || c.FrameSize == 4096, "frame size %d: want 2048 or 4096", c.FrameSize)
 	check(c.FlowCache >= 64, "flow cache %d: want 64 or more", c.FlowCache)
 	check(c.AdmitCache >= 64, "admit cache %d: want 64 or more", c.AdmitCache)

@@ -78,7 +78,8 @@ func (w *worker) openWanted(snap *snapshot) {
 	cfg := xsk.Default(l.ifindex, 0)
 	cfg.RxSize, cfg.FillSize, cfg.TxSize, cfg.CompletionSize = 0, directFill, directTx, directTx
 	if hear {
-		cfg.RxSize, cfg.FillSize = podFill, podFill
+		fill := uint32(w.cfg.podFill())
+		cfg.RxSize, cfg.FillSize = fill, fill
 	}
 	cfg.MultiBuffer = w.sock.Config().MultiBuffer
 	cfg.TxBudget = burstSize

@@ -65,7 +65,7 @@ func (w *worker) planned() (plan *[]*uplinkQueue, mine []*uplinkQueue) {
 
 // frames is how many frames the worker's UMEM needs.
 func (w *worker) frames() int {
-	n := w.cfg.Frames + w.maxHeard*podFill
+	n := w.cfg.Frames + w.maxHeard*w.cfg.podFill()
 	if w.intakes.plan == nil {
 		return n
 	}

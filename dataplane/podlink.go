@@ -19,20 +19,20 @@ import (
 // The price: while XDP is on its link, a pod has no TSO (veth_fix_features in
 // drivers/net/veth.c), and its checksums come unfinished.
 
-// podFill is how many frames wait on the link of a pod that is heard: 8 bursts.
-const podFill = 256
-
 // quietNs is how long a pod may be silent before another takes its place.
 const quietNs = int64(time.Second)
 
-// heard is how many pods a worker hears at a time, with as many frames again
-// as the steering port has.
+// heard is how many pods a worker hears at a time.
 func (c *Config) heard() int {
-	if c.Offload || !c.PodLinks {
+	if c.Offload {
 		return 0
 	}
-	return c.Frames / podFill
+	return c.PodLinks
 }
+
+// podFill is how many frames wait on the link of a pod that is heard: enough
+// for what a TCP sender sends at once.
+func (c *Config) podFill() int { return c.Frames / 4 }
 
 // takePods takes a burst from the link of each pod that is heard.
 func (w *worker) takePods(snap *snapshot) (n int) {

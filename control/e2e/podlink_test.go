@@ -29,7 +29,7 @@ func (n *node) podLinks() int {
 // are frames for, in turns, until the agent goes.
 func TestPodLinks(t *testing.T) {
 	p := newPair(t, setup{change: func(c *control.Config) {
-		c.Offload, c.Frames = false, 512 // two pods at a time
+		c.Offload, c.PodLinks = false, 2
 	}})
 	open := append(all(p.friend, p.server, 80, true), all(p.other, p.server, 80, false, "server")...)
 	p.probeAll(open...)
