@@ -12,7 +12,7 @@ PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenar
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
 
-.PHONY: all bench-peers build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl test-zerocopy test-kernels qemu generate generate-check clean test-apiserver
+.PHONY: all bench-peers bench-micro-baseline build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl test-zerocopy test-kernels qemu generate generate-check clean test-apiserver
 
 all: build
 
@@ -140,8 +140,23 @@ bench: build bench-peers
 bench-peers:
 	bench/peers.sh
 
+# Rings, parser, flow table, classifier, events and the whole burst, compared
+# to the committed baseline; TAGS=pmc adds the CPU's counters, where it has them.
+MICRO      := ./dataplane/xsk ./dataplane/packet ./dataplane/flow ./dataplane/event ./dataplane
+MICRO_WHAT := ^Benchmark(Burst|Parse|KeyHash|Lookup|Track|Put|Process)$$
+BENCHSTAT  := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+TAGS       ?=
+
 bench-micro:
-	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./control/...
+	@mkdir -p bin
+	$(GO) test -tags '$(TAGS)' -run '^$$' -bench '$(MICRO_WHAT)' -benchtime 50ms -count 6 $(MICRO) > bin/micro.new
+	$(GO) test -tags '$(TAGS)' -run '^$$' -bench '^BenchmarkClassify$$/^(1k|12k)$$' -benchtime 50ms -count 6 ./dataplane/classify >> bin/micro.new
+	@mv bin/micro.new bin/micro.txt
+	$(GO) run $(BENCHSTAT) bench/results/micro.txt bin/micro.txt
+
+# Takes the last bench-micro for the baseline of those to come.
+bench-micro-baseline:
+	cp bin/micro.txt bench/results/micro.txt
 
 bench-acl:
 	$(GO) run ./bench/acl/cmd

@@ -11,6 +11,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"github.com/sluice-net/sluice/bench/pmc"
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
@@ -308,6 +309,7 @@ func BenchmarkProcess(b *testing.B) {
 	w.put(frames...)
 	saved := w.b
 	b.ReportAllocs()
+	defer pmc.Count(b)()
 	for b.Loop() {
 		w.b.pkts, w.b.n = saved.pkts, saved.n
 		for i := range frames {

@@ -41,6 +41,11 @@ not the speed of any of them on a network card.</p>
 <h2>Systems</h2>
 <table>{{range .Systems}}<tr><th>{{.Name}}</th><td>{{.Text}}</td></tr>
 {{end}}</table>
+{{if .Outcomes}}<h2>Targets</h2>
+<p>What the project wants to reach on a machine of two CPUs, side by side in one run.</p>
+<table><tr><th>Target</th><th>Want</th><th>Got, median (from, to)</th><th></th></tr>
+{{range .Outcomes}}<tr><td>{{.What}}</td><td>{{.Want}}</td><td>{{.Got}}</td><td>{{.Verdict}}</td></tr>
+{{end}}</table>{{end}}
 {{if .Skipped}}<h2>Skipped</h2><ul>{{range .Skipped}}<li>{{.}}</li>{{end}}</ul>{{end}}
 {{if .Failures}}<h2 class="warn">Failed</h2><ul>{{range .Failures}}<li><pre>{{.}}</pre></li>{{end}}</ul>{{end}}
 <h2>Figures</h2>
@@ -76,7 +81,7 @@ func WriteHTML(out io.Writer, r *scenario.Results) error {
 	return page.Execute(out, map[string]any{
 		"Started": r.Started.Format(time.RFC3339), "Partial": r.Partial, "Runs": r.Runs,
 		"Setting": about(r), "Systems": pairs(r.Systems), "Skipped": r.Skipped, "Failures": r.Failures,
-		"Plots": plots, "Table": table.String(),
+		"Outcomes": Outcomes(r), "Plots": plots, "Table": table.String(),
 	})
 }
 

@@ -90,7 +90,7 @@ func (f *Folder) Keep(r *scenario.Results) error {
 func (f *Folder) Write(r *scenario.Results) error {
 	errs := []error{
 		f.write(jsonFile, r.WriteJSON),
-		f.write("results.txt", r.WriteTable),
+		f.write("results.txt", func(out io.Writer) error { return WriteTable(out, r) }),
 		f.write("benchstat.txt", r.WriteBenchstat),
 		f.write("index.html", func(out io.Writer) error { return WriteHTML(out, r) }),
 	}
@@ -100,6 +100,11 @@ func (f *Folder) Write(r *scenario.Results) error {
 			f.write(p.Name+".png", func(out io.Writer) error { return plot.PNG(out, p.Figure) }))
 	}
 	return errors.Join(append(errs, f.give())...)
+}
+
+// WriteTable writes all numbers for people, and what they say of the targets.
+func WriteTable(out io.Writer, r *scenario.Results) error {
+	return errors.Join(r.WriteTable(out), WriteTargets(out, r))
 }
 
 func (f *Folder) write(name string, form func(io.Writer) error) error {

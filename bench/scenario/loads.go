@@ -11,7 +11,7 @@ import (
 )
 
 // fromFrames are the systems that frames are carried by, whatever is in them.
-var fromFrames = []string{"kernel", "nftables", "dpdk", "asavie-tuned", "sluice", "inspect", Ceiling}
+var fromFrames = []string{"kernel", "nftables", "dpdk", "ovs", "asavie-tuned", "sluice", "inspect", Ceiling}
 
 // methods are what RFC 2544 measures, by frames that carry numbers.
 func methods() []Workload {

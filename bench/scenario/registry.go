@@ -12,6 +12,7 @@ func Systems() []System {
 		nftables,
 		nftLinear,
 		ipsetSystem,
+		nfqueue,
 		offload,
 		withRPS(offload),
 		sluice(agentMode{name: "sluice-nocut", about: "Sluice, offload, without the short-cut: established flows through the host's stack", offload: true}),
@@ -24,6 +25,7 @@ func Systems() []System {
 		sluice(agentMode{name: "inspect-traced", about: "Sluice, every packet through a worker, with a client that follows all events", shortcut: true, traced: true}),
 		sluice(agentMode{name: "inspect-2w", about: "Sluice, every packet through one of two workers", shortcut: true, workers: 2}),
 		dpdk,
+		ovs,
 		ceiling,
 		xdpDropSystem,
 		xdpRedirectSystem,
@@ -31,8 +33,8 @@ func Systems() []System {
 }
 
 var (
-	routers  = []string{"kernel", "kernel-rps", "nftables", "nft-linear", "ipset", "sluice", "sluice-rps", "sluice-nocut", "inspect"}
-	inspects = []string{"asavie", "asavie-tuned", "dpdk", "inspect", "kernel", Ceiling}
+	routers  = []string{"kernel", "kernel-rps", "nftables", "nft-linear", "ipset", "nfqueue", "sluice", "sluice-rps", "sluice-nocut", "inspect"}
+	inspects = []string{"asavie", "asavie-tuned", "dpdk", "ovs", "inspect", "kernel", Ceiling}
 )
 
 // The floods. 18 bytes of payload make the smallest Ethernet frame over IPv4.
@@ -77,7 +79,7 @@ func basics() []Workload {
 		{Name: "tcp-crr-16", About: "the same, 16 in parallel, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 17, Run: connect(16, anyCPU)},
 		{Name: "new-flows", Standard: true, About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
-			Systems: []string{"kernel", "nftables", "ipset", "sluice", "sluice-2w", "sluice-quiet", "sluice-traced"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
+			Systems: []string{"kernel", "nftables", "ipset", "nfqueue", "sluice", "sluice-2w", "sluice-quiet", "sluice-traced"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
 		{Name: "every-packet", Standard: true, About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Frames: true, Run: small(traffic.PacketSocket, 1).blasting()},
 		{Name: "every-packet-64k", About: "the same with 65536 flows in random order",

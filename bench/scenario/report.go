@@ -38,6 +38,12 @@ func (r *Results) WriteTable(out io.Writer) error {
 			}
 		}
 	}
+	if len(r.Profiles) > 0 {
+		fmt.Fprintln(out, "\nWhere the CPUs' busy time went, of all processes:")
+	}
+	for _, p := range r.Profiles {
+		fmt.Fprintln(out, " ", p)
+	}
 	for _, line := range r.Skipped {
 		fmt.Fprintln(out, "skipped:", line)
 	}

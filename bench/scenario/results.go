@@ -22,6 +22,7 @@ type Results struct {
 	Workloads []Info            `json:"workloads,omitempty"`
 	Systems   map[string]string `json:"systems,omitempty"` // what each is
 	Samples   []Sample          `json:"samples"`
+	Profiles  []Profile         `json:"profiles,omitempty"`
 }
 
 // Info is what a report says of a workload.

@@ -22,9 +22,14 @@ type Plan struct {
 	Retries int
 	// Cable, if not nil, is what is measured in place of a node.
 	Cable *Cable
+	// Profile samples where the CPUs' time goes, in a round of its own after all
+	// others: sampling costs some of it.
+	Profile bool
 	// Pcap is a file with packets for the workloads that replay them.
 	Pcap string
-	Self string // the binary that has the agent and the peers in it
+	// around, if not nil, is called to call what measures.
+	around func(ctx context.Context, dir string, measure func() error) error
+	Self   string // the binary that has the agent and the peers in it
 	// Within, if not 0, is how long all may take: a round of runs that will not
 	// fit is not begun.
 	Within time.Duration
@@ -68,41 +73,6 @@ func (p Plan) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// All is the name that stands for all workloads.
-const All = "all"
-
-// Select returns the workloads of these names, in their usual order. A name
-// also stands for all that begin with it and a hyphen; no name stands for the
-// standard ones.
-func Select(names []string) ([]Workload, error) {
-	all := Workloads()
-	if len(names) == 0 {
-		return slices.DeleteFunc(all, func(w Workload) bool { return !w.Standard }), nil
-	}
-	if slices.Contains(names, All) {
-		return all, nil
-	}
-	matches := func(w Workload, name string) bool {
-		return w.Name == name || strings.HasPrefix(w.Name, name+"-")
-	}
-	for _, n := range names {
-		if !slices.ContainsFunc(all, func(w Workload) bool { return matches(w, n) }) {
-			return nil, fmt.Errorf("scenario %q: want %s, %s", n, All, nameList(all, func(w Workload) string { return w.Name }))
-		}
-	}
-	return slices.DeleteFunc(all, func(w Workload) bool {
-		return !slices.ContainsFunc(names, func(n string) bool { return matches(w, n) })
-	}), nil
-}
-
-func nameList[T any](list []T, name func(T) string) string {
-	var out []string
-	for _, v := range list {
-		out = append(out, name(v))
-	}
-	return strings.Join(out, ", ")
 }
 
 // step is one measurement to make.
@@ -200,7 +170,9 @@ func (p Plan) Run(ctx context.Context) (*Results, error) {
 			errors.New(strings.Join(skipped, "\n")))
 	}
 	r.describe(p.Workloads, steps)
-	err = p.walk(ctx, r, steps)
+	if err = p.walk(ctx, r, steps); err == nil && p.Profile {
+		err = p.profile(ctx, r, steps)
+	}
 	r.Finished = time.Now()
 	return r, err
 }
@@ -303,7 +275,16 @@ func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
 	if err != nil {
 		return sample, err
 	}
-	if sample.Metrics, err = st.workload.Run(ctx, s, p.Duration); err != nil {
+	measure := func() (err error) {
+		sample.Metrics, err = st.workload.Run(ctx, s, p.Duration)
+		return err
+	}
+	if p.around != nil {
+		err = p.around(ctx, s.dir, measure)
+	} else {
+		err = measure()
+	}
+	if err != nil {
 		return sample, err
 	}
 	sample.Limit = s.limit

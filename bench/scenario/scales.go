@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	enforcers = []string{"nftables", "nft-linear", "ipset", "dpdk", "sluice", "inspect", Ceiling}
+	enforcers = []string{"nftables", "nft-linear", "ipset", "nfqueue", "dpdk", "ovs", "sluice", "inspect", Ceiling}
 	filters   = append([]string{"kernel"}, enforcers...)
 )
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sluice-net/sluice/bench/pmc"
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -59,6 +60,7 @@ func BenchmarkClassify(b *testing.B) {
 				var out [64]classify.Verdict
 				b.ReportAllocs()
 				at := 0
+				defer pmc.Count(b)()
 				for b.Loop() {
 					table.Classify(q[at:at+64], out[:])
 					at = (at + 64) % len(q)
@@ -75,6 +77,7 @@ func BenchmarkBuild(b *testing.B) {
 		b.Run(scale.Name, func(b *testing.B) {
 			set := sets[scale.Name]()
 			b.ReportAllocs()
+			defer pmc.Count(b)()
 			for b.Loop() {
 				build(b, set)
 			}

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/sluice-net/sluice/bench/pmc"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/packet"
 )
@@ -277,6 +278,7 @@ func BenchmarkPut(b *testing.B) {
 			rec.Key, rec.Side = packet.MakeKey(packet.AddrV4(1), packet.AddrV4(2), 3, 4, packet.ProtoTCP)
 			dst := make([]event.Record, 64)
 			n := 0
+			defer pmc.Count(b)()
 			for b.Loop() {
 				r.Put(rec)
 				if n++; n%every == 0 {
@@ -293,6 +295,7 @@ func BenchmarkPut(b *testing.B) {
 func BenchmarkPutFull(b *testing.B) {
 	r := newRing(b, 64, nil)
 	rec := record(1)
+	defer pmc.Count(b)()
 	for b.Loop() {
 		r.Put(rec)
 	}
@@ -319,6 +322,7 @@ func BenchmarkStream(b *testing.B) {
 		}
 	}()
 	n := 0
+	defer pmc.Count(b)()
 	for b.Loop() {
 		r.Put(rec)
 		if n++; n%64 == 0 {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/sluice-net/sluice/bench/pmc"
 	"github.com/sluice-net/sluice/dataplane/flow"
 	"github.com/sluice-net/sluice/dataplane/packet"
 )
@@ -55,6 +56,7 @@ func BenchmarkLookup(b *testing.B) {
 				r.Shuffle(n, func(i, j int) { live[i], live[j] = live[j], live[i] })
 				hashes, refs := make([]uint64, 64), make([]flow.Ref, 64)
 				at := 0
+				defer pmc.Count(b)()
 				for b.Loop() {
 					tab.Lookup(live[at:at+64], hashes, refs)
 					at = (at + 64) & (n - 1)
@@ -77,6 +79,7 @@ func BenchmarkChurn(b *testing.B) {
 			}
 			var evicted flow.Entry
 			at := n
+			defer pmc.Count(b)()
 			for b.Loop() {
 				old := (at + n) & (2*n - 1)
 				tab.Remove(refs[old])
@@ -93,6 +96,7 @@ func BenchmarkEvict(b *testing.B) {
 	all := keys(1<<18, packet.ProtoTCP)
 	var evicted flow.Entry
 	at := 0
+	defer pmc.Count(b)()
 	for b.Loop() {
 		k := &all[at]
 		if r := tab.Find(k); r == flow.NoRef {
@@ -106,6 +110,7 @@ func BenchmarkTrack(b *testing.B) {
 	tab := newTable(b, 1024)
 	r := insert(b, tab, keys(1, packet.ProtoTCP)[0], 1)
 	establish(tab, r, 1)
+	defer pmc.Count(b)()
 	for b.Loop() {
 		tab.Track(r, packet.SideA, packet.TCPAck, 1500, 2)
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/sluice-net/sluice/bench/pmc"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/stat"
 )
@@ -174,6 +175,7 @@ func BenchmarkParse(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			var h packet.Header
+			defer pmc.Count(b)()
 			for b.Loop() {
 				if packet.Parse(c.frame, &h) != stat.OK {
 					b.Fatal("not OK")
@@ -197,6 +199,7 @@ func BenchmarkKeyHash(b *testing.B) {
 	hasher := packet.NewHasher([3]uint64{1, 2, 3})
 	keys := make([]packet.Key, len(hs))
 	var sum uint64
+	defer pmc.Count(b)()
 	for b.Loop() {
 		for i := range hs {
 			side := hs[i].KeyTo(&keys[i])

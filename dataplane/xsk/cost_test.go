@@ -3,6 +3,7 @@ package xsk_test
 import (
 	"testing"
 
+	"github.com/sluice-net/sluice/bench/pmc"
 	"github.com/sluice-net/sluice/dataplane/xsk"
 )
 
@@ -74,6 +75,7 @@ func BenchmarkBurst(b *testing.B) {
 	}
 	b.Run("Recv", func(b *testing.B) {
 		s, k, descs, _ := setup(b)
+		defer pmc.Count(b)()
 		for b.Loop() {
 			k.rx.advance(burst)
 			if s.Recv(descs) != burst {
@@ -84,6 +86,7 @@ func BenchmarkBurst(b *testing.B) {
 	})
 	b.Run("Send", func(b *testing.B) {
 		s, k, descs, _ := setup(b)
+		defer pmc.Count(b)()
 		for b.Loop() {
 			if s.Send(descs) != burst {
 				b.Fatal("short burst")
@@ -94,6 +97,7 @@ func BenchmarkBurst(b *testing.B) {
 	})
 	b.Run("Fill", func(b *testing.B) {
 		s, k, _, addrs := setup(b)
+		defer pmc.Count(b)()
 		for b.Loop() {
 			if s.Fill(addrs) != burst {
 				b.Fatal("short burst")
@@ -104,6 +108,7 @@ func BenchmarkBurst(b *testing.B) {
 	})
 	b.Run("Complete", func(b *testing.B) {
 		s, k, _, addrs := setup(b)
+		defer pmc.Count(b)()
 		for b.Loop() {
 			k.comp.advance(burst)
 			if s.Complete(addrs) != burst {
@@ -114,6 +119,7 @@ func BenchmarkBurst(b *testing.B) {
 	})
 	b.Run("AllocFree", func(b *testing.B) {
 		u, addrs := newUMEM(b, 4096), make([]uint64, burst)
+		defer pmc.Count(b)()
 		for b.Loop() {
 			u.Free(addrs[:u.Alloc(addrs)])
 		}
@@ -123,6 +129,7 @@ func BenchmarkBurst(b *testing.B) {
 		u := newUMEM(b, 4096)
 		s, k := newFake(b, u, 256, 0)
 		descs := make([]xsk.Desc, burst)
+		defer pmc.Count(b)()
 		for b.Loop() {
 			if lap(s, k, descs) != burst {
 				b.Fatal("short burst")
@@ -143,6 +150,7 @@ func BenchmarkVeth(b *testing.B) {
 	rx.Refill()
 	descs, addrs := make([]xsk.Desc, burst), make([]uint64, burst)
 	moved := 0
+	defer pmc.Count(b)()
 	for b.Loop() {
 		n := tx.UMEM().Alloc(addrs)
 		for i, a := range addrs[:n] {

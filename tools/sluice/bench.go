@@ -19,7 +19,8 @@ func init() { commands = append(commands, newBenchCommand) }
 
 // benchForms are what can be written to the standard output.
 var benchForms = map[string]func(*scenario.Results, io.Writer) error{
-	"table": (*scenario.Results).WriteTable, "json": (*scenario.Results).WriteJSON, "benchstat": (*scenario.Results).WriteBenchstat,
+	"table": func(r *scenario.Results, out io.Writer) error { return report.WriteTable(out, r) },
+	"json":  (*scenario.Results).WriteJSON, "benchstat": (*scenario.Results).WriteBenchstat,
 }
 
 func newBenchCommand() *cobra.Command {
@@ -93,6 +94,7 @@ Ctrl-C keeps what has been measured, marked as partial.
 	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each scenario, at most")
 	flags.DurationVar(&plan.Duration, "duration", time.Second, "of each measurement")
 	flags.DurationVar(&plan.Within, "within", 10*time.Minute, "begin no round of runs that would not end by then; 0: no limit")
+	flags.BoolVar(&plan.Profile, "profile", false, "one more round under perf: where the time goes, by stage")
 	flags.StringVar(&plan.Pcap, "pcap", "", "capture whose packets the replay scenario sends")
 	flags.StringVar(&cable.TX, "tx-if", "", "measure what is between two interfaces: the one to send by")
 	flags.StringVar(&cable.RX, "rx-if", "", "the one to receive by")
@@ -110,7 +112,7 @@ Ctrl-C keeps what has been measured, marked as partial.
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	})
-	cmd.AddCommand(newBenchForwarderCommand(), newBenchCompareCommand(), newBenchReportCommand())
+	cmd.AddCommand(append(newBenchPeerCommands(), newBenchCompareCommand(), newBenchReportCommand())...)
 	return cmd
 }
 
@@ -182,14 +184,20 @@ func benchList() string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// newBenchForwarderCommand is for the benchmark's own use.
-func newBenchForwarderCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    strings.Join(scenario.ForwarderCommand[1:], " ") + " LINK MAC LINK MAC FRAMES",
-		Short:  "Forward between two links with asavie/xdp",
-		Hidden: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return scenario.RunForwarder(cmd.Context(), args)
+// newBenchPeerCommands are for the benchmark's own use.
+func newBenchPeerCommands() []*cobra.Command {
+	return []*cobra.Command{
+		{
+			Use:    scenario.ForwarderCommand[1] + " LINK MAC LINK MAC FRAMES",
+			Short:  "Forward between two links with asavie/xdp",
+			Hidden: true,
+			RunE:   func(cmd *cobra.Command, args []string) error { return scenario.RunForwarder(cmd.Context(), args) },
+		},
+		{
+			Use:    scenario.QueueCommand[1] + " PEERS",
+			Short:  "Judge the packets of NFQUEUE 0",
+			Hidden: true,
+			RunE:   func(cmd *cobra.Command, args []string) error { return scenario.RunQueue(cmd.Context(), args) },
 		},
 	}
 }

@@ -1,0 +1,67 @@
+package report_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/sluice-net/sluice/bench/report"
+	"github.com/sluice-net/sluice/bench/scenario"
+)
+
+func TestTargets(t *testing.T) {
+	r := &scenario.Results{}
+	add := func(workload, system, metric string, values ...float64) {
+		found := false
+		for i := range r.Workloads {
+			if r.Workloads[i].Name == workload {
+				r.Workloads[i].Systems = append(r.Workloads[i].Systems, system)
+				found = true
+			}
+		}
+		if !found {
+			r.Workloads = append(r.Workloads, scenario.Info{Name: workload, Systems: []string{system}})
+		}
+		for run, v := range values {
+			r.Samples = append(r.Samples, scenario.Sample{Workload: workload, System: system, Run: run,
+				Metrics: []scenario.Metric{{Name: metric, Value: v, Better: scenario.Higher}}})
+		}
+	}
+	if report.WriteTargets(new(bytes.Buffer), r) != nil || len(report.Outcomes(r)) != 0 {
+		t.Error("nothing was measured, but says something")
+	}
+	add("tcp-stream", "kernel", "rate", 10, 10, 10)
+	add("tcp-stream", "sluice", "rate", 9.6, 9.7, 11)
+	add("udp-small", "kernel", "received", 1, 1, 1)
+	add("udp-small", "nftables", "received", 0.5, 0.5, 0.5)
+	add("udp-small", "sluice", "received", 1.3, 1.5, 1.6)
+	add("tcp-rr-same", "kernel", "p50", 20, 20)
+	add("tcp-rr-same", "sluice", "p50", 21, 22)
+	add("new-flows", "sluice", "admitted", 200e3, 250e3, 310e3)
+	add("policies-1", "sluice", "received", 1, 1)
+	add("policies-1k", "sluice", "received", 0.96, 0.97)
+	var b bytes.Buffer
+	if err := report.WriteTargets(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	for about, want := range map[string]string{
+		"TCP": "met in every run", "by kernel forwarding without policy": "met", "by nftables": "met in every run",
+		"response p50": "missed in every run", "new flows": "missed by the median", "1,000 policies": "met in every run",
+	} {
+		found := false
+		for line := range strings.Lines(b.String()) {
+			if strings.Contains(line, about+" ") || strings.Contains(line, about+",") {
+				found = true
+				if !strings.Contains(line, want) {
+					t.Errorf("%s: want %q, got %s", about, want, line)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s is missing:\n%s", about, b.String())
+		}
+	}
+	if strings.Contains(b.String(), "DPDK") || strings.Contains(b.String(), "10,000") {
+		t.Errorf("says something of what was not measured:\n%s", b.String())
+	}
+}
