@@ -119,7 +119,7 @@ func TestStockCLI(t *testing.T) {
 			"production/database:5432", "policy-verdict:none EGRESS DENIED", "Policy denied DROPPED"}, nil},
 		{"observe --print-policy-names", []string{"ALLOWED BY frontend-to-backend (NetworkPolicy)", "ALLOWED BY backend-from-frontend (NetworkPolicy)",
 			"EGRESS DENIED BY", "default-deny (NetworkPolicy)", "INGRESS DENIED BY", "default-deny (NetworkPolicy)"}, nil},
-		{"observe --last 1", []string{"DROPPED (TCP Flags: SYN"}, []string{"8080"}},
+		{"observe --verdict DROPPED --last 1", []string{"DROPPED (TCP Flags: SYN"}, []string{"8080"}},
 		{"observe --first 1", []string{":8080"}, []string{"5432", "443"}},
 		{"observe --since 1h --verdict FORWARDED", []string{":8080"}, []string{"DROPPED", "DENIED"}},
 		{"observe --since 2020-01-01T00:00:00Z --until 2020-01-02T00:00:00Z", nil, []string{"production"}},
@@ -144,11 +144,22 @@ func TestStockCLI(t *testing.T) {
 		{"observe --identity world", nil, []string{"8080"}},
 		{"observe --node-name la*", []string{"8080"}, nil},
 		{"observe --node-name other", nil, []string{"8080"}},
-		{"observe -o dict --last 1", []string{"TIMESTAMP:", "SOURCE:", "DESTINATION:", "TYPE:", "VERDICT: DROPPED", "SUMMARY: TCP Flags: SYN"}, nil},
+		{"observe -o dict --verdict DROPPED --last 1", []string{"TIMESTAMP:", "SOURCE:", "DESTINATION:", "TYPE:", "VERDICT: DROPPED", "SUMMARY: TCP Flags: SYN"}, nil},
 		{"observe -o table", []string{"TIMESTAMP", "SOURCE", "DESTINATION", "TYPE", "VERDICT", "SUMMARY", "8080", "ALLOWED"}, nil},
-		{"observe -o compact --print-node-name --last 1", []string{"[lab]"}, nil},
-		{"observe -o json --last 1", []string{`"verdict":"DROPPED"`, `"drop_reason_desc":"POLICY_DENIED"`, `"ingress_denied_by"`}, nil},
+		{"observe -o compact --print-node-name --verdict DROPPED --last 1", []string{"[lab]"}, nil},
+		{"observe -o json --verdict DROPPED --last 1", []string{`"verdict":"DROPPED"`, `"drop_reason_desc":"POLICY_DENIED"`, `"ingress_denied_by"`}, nil},
 		{"observe agent-events --last 5", nil, []string{"rror"}},
+		{"observe -o jsonpb --verdict DROPPED --last 1", []string{`{"flow":{`, `"node_name":"lab"`}, []string{"FORWARDED"}},
+		{"observe --pod production/backend --print-policy-names", []string{"ALLOWED BY"}, []string{"5432", ":443"}},
+		{"observe --not --port 443 --not --port 5432", []string{"8080"}, []string{":443", "5432"}},
+		{"observe --not --from-pod gateway/ --not --port 443", []string{"8080", "5432"}, []string{":443"}}, // what is both
+		{"observe --from-ip 10.244.3.0/24", []string{":443"}, []string{"8080", "5432"}},
+		{"observe --workload Deployment/none", nil, []string{"production"}},
+		{"observe --namespace gateway --verdict DROPPED", []string{":443"}, []string{"5432", "8080"}},
+		{"observe --label app=database", []string{"5432"}, []string{"8080"}},
+		{"observe --reply", nil, []string{"SYN)"}},
+		{"observe --type trace", nil, []string{"policy-verdict", "DROPPED"}},
+		{"observe --all --verdict AUDIT", nil, []string{"production"}},
 	} {
 		t.Run(strings.ReplaceAll(c.args, "/", "_"), func(t *testing.T) {
 			out, err := hubble(t, strings.Fields(c.args)...)
@@ -174,6 +185,10 @@ func TestStockCLI(t *testing.T) {
 		"observe --to-service a/b":        "destination_service",
 		"observe --from-ip 10.0.0.0/99":   "10.0.0.0/99",
 		"observe --cel-expression true":   "cel_expression",
+		"observe --protocol dns":          "protocol",
+		"observe --trace-id 1":            "trace_id",
+		"observe --interface eth0":        "interface",
+		"observe --snat-ip 10.0.0.1":      "source_ip_xlated",
 	} {
 		out, err := hubble(t, strings.Fields(args)...)
 		if err == nil || !strings.Contains(out, "InvalidArgument") || !strings.Contains(out, want) {

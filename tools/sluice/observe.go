@@ -43,7 +43,8 @@ agent of this node, else that of the lab that is up.
 
 Filters are those of 'hubble observe' and are applied where the events arise:
 values of one flag are alternatives, different flags narrow each other down, --not
-turns the flag after it round. Without -f the last ` + fmt.Sprint(observe.DefaultLast) + ` events are shown.
+turns the flag after it round; what matches all flags after a --not is left out.
+Without -f the last ` + fmt.Sprint(observe.DefaultLast) + ` events are shown.
 
 Formats: compact (default), table, dict; jsonl is one JSON object an event, as
 GET /v1/flows of the agent has it; json is what 'hubble observe -o jsonpb' prints.

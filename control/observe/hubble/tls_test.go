@@ -2,17 +2,10 @@ package hubble_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -27,60 +20,22 @@ import (
 	"github.com/sluice-net/sluice/dataplane/event"
 )
 
-// authority makes certificates.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	n    int64
-}
-
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t *testing.T) *observetest.Authority {
 	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	a.cert, a.key = a.sign(t, template, "ca")
+	a, err := observetest.NewAuthority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	return a
 }
 
-// issue writes NAME.crt and NAME.key for a DNS name.
-func (a *authority) issue(t *testing.T, name, dns string) (crt, key string) {
+func issue(t *testing.T, a *observetest.Authority, name, dns string) (crt, key string) {
 	t.Helper()
-	a.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: dns}, DNSNames: []string{dns},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, name)
-	return filepath.Join(a.dir, name+".crt"), filepath.Join(a.dir, name+".key")
-}
-
-func (a *authority) sign(t *testing.T, template *x509.Certificate, name string) (*x509.Certificate, *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	crt, key, err := a.Issue(name, dns)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.n++
-	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(a.n), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for suffix, block := range map[string]*pem.Block{".crt": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(filepath.Join(a.dir, name+suffix), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key
+	return crt, key
 }
 
 // freePort returns a loopback address that nobody listens at.
@@ -98,9 +53,9 @@ func freePort(t *testing.T) string {
 // certificates that are looked at anew for each connection.
 func TestTLS(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
-	crt, key := ca.issue(t, "server", "node.example")
+	crt, key := issue(t, ca, "server", "node.example")
 	cfg := hubble.Config{Node: "node-1", Version: "test", Listen: freePort(t), Streams: 8,
-		TLS: hubble.TLS{Cert: crt, Key: key, ClientCA: filepath.Join(ca.dir, "ca.crt"), ServerName: "node.example"}}
+		TLS: hubble.TLS{Cert: crt, Key: key, ClientCA: ca.File, ServerName: "node.example"}}
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -128,11 +83,11 @@ func TestTLS(t *testing.T) {
 		_, err = observerpb.NewObserverClient(conn).ServerStatus(limit, &observerpb.ServerStatusRequest{}, grpc.WaitForReady(patience > time.Second))
 		return err
 	}
-	conf := func(roots *authority, serverName string, identity *authority) credentials.TransportCredentials {
+	conf := func(roots *observetest.Authority, serverName string, identity *observetest.Authority) credentials.TransportCredentials {
 		c := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: serverName}
-		c.RootCAs.AddCert(roots.cert)
+		c.RootCAs.AddCert(roots.Cert)
 		if identity != nil {
-			crt, key := identity.issue(t, "client", "client.example")
+			crt, key := issue(t, identity, "client", "client.example")
 			pair, err := tls.LoadX509KeyPair(crt, key)
 			if err != nil {
 				t.Fatal(err)
@@ -154,7 +109,7 @@ func TestTLS(t *testing.T) {
 	}
 	// A new certificate holds from the next connection on; a broken file does not.
 	next := newAuthority(t)
-	fresh, freshKey := next.issue(t, "server", "renewed.example")
+	fresh, freshKey := issue(t, next, "server", "renewed.example")
 	replace := func(to, from string) {
 		b, err := os.ReadFile(from)
 		if err == nil {
