@@ -133,6 +133,18 @@ $(SECCOMP):
 	@set -e; tmp=$$(mktemp -d); cd $$tmp; $(SUDO) apt-get update -qq; apt-get download -qq golang-github-containers-common; \
 	dpkg -x *.deb .; mv usr/share/containers/seccomp.json $@; rm -rf $$tmp
 
+# The web page in a headless Chromium, over a lab with real traffic. With
+# SLUICE_WEB_PICTURES=DIR the screenshots stay.
+.PHONY: test-web
+test-web: build
+	@command -v chromium >/dev/null || { \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	@mkdir -p bin/test
+	$(GO) test -c -o bin/test/webtest.test ./tools/webtest
+	cd tools/webtest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_CHROMIUM=$$(command -v chromium) \
+		SLUICE_WEB_PICTURES=$(SLUICE_WEB_PICTURES) $(CURDIR)/bin/test/webtest.test -test.timeout 8m
+
 bench: build bench-peers
 	$(SUDO) $(BIN) bench
 

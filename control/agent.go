@@ -24,6 +24,7 @@ import (
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/publish"
 	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/control/web"
 	"github.com/sluice-net/sluice/dataplane"
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
@@ -174,6 +175,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		run("metrics", func(ctx context.Context) error {
 			return a.persist(ctx, "metrics", func(ctx context.Context) error { return a.metrics.Serve(ctx, cfg.Listen) })
 		})
+	}
+	if a.cfg.Web.Listen != "" {
+		page := web.New(a.cfg.Web, a.observer, a.webState)
+		run("web", func(ctx context.Context) error { return a.persist(ctx, "web page", page.Serve) })
 	}
 	run("observer", func(ctx context.Context) error { a.observer.Run(ctx); return nil })
 	run("names", a.listen)

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-net/sluice/control/link"
 	"github.com/sluice-net/sluice/control/metrics"
 	"github.com/sluice-net/sluice/control/observe/hubble"
+	"github.com/sluice-net/sluice/control/web"
 	"github.com/sluice-net/sluice/dataplane"
 )
 
@@ -70,6 +71,7 @@ type Config struct {
 	Names  Names  `json:"names"`  // what is learned from DNS
 
 	Metrics metrics.Config `json:"metrics"` // of Prometheus
+	Web     web.Config     `json:"web"`     // the page that shows flows
 
 	DenyReport       Duration `json:"denyReport"`
 	HeartbeatTimeout Duration `json:"heartbeatTimeout"`
@@ -110,6 +112,7 @@ func Default() Config {
 		Names:            defaultNames(),
 		Hubble:           Hubble{Socket: "/run/sluice/hubble.sock", Streams: hubble.DefaultStreams},
 		Metrics:          metrics.Default(),
+		Web:              web.Default(),
 	}
 }
 
@@ -163,6 +166,9 @@ func (c Config) Validate() error {
 	}
 	if err := c.names().Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("names: %w", err))
+	}
+	if err := c.Web.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("web: %w", err))
 	}
 	return errors.Join(append(errs, c.dataplane().Validate())...)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-net/sluice/control/metrics"
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/control/web"
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
@@ -49,6 +50,16 @@ func (a instruments) State() metrics.State {
 	s.NotHealthy = a.stuck()
 	s.NotReady = a.unready(src, &loop)
 	return s
+}
+
+// webState is what the web page's head says.
+func (a *Agent) webState() web.State {
+	s := instruments{a}.State()
+	w := web.State{Node: s.Node, NotReady: s.NotReady, Generation: s.Generation, Pods: s.Enforced + s.Isolated}
+	for _, n := range s.Rejected {
+		w.Rejected += n
+	}
+	return w
 }
 
 // stuck says what stands still and only a new start would move; "" if nothing

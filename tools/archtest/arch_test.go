@@ -44,6 +44,7 @@ var layers = map[string][]string{
 	"control/api":           {"dataplane/rule"},
 	"control/observe":       {"control/api", "control/observe/history", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
 	"control/metrics":       {"control/observe", "control/observe/hubble", "dataplane", "dataplane/rule", "dataplane/stat", "xdpprog"},
+	"control/web":           {"control/api", "control/observe", "dataplane/event", "dataplane/packet", "dataplane/rule"},
 	"control/e2e":           {},
 	"control":               {"control/", "dataplane", "dataplane/", "xdpprog"},
 

@@ -37,6 +37,9 @@ type agentConfig struct {
 	Hubble   struct {
 		Socket string `json:"socket"`
 	} `json:"hubble"`
+	Web struct {
+		Listen string `json:"listen"`
+	} `json:"web"`
 }
 
 // startAgent starts the agent on the mirrored manifests.
@@ -46,6 +49,9 @@ func (l *Lab) startAgent() error {
 		Offload: l.opts.Offload, FailOpen: l.opts.FailOpen, Workers: 1,
 	}
 	conf.Hubble.Socket = hubblePath(l.opts.Name)
+	if l.opts.Web != "" {
+		conf.Web.Listen = "unix://" + webPath(l.opts.Name)
+	}
 	cfg, err := yaml.Marshal(conf)
 	if err != nil {
 		return fmt.Errorf("encode configuration of the agent: %w", err)

@@ -39,6 +39,7 @@ type Options struct {
 	MTU      int
 	Offload  bool
 	FailOpen bool
+	Web      string // loopback host:port where the agent's web page is served; "" for nowhere
 	// Self is the sluice binary: its agent and its janitor are started.
 	Self string
 	// Message is told, from any goroutine, what a user should know; may be nil.
@@ -64,6 +65,7 @@ type Lab struct {
 	janitor  *exec.Cmd
 	client   *api.Client
 	net      *netlab.Net
+	web      *webDoor // or nil
 
 	node    sync.Mutex // guards what follows
 	pods    map[string]*pod
@@ -132,6 +134,11 @@ func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 	}
 	if err := l.WaitEnforced(ctx); err != nil {
 		return nil, err
+	}
+	if opts.Web != "" {
+		if l.web, err = openWebDoor(opts.Web, webPath(opts.Name)); err != nil {
+			return nil, err
+		}
 	}
 	return l, l.publish()
 }
@@ -249,6 +256,9 @@ func (l *Lab) publish() error {
 func (l *Lab) Close() error {
 	l.closing.Do(func() {
 		var errs []error
+		if l.web != nil {
+			errs = append(errs, l.web.listener.Close())
+		}
 		if l.agent != nil {
 			errs = append(errs, l.agent.stop())
 		}

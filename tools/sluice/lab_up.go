@@ -7,16 +7,18 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/control/web"
 	"github.com/sluice-net/sluice/tools/lab"
 )
 
 func newLabUpCommand() *cobra.Command {
 	var flags labFlags
-	var name string
+	var name, page string
 	var detach, background bool
 	cmd := &cobra.Command{
 		Use:   "up -f {DIR | FILE}",
@@ -24,13 +26,18 @@ func newLabUpCommand() *cobra.Command {
 		Long: `Bring a lab up and keep it in step with its manifests until Ctrl-C, or with
 --detach until 'sluice lab down'.`,
 		Example: `  sluice lab up -f deploy/examples/three-tier
-  sluice lab up -f ./manifests --cni=bridge --offload=off --detach`,
+  sluice lab up -f ./manifests --cni=bridge --offload=off --detach
+  sluice lab up -f ./manifests --web 127.0.0.1:8090   # flows and who talks to whom, in a browser`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts, err := flags.options(name)
 			if err != nil {
 				return err
 			}
+			if err := (web.Config{Listen: page, Streams: 1}).Validate(); err != nil || strings.Contains(page, "://") {
+				return usageError(fmt.Errorf("--web=%s: want a loopback address and a port", page))
+			}
+			opts.Web = page
 			if detach {
 				return detachLab(cmd.Context(), opts.Self)
 			}
@@ -40,6 +47,7 @@ func newLabUpCommand() *cobra.Command {
 	flags.register(cmd)
 	nameFlag(cmd, &name, lab.DefaultName, "name of the lab")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "return when the lab is up, and leave it running")
+	cmd.Flags().StringVar(&page, "web", "", "serve a page with live flows at this loopback `address:port`")
 	cmd.Flags().BoolVar(&background, "background", false, "")
 	cmd.Flags().MarkHidden("background")
 	return cmd
@@ -65,6 +73,9 @@ func runLab(ctx context.Context, opts lab.Options, background bool) error {
 	}
 	p.message(fmt.Sprintf("Lab %s is up: %d pods, all policies in force.", opts.Name, len(l.State().Pods)))
 	p.message("Flows: 'sluice observe', or 'hubble observe --server unix://" + l.HubblePath() + "'.")
+	if addr := l.WebAddr(); addr != "" {
+		p.message("Web page: http://" + addr + "/")
+	}
 	if background {
 		if err := tellReady(l.LogPath()); err != nil {
 			return errors.Join(err, l.Close())
