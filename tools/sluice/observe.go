@@ -53,8 +53,9 @@ Lost events are an event of their own, with their number.
 --top counts who talks most and who is denied most: on a terminal a live table,
 else one table, or with -f one every --interval. --explain shows under each
 denial the walk of 'sluice verdict' by the rules that are in force now. --write
-captures packets that were judged: all that is denied, and of allowed flows what
-passes the workers (of an offloaded flow, the first packet).
+captures packets that were judged: all that is denied, while flows that are denied
+stay out of the kernel's cache, and of each allowed flow the packet that opened it
+at the workers.
 
 Exit codes: 0 all went well; 1 the agent can't be asked; 2 not understood.`,
 		Example: `  # Who is denied, and by which policy, from now on

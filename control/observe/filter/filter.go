@@ -80,14 +80,40 @@ func interest(f *flowpb.FlowFilter) event.Interest {
 		if slices.Contains(v, flowpb.Verdict_DROPPED) {
 			all |= event.WantDenied
 		}
-		if slices.Contains(v, flowpb.Verdict_FORWARDED) || slices.Contains(v, flowpb.Verdict_AUDIT) {
+		if slices.Contains(v, flowpb.Verdict_FORWARDED) {
 			all |= event.WantAll &^ event.WantDenied
 		}
+		if slices.Contains(v, flowpb.Verdict_AUDIT) { // which the end of a flow is not told as
+			all |= event.WantNew | event.WantChanged
+		}
+	}
+	if types := f.GetEventType(); len(types) > 0 {
+		some := event.Interest(0)
+		for _, t := range types {
+			some |= typeInterest(t.GetType())
+		}
+		all &= some
 	}
 	if len(f.GetDropReasonDesc()) > 0 {
 		all &= event.WantDenied
 	}
 	return all
+}
+
+// typeInterest returns the events that show as one of a type, as Hubble numbers
+// them; 0 stands for any.
+func typeInterest(t int32) event.Interest {
+	switch t {
+	case 0:
+		return event.WantAll
+	case 1: // drop
+		return event.WantDenied
+	case 4: // trace
+		return event.WantEnded
+	case 5: // policy-verdict
+		return event.WantAll &^ event.WantEnded
+	}
+	return 0
 }
 
 // fields holds a compiler for each part of a filter; each returns nil if the

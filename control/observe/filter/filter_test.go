@@ -205,6 +205,13 @@ func TestInterest(t *testing.T) {
 		{[]*flowpb.FlowFilter{verdict(flowpb.Verdict_FORWARDED)}, event.WantAll &^ event.WantDenied},
 		{[]*flowpb.FlowFilter{verdict(flowpb.Verdict_DROPPED), {}}, event.WantAll},
 		{[]*flowpb.FlowFilter{verdict(flowpb.Verdict_ERROR)}, 0},
+		{[]*flowpb.FlowFilter{verdict(flowpb.Verdict_AUDIT)}, event.WantNew | event.WantChanged},
+		{[]*flowpb.FlowFilter{{EventType: []*flowpb.EventTypeFilter{{Type: 1}}}}, event.WantDenied},
+		{[]*flowpb.FlowFilter{{EventType: []*flowpb.EventTypeFilter{{Type: 4}}}}, event.WantEnded},
+		{[]*flowpb.FlowFilter{{EventType: []*flowpb.EventTypeFilter{{Type: 1}, {Type: 5}}}}, event.WantAll &^ event.WantEnded},
+		{[]*flowpb.FlowFilter{{EventType: []*flowpb.EventTypeFilter{{Type: 129}}}}, 0},
+		{[]*flowpb.FlowFilter{{EventType: []*flowpb.EventTypeFilter{{SubType: 3, MatchSubType: true}}}}, event.WantAll},
+		{[]*flowpb.FlowFilter{{Verdict: []flowpb.Verdict{flowpb.Verdict_FORWARDED}, EventType: []*flowpb.EventTypeFilter{{Type: 1}}}}, 0},
 		{[]*flowpb.FlowFilter{{DropReasonDesc: []flowpb.DropReason{flowpb.DropReason_POLICY_DENY}}}, event.WantDenied},
 	} {
 		s, err := filter.Compile(c.allow, nil)
