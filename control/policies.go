@@ -155,7 +155,7 @@ func stateOf(v store.View, p *policy.Policy, x *api.Policy, pending bool) string
 }
 
 func (q *policyQuery) part(p *policy.Policy, place int) api.Part {
-	out := api.Part{Place: place, Tier: p.Tier.Name, TierOrder: p.Tier.Order, Order: p.Order, Closes: p.Rejected, Subject: []string{}}
+	out := api.Part{Place: place, Tier: cmp.Or(p.TierName, p.Tier.Name), TierOrder: p.Tier.Order, Order: p.Order, Closes: p.Rejected, Subject: []string{}}
 	for _, s := range p.Subject {
 		out.Subject = append(out.Subject, text.Selector(s))
 	}

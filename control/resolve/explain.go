@@ -285,6 +285,7 @@ func (at *scene) matches(dir rule.Direction, r *policy.Rule, subject, remote par
 	if !at.further(dir, r, subject, remote, q) {
 		return false
 	}
+	subject.identity = Caller(r, subject.identity)
 	peers := r.Peers
 	if r.AnyPeer {
 		peers = []policy.Peer{{}}
@@ -317,7 +318,7 @@ func (at *scene) further(dir rule.Direction, r *policy.Rule, subject, remote par
 		return false
 	}
 	return !slices.ContainsFunc(r.NotPorts, func(port policy.Port) bool {
-		return PortMatches(dir, port, subject.identity, remote.identities, q.Protocol, q.Port)
+		return PortMatches(dir, port, Caller(r, subject.identity), Callers(r, remote.identities), q.Protocol, q.Port)
 	})
 }
 

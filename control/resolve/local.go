@@ -113,6 +113,42 @@ func (p *Peers) ByAddress(of policy.Origin, r *policy.Rule) bool {
 		slices.ContainsFunc(r.Local, func(list []policy.Peer) bool { return slices.ContainsFunc(list, asks) })
 }
 
+// Caller returns the identity that a rule looks names of ports up on, on its
+// subject: without ports if what the rule asks of it holds only because a
+// network set has its address.
+func Caller(r *policy.Rule, id *store.Identity) *store.Identity {
+	for _, list := range r.Local {
+		if len(callers(list, []*store.Identity{id})) == 0 {
+			bare := *id
+			bare.Ports = nil
+			return &bare
+		}
+	}
+	return id
+}
+
+// Callers returns the identities of a remote end that a rule looks names of
+// ports up on: those that it selects, if it selects any.
+func Callers(r *policy.Rule, ids []*store.Identity) []*store.Identity {
+	if r.AnyPeer {
+		return ids
+	}
+	return callers(r.Peers, ids)
+}
+
+func callers(list []policy.Peer, ids []*store.Identity) []*store.Identity {
+	if !slices.ContainsFunc(list, func(q policy.Peer) bool { return q.Selector != nil }) {
+		return ids
+	}
+	var out []*store.Identity
+	for _, id := range ids {
+		if slices.ContainsFunc(list, func(q policy.Peer) bool { return q.Selector != nil && q.Selector.Matches(&id.Entity) }) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 func inNets(nets [][]netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(nets, func(set []netip.Prefix) bool {
 		return slices.ContainsFunc(set, func(c netip.Prefix) bool { return c.Contains(a) })

@@ -28,8 +28,9 @@ func (p *Peers) Rules(of policy.Origin, r *policy.Rule, dir rule.Direction, subj
 	if !shared && !p.local(of, r, subject, &line) || !p.further(of, r, &line) {
 		return nil, shared
 	}
-	ports, byName, same := portsOf(r.Ports, dir, subject.Identity)
-	notPorts, notByName, sameToo := portsOf(r.NotPorts, dir, subject.Identity)
+	own := Caller(r, subject.Identity)
+	ports, byName, same := portsOf(r.Ports, dir, own)
+	notPorts, notByName, sameToo := portsOf(r.NotPorts, dir, own)
 	shared = shared && same && sameToo
 	line.Ports, line.NotPorts = ports, notPorts
 	peers, served := split(r.Peers)
@@ -43,7 +44,7 @@ func (p *Peers) Rules(of policy.Origin, r *policy.Rule, dir rule.Direction, subj
 		}
 	}
 	out = append(out, p.byName(of, r.AnyPeer, peers, line, byName)...)
-	return p.exceptNames(of, out, notByName), shared
+	return p.exceptNames(of, r.AnyPeer, peers, out, notByName), shared
 }
 
 var actions = [...]rule.Action{policy.Pass: rule.Pass, policy.Allow: rule.Allow, policy.Deny: rule.Deny, policy.Next: rule.Next}
@@ -154,18 +155,11 @@ func perNumber(line rule.Rule, found map[number][]rule.PeerID) []rule.Rule {
 
 // exceptNames takes what destinations call by a name out of lines. A number
 // that is called so on some destinations gets a line of its own, without these.
-func (p *Peers) exceptNames(of policy.Origin, lines []rule.Rule, names []policy.Port) []rule.Rule {
+func (p *Peers) exceptNames(of policy.Origin, any bool, peers []policy.Peer, lines []rule.Rule, names []policy.Port) []rule.Rule {
 	if len(names) == 0 {
 		return lines
 	}
-	found := map[number][]rule.PeerID{}
-	for _, port := range names {
-		for _, n := range p.named(of, nil, port) {
-			k := number{n.protocol, n.port}
-			found[k] = append(found[k], n.peer)
-		}
-	}
-	apart := perNumber(rule.Rule{}, found)
+	apart := p.byName(of, any, peers, rule.Rule{}, names)
 	var out []rule.Rule
 	for _, line := range lines {
 		rest := line

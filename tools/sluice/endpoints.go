@@ -19,6 +19,10 @@ func newEndpointsCommand() *cobra.Command {
 	var output, namespace string
 	forms := newFormats(endpointsTable)
 	forms["wide"] = endpointsWide
+	node := "" // for calico
+	forms["calico"] = func(out io.Writer, list []api.Endpoint) error {
+		return endpointsCalico(out, list, node, namespace == "")
+	}
 	cmd := &cobra.Command{
 		Use:     "endpoints [NS/POD]",
 		Aliases: []string{"endpoint", "ep"},
@@ -27,9 +31,11 @@ func newEndpointsCommand() *cobra.Command {
 them in each direction in the order of judgement, and the generation of their
 rules that is in force. A pod is "isolated" until it has rules: nothing passes.
 In the table, a direction in which everything is allowed has "open", and one
-where what no policy allows is denied has "closed".`,
+where what no policy allows is denied has "closed". -o calico prints what calicoctl
+get workloadendpoints would.`,
 		Example: `  sudo sluice endpoints
   sudo sluice endpoints production/frontend -o yaml
+  sudo sluice endpoints -o calico
   sudo sluice endpoints -o json | jq -r '.[] | select(.ingress.isolated | not) | .pod'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,6 +51,13 @@ where what no policy allows is denied has "closed".`,
 			all, err := client.Endpoints(ctx)
 			if err != nil {
 				return err
+			}
+			if output == "calico" {
+				status, err := client.Status(ctx)
+				if err != nil {
+					return err
+				}
+				node = status.Node
 			}
 			found := []api.Endpoint{}
 			for _, e := range all {

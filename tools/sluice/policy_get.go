@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/source/object"
 )
 
@@ -106,7 +107,8 @@ var shortKinds = map[string][]string{
 	"cnp":      {"CiliumNetworkPolicy", "ClusterNetworkPolicy"},
 	"ciliumnp": {"CiliumNetworkPolicy"}, "ccnp": {"CiliumClusterwideNetworkPolicy"},
 	"anp": {"AdminNetworkPolicy"}, "banp": {"BaselineAdminNetworkPolicy"},
-	"gnp": {"GlobalNetworkPolicy"},
+	"gnp": {"GlobalNetworkPolicy"}, "cgnp": {"GlobalNetworkPolicy"}, "sgnp": {"StagedGlobalNetworkPolicy"},
+	"snp": {"StagedNetworkPolicy"}, "sknp": {"StagedKubernetesNetworkPolicy"},
 }
 
 // policyKinds returns the kinds that a user's word for them means.
@@ -135,7 +137,7 @@ func policiesTable(out io.Writer, list []api.Policy) error {
 		place, tier, order, in, eg := "-", "-", "-", "-", "-"
 		if len(p.Parts) > 0 {
 			x := &p.Parts[0]
-			place, tier, order = fmt.Sprint(x.Place), x.Tier, fmt.Sprintf("%g", x.Order)
+			place, tier, order = fmt.Sprint(x.Place), x.Tier, orderText(x.Order)
 			in, eg = sectionText(p, true), sectionText(p, false)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d\t%s\n", place, p.PolicyKey, p.State, tier, order, len(p.Endpoints), in, eg,
@@ -153,6 +155,15 @@ func policiesTable(out io.Writer, list []api.Policy) error {
 		}
 	}
 	return nil
+}
+
+// orderText names an order; a policy without one is judged after all that have
+// one.
+func orderText(order float64) string {
+	if order >= policy.NoOrder {
+		return "none"
+	}
+	return fmt.Sprintf("%g", order)
 }
 
 // sectionText says in a word what a policy does in one direction.
@@ -202,7 +213,7 @@ func partWide(out io.Writer, x *api.Part) error {
 	if x.Closes {
 		closes = ", stands for a version that is not valid"
 	}
-	fmt.Fprintf(out, "  place %d: tier %s (%g), order %g%s; subject: %s\n", x.Place, x.Tier, x.TierOrder, x.Order, closes, strings.Join(x.Subject, " or "))
+	fmt.Fprintf(out, "  place %d: tier %s (%s), order %s%s; subject: %s\n", x.Place, x.Tier, orderText(x.TierOrder), orderText(x.Order), closes, strings.Join(x.Subject, " or "))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "    RULE\tACTION\tPEERS\tPORTS\tALLOWED\tDENIED\tAUDITED\tLAST")
 	row := func(name, action, peers, ports string, h *api.Hits) {

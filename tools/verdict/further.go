@@ -50,7 +50,7 @@ func (m *matcher) further(r *policy.Rule) (bool, []string) {
 		return false, []string{"left out: " + why}
 	}
 	for _, port := range r.NotPorts {
-		if resolve.PortMatches(m.dir, port, m.subject, m.ids, m.flow.Protocol, m.flow.Port) {
+		if resolve.PortMatches(m.dir, port, resolve.Caller(r, m.subject), resolve.Callers(r, m.ids), m.flow.Protocol, m.flow.Port) {
 			return false, []string{fmt.Sprintf("port %s is in %s, which is left out", m.portText(), PortText(port))}
 		}
 	}

@@ -211,7 +211,7 @@ func (m *matcher) ports(r *policy.Rule, ids []*store.Identity, named bool) (bool
 			}
 		case p.Protocol != 0 && p.Protocol != m.flow.Protocol:
 		case m.dir == rule.Ingress:
-			ids = []*store.Identity{m.subject}
+			ids = []*store.Identity{resolve.Caller(r, m.subject)}
 			fallthrough
 		default:
 			if (named || m.dir == rule.Ingress) && hasPort(ids, p.Name, m.flow) {

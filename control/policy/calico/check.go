@@ -174,7 +174,7 @@ func (r *reading) family(in *rule) {
 		}
 	}
 	switch {
-	case seen == 0:
+	case seen == 0, in.IPVersion != nil:
 	case in.family == 0 || in.family == seen:
 		in.family = seen
 	default:

@@ -173,7 +173,9 @@ func (r *reading) readRules(at string, raw json.RawMessage) []*rule {
 	out := make([]*rule, len(list))
 	for i, raw := range list {
 		out[i] = &rule{at: fmt.Sprintf("%s[%d]", at, i)}
-		r.decode(out[i].at, raw, out[i])
+		if !r.decode(out[i].at, raw, out[i]) {
+			out[i] = &rule{}
+		}
 	}
 	return out
 }
