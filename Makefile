@@ -178,7 +178,7 @@ bench-acl:
 test-zerocopy: qemu deps
 	$(GO) run ./tools/vm/cmd zerocopy
 
-test-kernels: qemu
+test-kernels: qemu deps
 	$(GO) run ./tools/vm/cmd kernels -o deploy/docs/kernels.txt
 
 qemu:

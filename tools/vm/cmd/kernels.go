@@ -37,6 +37,7 @@ type row struct {
 	source           vm.Source
 	release          string
 	programs, policy string
+	uplink           string
 	attach, frags    string
 }
 
@@ -46,6 +47,11 @@ func kernels(ctx context.Context, o options, bin string) error {
 	files, err := build(ctx, bin, "./xdpprog", "./control/e2e")
 	if err != nil {
 		return err
+	}
+	for _, name := range []string{"nft", "ethtool"} {
+		if err := addProgram(ctx, files, name); err != nil {
+			return err
+		}
 	}
 	var rows []row
 	var failures []error
@@ -82,7 +88,7 @@ func kernels(ctx context.Context, o options, bin string) error {
 const policyTests = "^(TestAttachments|TestPolicies|TestPing|TestLargeDatagrams|TestExit|TestTightenedWhileAway)$"
 
 func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o options) (row, error) {
-	r := row{source: src, programs: "–", policy: "–", attach: "–", frags: "–"}
+	r := row{source: src, programs: "–", policy: "–", uplink: "–", attach: "–", frags: "–"}
 	k, err := fetch(ctx, src)
 	if err != nil {
 		return r, err
@@ -90,10 +96,11 @@ func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o op
 	r.release = k.Release
 	var log bytes.Buffer
 	m := vm.Machine{
-		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 15 * time.Minute,
+		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 20 * time.Minute,
 		Jobs: []vm.Job{
 			testJob("programs", "xdpprog.test", "."),
 			testJob("policy", "e2e.test", policyTests),
+			testJob("uplink", "e2e.test", "^TestUplink$/^offload$"),
 		},
 		Console: &log,
 	}
@@ -113,6 +120,8 @@ func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o op
 			r.programs = mark
 		case "policy":
 			r.policy = mark
+		case "uplink":
+			r.uplink = mark
 		}
 	}
 	if err != nil && !o.verbose {
@@ -156,9 +165,9 @@ func complaints(log string) string {
 
 func format(rows []row) string {
 	var b strings.Builder
-	b.WriteString("| Kernel | From | Programs load and pass | Attached by | Largest packet of a pod, bytes | Policy tests |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| Kernel | From | Programs load and pass | Attached by | Largest packet of a pod, bytes | Policy tests | Uplink |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.release, r.source, r.programs, r.attach, r.frags, r.policy)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", r.release, r.source, r.programs, r.attach, r.frags, r.policy, r.uplink)
 	}
 	return b.String()
 }
