@@ -54,7 +54,7 @@ func zerocopy(ctx context.Context, o options, bin string) error {
 	}
 	// The agent, with the first NIC under test as its uplink and the generator at
 	// the other end of the cable.
-	agent := testJob("agent", "e2e.test", "^TestUplink$")
+	agent := testJob("agent", "e2e.test", "^TestUplink$/^(offload|inspect)$")
 	agent.Env = []string{"SLUICE_E2E_NICS=52:54:00:00:00:02,52:54:00:00:00:01"}
 	var log bytes.Buffer
 	m := vm.Machine{
