@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/sluice-net/sluice/bench/plot"
 	"github.com/sluice-net/sluice/bench/scenario"
@@ -72,10 +73,13 @@ func bars(b *scenario.Block, r *scenario.Results) (plots []Plot) {
 		if n, of, worst := b.Disturbed(); n > 0 {
 			f.Notes = append(f.Notes, fmt.Sprintf("Disturbed: other processes used CPUs during %d of %d samples, %.1f at worst.", n, of, worst))
 		}
-		plots = append(plots, Plot{b.Name + "-" + name, f})
+		plots = append(plots, Plot{fileName(b.Name + "-" + name), f})
 	}
 	return plots
 }
+
+// fileName spells p50@90% so that it needs no quoting.
+func fileName(s string) string { return strings.NewReplacer("@", "-at-", "%", "", "/", "-").Replace(s) }
 
 // ratioNote is how a system compares to the base.
 func ratioNote(b *scenario.Block, system, metric string) string {

@@ -17,7 +17,7 @@ var fromFrames = []string{"kernel", "nftables", "dpdk", "ovs", "asavie-tuned", "
 func methods() []Workload {
 	const what = "highest rate at ≤ 0.1 %% loss (RFC 2544), and latency at 50 %% and 90 %% of it: %s, established, numbered; loss and latency at pod B's eth0"
 	return []Workload{
-		{Name: "rfc2544", Standard: true, Frames: true, About: fmt.Sprintf(what, "64-byte frames of 1024 flows out of a packet socket"),
+		{Name: "rfc2544", Standard: []string{"kernel", "nftables", "dpdk", "sluice", "inspect"}, Frames: true, About: fmt.Sprintf(what, "64-byte frames of 1024 flows out of a packet socket"),
 			Systems: fromFrames, Family: 4, CPUs: 2, Flows: someFlows, Run: rfc2544(small(traffic.PacketSocket, someFlows))},
 		{Name: "rfc2544-xdp", Frames: true, About: fmt.Sprintf(what, "64-byte frames of 1024 flows out of an AF_XDP socket"),
 			Systems: fromFrames, Family: 4, CPUs: 2, Flows: someFlows, Run: rfc2544(small(traffic.AFXDP, someFlows))},
@@ -68,8 +68,12 @@ func attacks() (ws []Workload) {
 		})
 	}
 	for _, a := range []traffic.Attack{traffic.RandomTuples, traffic.SYNFlood} {
+		var standard []string
+		if a == traffic.RandomTuples {
+			standard = brief
+		}
 		ws = append(ws, Workload{
-			Name: "beside-" + string(a), Standard: a == traffic.RandomTuples,
+			Name: "beside-" + string(a), Standard: standard,
 			About:   fmt.Sprintf("a connection of 1-byte requests from A to B, alone and beside %.0f packets/s of %s from another pod to B, which is allowed", besideRate, attackNames[a]),
 			Systems: filters[:len(filters)-1], Family: 4, CPUs: 2, Flows: 1 << 17, Pods: 1, Limited: true, Rules: Rules{Also: []netip.Addr{otherAddr(0)}}, Run: beside(a),
 		})

@@ -34,7 +34,9 @@ func TestSelect(t *testing.T) {
 		t.Errorf("all: %d workloads, %v", len(all), err)
 	}
 	standard, err := scenario.Select(nil)
-	if err != nil || len(standard) == 0 || slices.ContainsFunc(standard, func(w scenario.Workload) bool { return !w.Standard }) {
+	if err != nil || len(standard) == 0 || slices.ContainsFunc(standard, func(w scenario.Workload) bool {
+		return len(w.Standard) == 0 || !slices.Equal(w.Standard, w.Systems)
+	}) {
 		t.Errorf("no name: %d workloads, %v", len(standard), err)
 	}
 	if _, err := scenario.Select([]string{"raw", "tcp-streams"}); err == nil || !strings.Contains(err.Error(), "tcp-streams") {
@@ -66,6 +68,11 @@ func TestRegistryIsConsistent(t *testing.T) {
 			t.Errorf("workload %q: double or incomplete", w.Name)
 		}
 		workloads[w.Name] = true
+		for _, name := range w.Standard {
+			if !slices.Contains(w.Systems, name) {
+				t.Errorf("workload %q: %q is standard but not among its systems", w.Name, name)
+			}
+		}
 		for _, name := range w.Systems {
 			if used[name] = true; !systems[name] {
 				t.Errorf("workload %q: no system %q", w.Name, name)

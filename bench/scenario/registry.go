@@ -1,6 +1,10 @@
 package scenario
 
-import "github.com/sluice-net/sluice/bench/traffic"
+import (
+	"slices"
+
+	"github.com/sluice-net/sluice/bench/traffic"
+)
 
 // Systems lists all systems, in the order of the report.
 func Systems() []System {
@@ -33,9 +37,13 @@ func Systems() []System {
 }
 
 var (
+	brief    = []string{"kernel", "nftables", "sluice", "inspect"}
 	routers  = []string{"kernel", "kernel-rps", "nftables", "nft-linear", "ipset", "nfqueue", "sluice", "sluice-rps", "sluice-nocut", "inspect"}
 	inspects = []string{"asavie", "asavie-tuned", "dpdk", "ovs", "inspect", "kernel", Ceiling}
 )
+
+// with returns a list of its own.
+func with(systems []string, more ...string) []string { return slices.Concat(systems, more) }
 
 // The floods. 18 bytes of payload make the smallest Ethernet frame over IPv4.
 const (
@@ -56,7 +64,7 @@ func Workloads() []Workload {
 
 func basics() []Workload {
 	return []Workload{
-		{Name: "tcp-stream", Standard: true, About: "one TCP flow from pod A to pod B, IPv4, threads unpinned",
+		{Name: "tcp-stream", Standard: brief, About: "one TCP flow from pod A to pod B, IPv4, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Run: stream(placement{anyCPU, anyCPU})},
 		{Name: "tcp-stream-pinned", About: "one TCP flow, IPv4, sender on CPU 0, receiver on CPU 1",
 			Systems: routers, Family: 4, CPUs: 2, Run: stream(placement{0, 1})},
@@ -64,29 +72,29 @@ func basics() []Workload {
 			Systems: routers, Family: 6, CPUs: 1, Run: stream(placement{anyCPU, anyCPU})},
 		{Name: "tcp-rr", About: "1-byte TCP request and response, one flow, IPv4, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Run: request(placement{anyCPU, anyCPU})},
-		{Name: "tcp-rr-same", Standard: true, About: "1-byte TCP request and response, client and server on CPU 0",
+		{Name: "tcp-rr-same", Standard: brief, About: "1-byte TCP request and response, client and server on CPU 0",
 			Systems: routers, Family: 4, CPUs: 1, Run: request(placement{0, 0})},
 		{Name: "tcp-rr-cross", About: "1-byte TCP request and response, client on CPU 0, server on CPU 1",
 			Systems: routers, Family: 4, CPUs: 2, Run: request(placement{0, 1})},
-		{Name: "udp-small", Standard: true, About: "18-byte UDP packets from real sockets (sendmmsg on CPU 0), one flow, IPv4; counted and dropped by a tcx program at pod B's eth0",
-			Systems: routers, Family: 4, CPUs: 2, Flows: 1, Run: flood(1, 1)},
-		{Name: "udp-small-64k", Standard: true, About: "the same with 65536 flows in random order",
-			Systems: routers, Family: 4, CPUs: 2, Flows: manyFlows, Run: flood(manySockets, manyFlows/manySockets)},
+		{Name: "udp-small", Standard: with(brief, Ceiling), About: "18-byte UDP packets from real sockets (sendmmsg on CPU 0), one flow, IPv4; counted and dropped by a tcx program at pod B's eth0",
+			Systems: with(routers, Ceiling), Family: 4, CPUs: 2, Flows: 1, Run: flood(1, 1)},
+		{Name: "udp-small-64k", About: "the same with 65536 flows in random order",
+			Systems: with(routers, Ceiling), Family: 4, CPUs: 2, Flows: manyFlows, Run: flood(manySockets, manyFlows/manySockets)},
 		{Name: "udp-small-v6", About: "18-byte UDP packets from real sockets, one flow, IPv6",
-			Systems: routers, Family: 6, CPUs: 2, Flows: 1, Run: flood(1, 1)},
-		{Name: "tcp-crr", Standard: true, About: "TCP connections one after the other: connect, 1 byte each way, close; both ends on CPU 0",
+			Systems: with(routers, Ceiling), Family: 6, CPUs: 2, Flows: 1, Run: flood(1, 1)},
+		{Name: "tcp-crr", Standard: brief, About: "TCP connections one after the other: connect, 1 byte each way, close; both ends on CPU 0",
 			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 16, Run: connect(1, 0)},
 		{Name: "tcp-crr-16", About: "the same, 16 in parallel, threads unpinned",
 			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 17, Run: connect(16, anyCPU)},
-		{Name: "new-flows", Standard: true, About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
+		{Name: "new-flows", Standard: []string{"kernel", "nftables", "nfqueue", "sluice"}, About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
 			Systems: []string{"kernel", "nftables", "ipset", "nfqueue", "sluice", "sluice-2w", "sluice-quiet", "sluice-traced"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
-		{Name: "every-packet", Standard: true, About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
+		{Name: "every-packet", Standard: []string{"asavie", "asavie-tuned", "dpdk", "ovs", "inspect", Ceiling}, About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Frames: true, Run: small(traffic.PacketSocket, 1).blasting()},
 		{Name: "every-packet-64k", About: "the same with 65536 flows in random order",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: manyFlows, Frames: true, Run: small(traffic.PacketSocket, manyFlows).blasting()},
 		{Name: "every-packet-workers", About: "60-byte UDP frames of 1024 flows, as in every-packet: one worker and two, followed and not",
 			Systems: []string{"inspect", "inspect-2w", "inspect-traced", Ceiling}, Family: 4, CPUs: 2, Flows: someFlows, Run: small(traffic.PacketSocket, someFlows).blasting()},
-		{Name: "raw", About: "limits of XDP on veth: live frames of BPF_PROG_TEST_RUN on CPU 0, no socket and no skb",
+		{Name: "raw", Standard: []string{"xdp-drop", "xdp-redirect"}, About: "limits of XDP on veth: live frames of BPF_PROG_TEST_RUN on CPU 0, no socket and no skb",
 			Systems: []string{"xdp-drop", "xdp-redirect"}, Family: 4, CPUs: 2, Raw: true, Run: raw},
 	}
 }

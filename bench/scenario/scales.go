@@ -25,11 +25,16 @@ func policies() (ws []Workload) {
 	}
 	for _, n := range []int{1, 100, 1000, 10000} {
 		w := add(fmt.Sprintf("policies-%s", short(n)), n, HitLast, "policies", "; the last one allows them", filters, some)
-		w.Standard = n == 1 || n == 1000
+		switch n {
+		case 1:
+			w.Standard = []string{"nftables", "nft-linear", "ipset", "sluice", "inspect"}
+		case 1000:
+			w.Standard = []string{"nftables", "nft-linear", "ipset", "dpdk", "sluice", "inspect", Ceiling}
+		}
 	}
 	add("policies-1k-first", 1000, HitFirst, "", "; the first one allows them", filters, some)
 	add("denied-1", 1, HitNone, "denied", "; none allows them", enforcers, denies)
-	add("denied-1k", 1000, HitNone, "denied", "; none allows them", enforcers, denies).Standard = true
+	add("denied-1k", 1000, HitNone, "denied", "; none allows them", enforcers, denies).Standard = []string{"nftables", "dpdk", "sluice"}
 	add("denied-10k", 10000, HitNone, "denied", "; none allows them", enforcers, denies)
 	churn := add("churn", 100, HitLast, "", fmt.Sprintf("; a policy comes or goes every %v", churnEvery), filters, churning(some))
 	churn.Sweep = ""

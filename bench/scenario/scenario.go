@@ -52,8 +52,9 @@ type Workload struct {
 	CPUs int
 	// Flows is how many flows at a time it makes, for systems that size tables.
 	Flows int
-	// Standard ones are measured if none is asked for.
-	Standard bool
+	// Standard are the systems under which it is measured if nothing is asked
+	// for: what fits ten minutes. None: it is not.
+	Standard []string
 	// Sweep, XName and X place a workload among those that differ from it in one
 	// parameter: see Info.
 	Sweep, XName string

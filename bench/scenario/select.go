@@ -11,11 +11,15 @@ const All = "all"
 
 // Select returns the workloads of these names, in their usual order. A name
 // also stands for all that begin with it and a hyphen; no name stands for the
-// standard ones.
+// standard ones, with their standard systems.
 func Select(names []string) ([]Workload, error) {
 	all := Workloads()
 	if len(names) == 0 {
-		return slices.DeleteFunc(all, func(w Workload) bool { return !w.Standard }), nil
+		all = slices.DeleteFunc(all, func(w Workload) bool { return len(w.Standard) == 0 })
+		for i := range all {
+			all[i].Systems = all[i].Standard
+		}
+		return all, nil
 	}
 	if slices.Contains(names, All) {
 		return all, nil

@@ -92,7 +92,7 @@ Ctrl-C keeps what has been measured, marked as partial.
 	flags := cmd.Flags()
 	flags.StringSliceVar(&plan.Systems, "systems", nil, "measure only these")
 	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each scenario, at most")
-	flags.DurationVar(&plan.Duration, "duration", time.Second, "of each measurement")
+	flags.DurationVar(&plan.Duration, "duration", 500*time.Millisecond, "of each measurement")
 	flags.DurationVar(&plan.Within, "within", 10*time.Minute, "begin no round of runs that would not end by then; 0: no limit")
 	flags.BoolVar(&plan.Profile, "profile", false, "one more round under perf: where the time goes, by stage")
 	flags.StringVar(&plan.Pcap, "pcap", "", "capture whose packets the replay scenario sends")
@@ -172,7 +172,7 @@ func benchList() string {
 	b.WriteString("Scenarios (a name also stands for all that begin with it; * the standard ones;\nall stands for all):\n")
 	for _, w := range scenario.Workloads() {
 		mark := " "
-		if w.Standard {
+		if len(w.Standard) > 0 {
 			mark = "*"
 		}
 		fmt.Fprintf(&b, "%s %-19s %s\n", mark, w.Name, w.About)
