@@ -119,6 +119,7 @@ spec:
 		t.Errorf("left for CNI: %v, %v", left, err)
 	}
 	stay := n.start(steps, "agent")
+	eventually(t, "clean node", func() bool { return strings.Contains(stay.out.String(), "is clean") })
 	if !n.reaches(friend, server, 80) || !n.reaches(other, server, 80) {
 		t.Error("connections do not pass after removal")
 	}

@@ -86,7 +86,7 @@ func TestApply(t *testing.T) {
 				}
 				applied++
 			}
-			if applied < 7 {
+			if applied < 6 {
 				t.Errorf("%d objects", applied)
 			}
 		})

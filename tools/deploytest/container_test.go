@@ -8,10 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -178,6 +180,7 @@ func (n *runtimeNode) crun(args ...string) *exec.Cmd {
 // running is a container that runs.
 type running struct {
 	id   string
+	pid  int // as this test sees it
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error
@@ -223,13 +226,27 @@ func (n *runtimeNode) startIn(p *corev1.PodSpec, name string, network *netlab.Na
 	data, err := json.Marshal(spec)
 	must(n, err)
 	must(n, os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o644))
-	r.cmd = n.crun("run", "--bundle="+bundle, r.id)
-	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
+	pidFile := filepath.Join(bundle, "pid")
+	r.cmd = n.crun("run", "--bundle="+bundle, "--pid-file="+pidFile, r.id)
+	r.cmd.Stdout, r.cmd.Stderr, r.cmd.WaitDelay = &r.out, &r.out, time.Second
 	must(n, r.cmd.Start())
 	go func() {
 		r.err = r.cmd.Wait()
 		close(r.done)
 	}()
+	eventually(n, name+" has started", func() bool {
+		select {
+		case <-r.done:
+			return true
+		default:
+		}
+		text, err := os.ReadFile(pidFile)
+		if err != nil || len(text) == 0 {
+			return false
+		}
+		r.pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		return err == nil
+	})
 	n.Cleanup(func() {
 		n.kill(r, unix.SIGKILL)
 		if n.Failed() {
@@ -247,12 +264,16 @@ func (n *runtimeNode) kill(r *running, s unix.Signal) {
 		return
 	default:
 	}
-	out, err := n.crun("kill", r.id, fmt.Sprint(int(s))).CombinedOutput()
-	if err != nil {
-		n.Logf("kill %s: %v: %s", r.id, err, out)
-		_ = r.cmd.Process.Kill()
+	if err := unix.Kill(r.pid, s); err != nil {
+		n.Errorf("kill %s: %v", r.id, err)
 	}
-	<-r.done
+	select {
+	case <-r.done:
+	case <-time.After(patience):
+		_ = unix.Kill(r.pid, unix.SIGKILL)
+		n.Errorf("%s still runs after %v: %s", r.id, s, r.out.String())
+		<-r.done
+	}
 }
 
 // complete runs a container that ends by itself.

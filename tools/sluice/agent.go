@@ -85,6 +85,7 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 			if cleanup {
 				err := control.Cleanup(cfg)
 				if err == nil && wait {
+					fmt.Fprintln(cmd.ErrOrStderr(), "This node is clean; waiting to be told to end.")
 					<-cmd.Context().Done()
 				}
 				return err

@@ -164,10 +164,10 @@ func await(ctx context.Context, at dynamic.ResourceInterface, o Options) error {
 			s := ds.Status
 			clean := min(s.UpdatedNumberScheduled, s.NumberReady)
 			if s.ObservedGeneration < ds.Generation {
-				clean = 0
+				clean = 0 // what is reported is of before
 			}
 			text := fmt.Sprintf("%d of %d nodes are clean", clean, s.DesiredNumberScheduled)
-			if text != said {
+			if text != said && s.ObservedGeneration >= ds.Generation {
 				o.Say(text)
 			}
 			said, last = text, nil

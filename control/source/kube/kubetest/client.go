@@ -121,6 +121,18 @@ func (s *Server) Delete(doc string) {
 	s.must(r.Delete(ctx, u.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now}))
 }
 
+// Get returns an object by its document.
+func (s *Server) Get(doc string) (*unstructured.Unstructured, error) {
+	s.tb.Helper()
+	var u unstructured.Unstructured
+	s.must(yaml.Unmarshal([]byte(doc), &u.Object))
+	ctx, cancel := context.WithTimeout(context.Background(), ready)
+	defer cancel()
+	r, err := s.resource(ctx, &u)
+	s.must(err)
+	return r.Get(ctx, u.GetName(), metav1.GetOptions{})
+}
+
 // resource finds the client for an object's kind.
 func (s *Server) resource(ctx context.Context, u *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
 	k, d := s.Client()
