@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -123,17 +125,26 @@ func runAgent(ctx context.Context, cfg control.Config) error {
 		return err
 	}
 	live := verdict.NewLive(st)
-	agent.Explainer = func(q api.Question) (json.RawMessage, error) { return explain(live, q) }
+	agent.Explainer = func(q api.Question) (json.RawMessage, error) { return explain(live, q, agent.Names()) }
 	return agent.Run(ctx)
 }
 
-// explain walks through the policies that the agent knows.
-func explain(live *verdict.Live, q api.Question) (json.RawMessage, error) {
+// explain walks through the policies that the agent knows, by the names that it
+// has learned.
+func explain(live *verdict.Live, q api.Question, names []api.Name) (json.RawMessage, error) {
 	proto, err := verdict.ParseProtocol(q.Proto)
 	if err != nil {
 		return nil, err
 	}
-	t, err := live.Walk("ip:"+q.Src.String(), "ip:"+q.Dst.String(), verdict.Flow{Protocol: proto, Port: q.Port})
+	domains := map[string][]netip.Addr{}
+	for _, n := range names {
+		domains[n.Name] = append(domains[n.Name], n.Address)
+	}
+	for name, addrs := range domains {
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		domains[name] = slices.Compact(addrs)
+	}
+	t, err := live.Walk("ip:"+q.Src.String(), "ip:"+q.Dst.String(), verdict.Flow{Protocol: proto, Port: q.Port}, domains)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,9 @@ package verdict
 
 import (
 	"errors"
+	"maps"
+	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/sluice-net/sluice/control/store"
@@ -24,14 +27,15 @@ func NewLive(st *store.Store) *Live { return &Live{store: st} }
 // liveTries is how often an answer is begun anew because the store changed.
 const liveTries = 5
 
-// Walk answers a question with all its reasons; ends are as Cluster.End has them.
-func (l *Live) Walk(src, dst string, f Flow) (*Trace, error) {
+// Walk answers a question with all its reasons; ends are as Cluster.End has them,
+// domains says what the domain names in policies resolve to.
+func (l *Live) Walk(src, dst string, f Flow, domains map[string][]netip.Addr) (*Trace, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for range liveTries {
 		generation := l.store.Generation()
-		if l.cluster == nil || l.generation != generation {
-			l.cluster, l.generation = New(l.store, nil), generation
+		if l.cluster == nil || l.generation != generation || !maps.EqualFunc(l.cluster.domains, domains, slices.Equal) {
+			l.cluster, l.generation = New(l.store, domains), generation
 		}
 		t, err := l.cluster.walk(src, dst, f)
 		if l.store.Generation() == generation {
