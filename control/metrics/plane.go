@@ -108,6 +108,7 @@ func (c *planeCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, w := range workerCounters {
 		out <- w.desc
 	}
+	describeUplinks(out)
 }
 
 // Collect implements prometheus.Collector.
@@ -142,6 +143,7 @@ func (c *planeCollector) Collect(out chan<- prometheus.Metric) {
 	out <- counter(generatedDesc, stats.Written+stats.Lost)
 	out <- counter(eventsDesc, lost, "events")
 	out <- counter(eventsDesc, lostDeny, "denials")
+	collectUplinks(out, stats.Uplinks)
 	c.collectMaps(out)
 }
 

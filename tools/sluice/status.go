@@ -89,6 +89,9 @@ func statusTable(out io.Writer, s api.Status) error {
 	for _, q := range s.Workers {
 		line(fmt.Sprintf("Queue %d", q.ID), "%s", queueText(&q))
 	}
+	for _, u := range s.Uplinks {
+		line("Uplink "+u.Name, "%s", uplinkText(&u))
+	}
 	line("Flows", "%d of %d (%.1f %%)", s.Flows, s.FlowsMax, percent(s.Flows, s.FlowsMax))
 	line("Maps", "%s", mapsText(s.Maps))
 	line("Events", "%d, %d lost; %d of %d remembered", s.Events.Written, s.Events.Lost, s.Events.Held, s.Events.HeldMax)
@@ -240,4 +243,20 @@ func age(t time.Time) string {
 		return fmt.Sprintf("%dh%dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
+
+// uplinkText says what is made of an uplink, and why not more.
+func uplinkText(u *api.Uplink) string {
+	if u.State != "on" {
+		return u.State + ": " + u.Reason
+	}
+	var packets, lost uint64
+	for _, q := range u.Queues {
+		packets, lost = packets+q.Packets, lost+q.Lost
+	}
+	text := fmt.Sprintf("on, %d queues, %s, %d packets taken, %d lost", len(u.Queues), u.Mode, packets, lost)
+	if u.Note != "" {
+		text += " (" + u.Note + ")"
+	}
+	return text
 }
