@@ -21,7 +21,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -79,6 +81,11 @@ func (m Machine) Run(ctx context.Context) ([]Result, error) {
 	}, append(accelerator(), m.Devices...)...)
 	cmd := exec.CommandContext(ctx, "nice", args...)
 	cmd.WaitDelay = 5 * time.Second
+	// QEMU ends with us, however we end. The kernel means the thread that
+	// started it (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, fmt.Errorf("pipe console: %w", err)
