@@ -71,6 +71,23 @@ test-apiserver: build
 	cd control/e2e && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir \
 		$(CURDIR)/bin/test/cluster.test -test.run '^TestCluster' -test.timeout 8m
 
+# 24 simulated hours of changes, 100 a second, as fast as they go: some 15 to 30
+# minutes. test-unit has a short turn of it.
+SOAK ?= 8640000
+.PHONY: test-soak
+test-soak:
+	SLUICE_SOAK=$(SOAK) $(GO) test -run TestSoak -v -timeout 2h ./control/publish
+
+# What the control loop takes: 5,000 pods and 1,000 policies in a real API
+# server, 50,000 and 10,000 in a simulated one, a pod's start beside 250 pods.
+.PHONY: bench-control
+bench-control: build
+	@mkdir -p bin/test
+	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); \
+	$(GO) test -c -o bin/test/scale.test ./control/e2e; \
+	cd control/e2e && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_SCALE=full \
+		$(CURDIR)/bin/test/scale.test -test.run '^TestScale|^TestClusterLatency' -test.v -test.timeout 20m
+
 test-race:
 	$(GO) test -race -short $(RACE)
 
