@@ -90,6 +90,7 @@ type Agent struct {
 	lookups   lookups
 	started   time.Time
 	kick      chan struct{} // something may have changed
+	links     atomic.Bool   // links may have, since the loop last looked
 	// Explainer, if not nil, answers how rules come to a verdict. It is set
 	// before Run.
 	Explainer func(api.Question) (json.RawMessage, error)
@@ -166,7 +167,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.recallSandboxes()
 	run("dataplane", func(ctx context.Context) error { return a.plane.Run(ctx, link.Ports{}) })
-	run("source", func(ctx context.Context) error { return a.source.Run(ctx, a.Kick) })
+	run("source", func(ctx context.Context) error { return a.source.Run(ctx, a.poke) })
 	run("api", func(ctx context.Context) error { return api.Serve(ctx, a.cfg.Socket, a) })
 	if cfg := a.cfg.hubble(); cfg.Socket != "" || cfg.Listen != "" {
 		run("hubble", func(ctx context.Context) error { a.serveHubble(ctx, hubble.New(cfg, a.observer, a)); return nil })
@@ -204,8 +205,14 @@ func Cleanup(cfg Config) error {
 	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0), os.RemoveAll(sandboxDir(cfg)), os.RemoveAll(namesFile(cfg)))
 }
 
-// Kick has the loop look whether something has changed.
+// Kick has the loop look whether links, or what is known of them, have changed.
 func (a *Agent) Kick() {
+	a.links.Store(true)
+	a.poke()
+}
+
+// poke has the loop look whether anything else has changed.
+func (a *Agent) poke() {
 	select {
 	case a.kick <- struct{}{}:
 	default:
@@ -237,7 +244,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.kick:
-			a.relook = true
+			a.relook = a.links.Swap(false) || a.relook
 		case <-a.store.Changed():
 		case <-a.lookups.learner.Changed():
 			a.heard = true

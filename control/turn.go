@@ -81,7 +81,9 @@ func (a *Agent) wanted() map[store.Key]*store.Pod {
 	a.store.Read(func(v store.View) {
 		a.looked = v.Generation()
 		for p := range v.Pods() {
-			if !p.HostNetwork && len(p.Addrs()) > 0 {
+			// A cluster says which node each pod is on; a folder of manifests
+			// may know this node by another name.
+			if !p.HostNetwork && len(p.Addrs()) > 0 && (a.cfg.Kubeconfig == "" || a.mine(p)) {
 				pods[p.Key()] = p
 			}
 		}
