@@ -154,26 +154,44 @@ func routes(agent Agent) http.Handler {
 // patience is how long a client of a stream may not read before it is cut off.
 const patience = 10 * time.Second
 
+// flushAt is how many bytes are written at once while there is more to come.
+const flushAt = 32 << 10
+
 // streamFlows writes a line an event. A client that doesn't read is cut off
 // when its turn to be written to takes too long.
 func streamFlows(w http.ResponseWriter, r *http.Request, agent Agent, last int, follow bool) {
 	ctl := http.NewResponseController(w)
-	enc := json.NewEncoder(w)
 	w.Header().Set("Content-Type", "application/jsonl")
 	opened := func() {
 		w.WriteHeader(http.StatusOK)
 		_ = ctl.Flush()
 	}
-	// An error here means that the client is gone: there is no one to tell.
-	_ = agent.Flows(r.Context(), last, follow, opened, func(f *Flow) error {
-		if f == nil {
-			return ctl.Flush()
-		}
+	lines := make([]byte, 0, flushAt+4<<10)
+	write := func() error {
 		if err := ctl.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
-		return enc.Encode(f)
+		_, err := w.Write(lines)
+		lines = lines[:0]
+		return err
+	}
+	// An error here means that the client is gone: there is no one to tell.
+	err := agent.Flows(r.Context(), last, follow, opened, func(f *Flow) error {
+		if f == nil {
+			if err := write(); err != nil {
+				return err
+			}
+			return ctl.Flush()
+		}
+		lines = append(f.AppendJSON(lines), '\n')
+		if len(lines) < flushAt {
+			return nil
+		}
+		return write()
 	})
+	if err == nil {
+		_ = write()
+	}
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
