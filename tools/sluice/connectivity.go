@@ -104,6 +104,8 @@ Exit code 0: all as it should be; 1: something differs.`,
 	}
 	flags.registerNode(cmd)
 	cluster.register(cmd)
+	cmd.Flags().Lookup("kubeconfig").Usage = `kubeconfig file of a cluster to try, or "in-cluster"`
+	cmd.Flags().Lookup("context").Usage = "context of the kubeconfig; alone, of the one that kubectl finds"
 	cmd.Flags().StringVarP(&opts.Namespace, "namespace", "n", opts.Namespace, "namespace to make in the cluster")
 	cmd.Flags().StringVar(&opts.Image, "image", opts.Image, "Sluice's image, as the cluster's nodes pull it")
 	cmd.Flags().StringSliceVar(&world, "world", []string{"1.1.1.1:443", "[2606:4700:4700::1111]:443"}, "TCP endpoints outside of the cluster, one a family; \"\" for none")
