@@ -28,8 +28,8 @@ func runTop(ctx context.Context, cmd *cobra.Command, f *observeFlags, src *flowS
 	if f.interval < 100*time.Millisecond {
 		return usageError(errors.New("--interval: want 100ms or more"))
 	}
-	if sel.Last == observe.DefaultLast && !cmd.Flags().Changed("last") {
-		sel.Last, sel.All = 0, true // what is held, not its end
+	if !cmd.Flags().Changed("last") && sel.First == 0 && sel.Since.IsZero() && sel.Until.IsZero() {
+		sel.Last, sel.All = 0, true // what is held, not its end; followed, that first
 	}
 	out, live := cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout())
 	top, shown := observe.NewTop(), time.Now()

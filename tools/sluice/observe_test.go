@@ -220,6 +220,7 @@ func (o observed) lines(t *testing.T) {
 	contains(t, o.observe("-o", "table"), "TIMESTAMP", "SOURCE", "CAUSE")
 	contains(t, o.observe("-o", "dict", "--last", "1"), "SOURCE: ", "VERDICT: DROPPED")
 	contains(t, o.observe("-o", "json", "--verdict", "DROPPED", "--last", "1"), `{"flow":{`, `"drop_reason_desc":"POLICY_DENIED"`, `"ingress_denied_by":[`)
+	contains(t, o.observe("--top", "-f", "--duration", "2s"), "production/database  TCP/5432")
 	contains(t, o.observe("--top"), "BUSIEST", "MOST DENIED", "production/database  TCP/5432", "events, 0 lost")
 	contains(t, o.observe("--to-port", "443", "--last", "1", "--explain"), "DROPPED",
 		"egress of gateway/envoy: allow: no policy selects the pod for egress", "ingress of production/frontend: deny: isolated: ",
