@@ -67,7 +67,7 @@ func bars(b *scenario.Block, r *scenario.Results) (plots []Plot) {
 			f.Bars = append(f.Bars, bar)
 		}
 		f.Notes = []string{
-			fmt.Sprintf("×: median of ratios of neighbouring runs to %s; ~: no larger than its spread.", b.Base()),
+			fmt.Sprintf("×: median of ratios of neighbouring runs to %s; ~: no larger than its spread, or of fewer than four runs.", b.Base()),
 			setting(r),
 		}
 		if n, of, worst := b.Disturbed(); n > 0 {

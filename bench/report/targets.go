@@ -65,6 +65,12 @@ func Outcomes(r *scenario.Results) (out []Outcome) {
 		if ratio.Pairs > 1 {
 			o.Got += fmt.Sprintf(" (%s to %s)", scenario.Number(ratio.Min), scenario.Number(ratio.Max))
 		}
+		if ratio.Pairs < enough {
+			o.Verdict += fmt.Sprintf("; %d runs are too few to say", ratio.Pairs)
+		}
+		if n, of, _ := b.Disturbed(); n > 0 {
+			o.Verdict += fmt.Sprintf("; %d of %d samples were disturbed", n, of)
+		}
 		if limit := b.Limits[t.system]; limit != "" {
 			o.Verdict += "; " + limit
 		}

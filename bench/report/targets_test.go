@@ -65,3 +65,20 @@ func TestTargets(t *testing.T) {
 		t.Errorf("says something of what was not measured:\n%s", b.String())
 	}
 }
+
+// Of few runs, or of disturbed ones, a target's verdict says that it is worth
+// little.
+func TestTargetsSayWhatTheyAreWorth(t *testing.T) {
+	r := &scenario.Results{Workloads: []scenario.Info{{Name: "new-flows", Systems: []string{"sluice"}}}}
+	for run := range 4 {
+		r.Samples = append(r.Samples, scenario.Sample{Workload: "new-flows", System: "sluice", Run: run, Others: float64(run) / 3,
+			Metrics: []scenario.Metric{{Name: "admitted", Value: 400e3, Better: scenario.Higher}}})
+	}
+	if got := report.Outcomes(r); len(got) != 1 || !strings.Contains(got[0].Verdict, "3 of 4 samples were disturbed") || strings.Contains(got[0].Verdict, "too few") {
+		t.Errorf("got %+v", got)
+	}
+	r.Samples = r.Samples[:1]
+	if got := report.Outcomes(r); len(got) != 1 || !strings.Contains(got[0].Verdict, "too few") || strings.Contains(got[0].Verdict, "disturbed") {
+		t.Errorf("got %+v", got)
+	}
+}
