@@ -176,7 +176,7 @@ func (l *linter) policy(p *policy.Policy) {
 			continue
 		}
 		for i := range section.Rules {
-			l.rule(object, dir, &section.Rules[i], subject)
+			l.rule(p.Origin.Kind, object, dir, &section.Rules[i], subject)
 		}
 	}
 }

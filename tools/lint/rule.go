@@ -6,17 +6,25 @@ import (
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/policy/calico"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/tools/verdict"
 )
 
 // rule looks at what one rule of a policy names.
-func (l *linter) rule(object string, dir rule.Direction, r *policy.Rule, subject []*store.Identity) {
+func (l *linter) rule(kind, object string, dir rule.Direction, r *policy.Rule, subject []*store.Identity) {
 	path := "spec." + verdict.RulePath(dir, r.Index)
 	peerField, what := path+".from", "from"
 	if dir == rule.Egress {
 		peerField, what = path+".to", "to"
+	}
+	portField := path + ".ports"
+	if calico.IsKind(kind) {
+		peerField, portField = path+".source", path+".destination.ports"
+		if dir == rule.Egress {
+			peerField = path + ".destination"
+		}
 	}
 	var remote []*store.Identity
 	nobody := !r.AnyPeer
@@ -31,7 +39,11 @@ func (l *linter) rule(object string, dir rule.Direction, r *policy.Rule, subject
 		none := len(ids) == 0 && len(l.view.NetworkSets(s)) == 0
 		nobody = nobody && none
 		if none {
-			l.noPeer(object, fmt.Sprintf("%s[%d]", peerField, i), what, s)
+			field := peerField
+			if !calico.IsKind(kind) {
+				field = fmt.Sprintf("%s[%d]", peerField, i)
+			}
+			l.noPeer(object, field, what, s)
 		}
 	}
 	if nobody {
@@ -54,7 +66,7 @@ func (l *linter) rule(object string, dir rule.Direction, r *policy.Rule, subject
 			continue
 		}
 		missing++
-		l.add(Warning, CheckNamedPort, object, fmt.Sprintf("%s.ports[%d]", path, i),
+		l.add(Warning, CheckNamedPort, object, fmt.Sprintf("%s[%d]", portField, i),
 			fmt.Sprintf("no %s has a port named %s", whose, verdict.PortText(port)))
 	}
 	if missing > 0 && missing == len(r.Ports) {

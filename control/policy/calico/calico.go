@@ -63,6 +63,9 @@ var shapes = map[string]shape{
 	StagedGlobalKind: {kind: StagedGlobalKind, global: true, staged: true, replaces: GlobalKind},
 }
 
+// IsKind reports whether policies of a kind are read here by Convert.
+func IsKind(kind string) bool { return shapes[kind].kind != "" }
+
 // Convert returns the conversion of policies of a kind. Of one that is not
 // valid the model is what has to stay closed, with Rejected set, and there is a
 // Rejection for each fault.
