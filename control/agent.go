@@ -148,6 +148,7 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 
 // Run enforces until ctx ends, then leaves the node as Config.OnExit says.
 func (a *Agent) Run(ctx context.Context) error {
+	lean()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup

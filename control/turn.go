@@ -53,6 +53,7 @@ func (a *Agent) turn() (pending bool, _ error) {
 	if err == nil && state.Synced {
 		a.status.digest = state.Digest
 		a.status.ready = true
+		giveBack()
 		a.status.store = a.lastInput.store
 	}
 	return len(missing) > 0, err

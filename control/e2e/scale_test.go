@@ -169,7 +169,10 @@ func (n *node) crowd(count int) (pods []*pod) {
 func (p *pod) object() *corev1.Pod {
 	o := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: p.name, UID: types.UID(p.name), Labels: map[string]string{}},
 		Spec:   corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "c", Image: "none"}}},
-		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: p.v4.String(), PodIPs: []corev1.PodIP{{IP: p.v4.String()}, {IP: p.v6.String()}}}}
+		Status: corev1.PodStatus{Phase: corev1.PodPending}}
+	if p.v4.IsValid() {
+		o.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: p.v4.String(), PodIPs: []corev1.PodIP{{IP: p.v4.String()}, {IP: p.v6.String()}}}
+	}
 	for pair := range strings.SplitSeq(p.labels, ", ") {
 		k, v, _ := strings.Cut(pair, ": ")
 		o.Labels[k] = v
@@ -226,12 +229,16 @@ func TestScale(t *testing.T) {
 	n.cfg.Kubeconfig, n.cfg.Report = server.Kubeconfig(), false
 	began := time.Now()
 	n.launch()
-	n.eventually("ready", func() bool {
-		ctx, cancel := context.WithTimeout(n.Context(), patience)
-		defer cancel()
-		s, err := n.api.Status(ctx)
-		return err == nil && s.Ready && s.Endpoints == c.local+2
-	})
+	for {
+		s, err := n.api.Status(n.Context())
+		if err == nil && s.Ready && s.Endpoints == c.local+2 {
+			break
+		}
+		if time.Since(began) > 3*time.Minute {
+			t.Fatalf("agent is not ready: %+v, %v", s, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	t.Logf("agent ready after %.1f s", time.Since(began).Seconds())
 	n.remember("at first")
 	w := n.watch(f, s)
@@ -241,6 +248,35 @@ func TestScale(t *testing.T) {
 		t.Errorf("%d policies", len(all))
 	}
 	n.remember("at last")
+	n.starts(c.samples, func(p *cniPod) { server.Set(p.object()) })
+}
+
+// starts starts pods by a real list of CNI plugins.
+func (n *node) starts(count int, declare func(*cniPod)) {
+	n.Helper()
+	r := n.newRuntime("ptp", "1.0.0", `"timeout": "20s"`)
+	var whole []time.Duration
+	for i := range count {
+		p := r.sandbox(fmt.Sprintf("start-%d", i))
+		p.labels = fmt.Sprintf("app: app-%d, version: v%d", i%10, i%3)
+		declare(p)
+		began := time.Now()
+		r.mustAdd(p)
+		whole = append(whole, time.Since(began))
+	}
+	var agents []time.Duration
+	for line := range strings.Lines(n.agent.log.String()) {
+		if _, text, ok := strings.Cut(strings.TrimSpace(line), " took="); ok && strings.Contains(line, "sandbox enforced") {
+			d, err := time.ParseDuration(text)
+			must(n.T, err)
+			agents = append(agents, d)
+		}
+	}
+	if len(agents) != count {
+		n.Fatalf("%d of %d pods enforced", len(agents), count)
+	}
+	n.Log(figures("agent told of a pod's link to its policy in force", agents))
+	n.Log(figures("ADD of the whole list, all plugins' processes included", whole))
 }
 
 func (n *node) policies() []api.Policy {
