@@ -30,7 +30,7 @@ func TestAttachments(t *testing.T) {
 					continue // no clsact here
 				}
 				for _, f := range list {
-					if b, ok := f.(*netlink.BpfFilter); ok && strings.HasPrefix(l.Attrs().Name, "pod") && b.Name == "sluice" {
+					if b, ok := f.(*netlink.BpfFilter); ok && strings.HasPrefix(l.Attrs().Name, "veth") && b.Name == "sluice" {
 						filters++
 					}
 				}

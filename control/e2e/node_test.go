@@ -35,7 +35,17 @@ func needPriv(tb testing.TB) {
 
 // patience bounds what a test waits for. It says nothing about speed: a busy
 // machine may take long.
-const patience = 20 * time.Second
+var patience = patienceFrom(os.Getenv(patienceVar))
+
+// patienceVar sets another patience, for machines that are emulated.
+const patienceVar = "SLUICE_E2E_PATIENCE"
+
+func patienceFrom(s string) time.Duration {
+	if d, err := time.ParseDuration(s); err == nil {
+		return d
+	}
+	return 20 * time.Second
+}
 
 // node is a node with an agent, as a test sees it.
 type node struct {

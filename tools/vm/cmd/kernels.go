@@ -104,7 +104,7 @@ func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o op
 	r.release = k.Release
 	var log bytes.Buffer
 	m := vm.Machine{
-		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 20 * time.Minute,
+		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 90 * time.Minute,
 		Jobs: []vm.Job{
 			testJob("programs", "xdpprog.test", "."),
 			testJob("policy", "e2e.test", policyTests),

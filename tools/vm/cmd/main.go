@@ -125,5 +125,6 @@ func fetch(ctx context.Context, src vm.Source) (vm.Kernel, error) {
 
 // testJob runs a package's tests in the guest.
 func testJob(name, binary, tests string) vm.Job {
-	return vm.Job{Name: name, Args: []string{"/bin/" + binary, "-test.run", tests, "-test.v", "-test.timeout", "10m"}}
+	return vm.Job{Name: name, Env: []string{"SLUICE_E2E_PATIENCE=3m"},
+		Args: []string{"/bin/" + binary, "-test.run", tests, "-test.v", "-test.parallel", "3", "-test.timeout", "30m"}}
 }

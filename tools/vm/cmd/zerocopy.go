@@ -55,12 +55,12 @@ func zerocopy(ctx context.Context, o options, bin string) error {
 	// The agent, with the first NIC under test as its uplink and the generator at
 	// the other end of the cable.
 	agent := testJob("agent", "e2e.test", "^TestUplink$/^(offload|inspect)$")
-	agent.Env = []string{"SLUICE_E2E_NICS=52:54:00:00:00:02,52:54:00:00:00:01"}
+	agent.Env = append(agent.Env, "SLUICE_E2E_NICS=52:54:00:00:00:02,52:54:00:00:00:01")
 	var log bytes.Buffer
 	m := vm.Machine{
 		Kernel: k, Modules: append([]string{"virtio_pci", "virtio_net", "af_packet"}, netModules...), Files: files,
 		Jobs:    []vm.Job{testJob("zerocopy", "zerocopy.test", "."), agent},
-		Devices: nics(), MemoryMB: 1536, Timeout: 15 * time.Minute, Console: &log,
+		Devices: nics(), MemoryMB: 1536, Timeout: 30 * time.Minute, Console: &log,
 	}
 	if o.verbose {
 		m.Console = io.MultiWriter(&log, os.Stderr)
