@@ -12,34 +12,44 @@ import (
 	"github.com/sluice-net/sluice/control"
 )
 
-// TestPodChurn starts and stops a thousand pods on a node that has room for
-// little more than a hundred: slots are given out again and again, and a steady stream does not
-// notice. Of every wave, two pods are tried out.
+// TestPodChurn starts and stops a thousand pods on the links of twenty: each wave
+// has other pods, with other rights, in the place of those before, as when a
+// runtime gives a sandbox's address out again. Slots are given out again and
+// again, and a steady stream does not notice.
 func TestPodChurn(t *testing.T) {
 	t.Parallel()
-	const waves, crowd = 10, 100
-	n := newPair(t, setup{change: func(c *control.Config) { c.MaxPods = 110 }})
+	const waves, crowd = 50, 20
+	n := newPair(t, setup{change: func(c *control.Config) { c.MaxPods = 30 }})
 	steady := n.podStream(n.friend, n.server, 4, 80)
 	began := steady.mark()
 	start := time.Now()
+	var pods []*pod
+	for i := range crowd {
+		pods = append(pods, n.addPod(fmt.Sprintf("crowd-%d", i), 10+i, "role: friend"))
+	}
 	for wave := range waves {
-		var pods []*pod
-		for i := range crowd {
-			labels := "role: friend"
+		for i, p := range pods {
+			role := "friend"
 			if (i+wave)%2 == 1 {
-				labels = "role: stranger"
+				role = "stranger"
 			}
-			pods = append(pods, n.addPod(fmt.Sprintf("wave-%d", i), 10+i, labels))
+			n.write("pod-"+p.name, fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: x, uid: %s-%d, labels: {role: %s}}\n"+
+				"spec: {nodeName: node}\nstatus: {phase: Running, podIPs: [{ip: %s}, {ip: %q}]}\n", p.name, p.name, wave, role, p.v4, p.v6))
 		}
 		n.settle()
-		yes, no := pods[wave%2], pods[1-wave%2]
-		n.probeAll(append(all(yes, n.server, 80, true)[:2], all(no, n.server, 80, false, "server")[:2]...)...)
-		for _, p := range pods {
-			n.removePod(p)
+		if wave%5 == 0 {
+			yes, no := pods[wave%2], pods[1-wave%2]
+			n.probeAll(append(all(yes, n.server, 80, true)[:2], all(no, n.server, 80, false, "server")[:2]...)...)
 		}
-		n.eventually("pods are gone", func() bool { return len(n.endpoints()) == 3 })
+		if got := len(n.endpoints()); got != crowd+3 {
+			t.Fatalf("wave %d: %d endpoints, want %d", wave, got, crowd+3)
+		}
 	}
 	t.Logf("%d pods started and stopped in %v", waves*crowd, time.Since(start).Round(time.Second))
+	for _, p := range pods {
+		n.removePod(p)
+	}
+	n.eventually("pods are gone", func() bool { return len(n.endpoints()) == 3 })
 	steady.intact("while pods came and went", began)
 }
 
