@@ -132,7 +132,7 @@ image:
 # container runtime. The runtime's seccomp profile comes from a package that is
 # not installed.
 SECCOMP := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/seccomp.json
-test-deploy: image deps-deploy
+test-deploy: image deps deps-deploy
 	@mkdir -p bin/test
 	SLUICE_IMAGE=$(CURDIR)/bin/image $(GO) test -timeout 20m ./tools/image
 	rm -rf bin/rendered; cd tools/deploy-oracle && SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered $(GO) test -count=1 ./...

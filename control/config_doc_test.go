@@ -76,6 +76,7 @@ func leaves(t *testing.T, path string, v reflect.Value, out map[string]string) {
 		text := strings.Trim(string(data), `"`)
 		switch {
 		case text == "" || text == "null":
+			text = ""
 		case field.Kind() == reflect.Slice:
 			var quoted []string
 			for j := range field.Len() {
