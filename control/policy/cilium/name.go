@@ -68,6 +68,9 @@ func patternRegexp(s string) string {
 		return "^(" + chars + "+[.])+$|^[.]$"
 	}
 	s = strings.ReplaceAll(fqdn(s), ".", "[.]")
-	s = manyLabels.ReplaceAllString(s, "("+chars+"+([.]"+chars+"+)*)[.]")
-	return "^" + stars.ReplaceAllString(s, chars+"*") + "$"
+	begin := ""
+	if many := manyLabels.FindString(s); many != "" {
+		begin, s = chars+"+([.]"+chars+"+)*[.]", s[len(many):]
+	}
+	return "^" + begin + stars.ReplaceAllString(s, chars+"*") + "$"
 }
