@@ -3,6 +3,7 @@ package verdicttest
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 )
 
 // Object is what somebody writes, as JSON has it.
@@ -188,7 +189,7 @@ func ciliumCIDRRule(r *rand.Rand) Object {
 	case 0:
 		o["cidrGroupRef"] = one(r, "g1", "g2", "unknown")
 	case 1:
-		o["cidrGroupSelector"] = one(r, Object{}, Object{"matchLabels": Object{"zone": "q"}}, Object{"matchExpressions": list{Object{"key": "zone", "operator": "DoesNotExist"}}})
+		o["cidrGroupSelector"] = one(r, Object{"matchLabels": Object{"zone": "q"}}, Object{"matchExpressions": list{Object{"key": "zone", "operator": "Exists"}}})
 	default:
 		o["cidr"] = ciliumCIDR(r)
 	}
@@ -222,6 +223,9 @@ func ciliumSelector(r *rand.Rand, subject bool) Object {
 	labels := Object{}
 	for range one(r, 0, 1, 1, 2) {
 		k := key()
+		if other, any := strings.CutPrefix(k, "any:"); labels[other] != nil || !any && labels["any:"+k] != nil {
+			continue // to Cilium both are one key, and which value holds is a matter of chance
+		}
 		if v := valuesOf(k); v {
 			labels[k] = value(k)
 		} else {
