@@ -8,6 +8,8 @@ CNI   := bin/sluice-cni
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tests that create network namespaces, load programs and open AF_XDP sockets.
 PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./bench/report ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
+# Tests that have targets of their own below, with what they need.
+OWN   := ./tools/deploytest ./tools/hubbletest ./tools/webtest
 # What shares memory between goroutines.
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
@@ -35,7 +37,7 @@ check:
 
 # Everything that needs no root.
 test-unit:
-	$(GO) test $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PRIV))")
+	$(GO) test $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PRIV) $(OWN))")
 
 # Built as you, run as root from their own folders, so that test data is found.
 # No privileged test may skip.
