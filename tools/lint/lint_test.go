@@ -175,6 +175,23 @@ func TestChecks(t *testing.T) {
 ---
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: a, name: p}, spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}]}]}}`,
 			[]string{"warning shadowed-rule NetworkPolicy a/p spec.ingress[0]"}},
+		{"Cilium's rules", `
+{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {namespace: a, name: p}, spec: {endpointSelector: {matchLabels: {app: web}}, ingress: [{fromEndpoints: [{matchLabels: {app: api}}], toPorts: [{ports: [{port: "80"}]}]}]}}`, nil},
+		{"Cilium's rule about nobody", `
+{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {namespace: a, name: p}, specs: [{endpointSelector: {matchLabels: {app: web}}, ingress: [{fromEndpoints: [{matchLabels: {app: nobody}}]}]}]}`,
+			[]string{"warning selects-nothing CiliumNetworkPolicy a/p specs[0].ingress[0]"}},
+		{"names that are not known", `
+{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {namespace: a, name: p}, spec: {endpointSelector: {}, enableDefaultDeny: {egress: false}, egress: [{toFQDNs: [{matchName: example.com}]}]}}
+---
+{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: [example.com]}]}]}}`, nil},
+		{"named port of a ClusterNetworkPolicy", `
+{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}], protocols: [{destinationNamedPort: nope}]}]}}`,
+			[]string{"warning no-such-port ClusterNetworkPolicy c spec.ingress[0].protocols[0]", "info no-effect ClusterNetworkPolicy c "}},
+		{"labels that no selector can name", `
+{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {"bad key!": x}}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {zone: no label}}}`,
+			[]string{"error invalid Namespace a metadata.labels", "error invalid Node n1 metadata.labels"}},
 		{"same policy twice", `
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: a, name: p}, spec: {podSelector: {}}}
 ---

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/calico"
+	"github.com/sluice-net/sluice/control/policy/clusternetworkpolicy"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/tools/verdict"
@@ -14,17 +15,21 @@ import (
 
 // rule looks at what one rule of a policy names.
 func (l *linter) rule(kind, object string, dir rule.Direction, r *policy.Rule, subject []*store.Identity) {
-	path := "spec." + verdict.RulePath(dir, r.Index)
-	peerField, what := path+".from", "from"
+	path := verdict.RuleField(dir, r)
+	what, peers, ports := "from", "%s.from[%d]", "%s.ports[%d]"
 	if dir == rule.Egress {
-		peerField, what = path+".to", "to"
+		what, peers = "to", "%s.to[%d]"
 	}
-	portField := path + ".ports"
-	if calico.IsKind(kind) {
-		peerField, portField = path+".source", path+".destination.ports"
+	switch {
+	case calico.IsKind(kind):
+		peers, ports = "%s.source", "%s.destination.ports[%d]"
 		if dir == rule.Egress {
-			peerField = path + ".destination"
+			peers = "%s.destination"
 		}
+	case r.Path != "": // several fields each, and ports within ports: Cilium's
+		peers, ports = "%s", "%s.toPorts"
+	case kind == clusternetworkpolicy.Kind:
+		ports = "%s.protocols[%d]"
 	}
 	var remote []*store.Identity
 	nobody := !r.AnyPeer
@@ -39,11 +44,7 @@ func (l *linter) rule(kind, object string, dir rule.Direction, r *policy.Rule, s
 		none := len(ids) == 0 && len(l.view.NetworkSets(s)) == 0
 		nobody = nobody && none
 		if none {
-			field := peerField
-			if !calico.IsKind(kind) {
-				field = fmt.Sprintf("%s[%d]", peerField, i)
-			}
-			l.noPeer(object, field, what, s)
+			l.noPeer(object, element(peers, path, i), what, s)
 		}
 	}
 	if nobody {
@@ -66,12 +67,20 @@ func (l *linter) rule(kind, object string, dir rule.Direction, r *policy.Rule, s
 			continue
 		}
 		missing++
-		l.add(Warning, CheckNamedPort, object, fmt.Sprintf("%s[%d]", portField, i),
+		l.add(Warning, CheckNamedPort, object, element(ports, path, i),
 			fmt.Sprintf("no %s has a port named %s", whose, verdict.PortText(port)))
 	}
 	if missing > 0 && missing == len(r.Ports) {
 		l.said[object+path] = true
 	}
+}
+
+// element names an element of a list; where there is none, the field.
+func element(pattern, path string, i int) string {
+	if strings.Contains(pattern, "%d") {
+		return fmt.Sprintf(pattern, path, i)
+	}
+	return fmt.Sprintf(pattern, path)
 }
 
 func hasName(id *store.Identity, port policy.Port) bool {

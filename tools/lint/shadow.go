@@ -3,6 +3,7 @@ package lint
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/resolve"
@@ -40,7 +41,8 @@ func (l *linter) effects(set *rule.Set, policies []*policy.Policy) {
 				l.ruleEffect(j, p, dir, section, i)
 			}
 		}
-		if !j.effect[p.Origin] {
+		if !j.effect[p.Origin] && !l.said[object] {
+			l.said[object] = true
 			l.add(Info, CheckNoEffect, object, "", "without it every verdict would be the same, as things are")
 		}
 	}
@@ -49,12 +51,16 @@ func (l *linter) effects(set *rule.Set, policies []*policy.Policy) {
 // ruleEffect says so if a rule has no say that another one doesn't have.
 func (l *linter) ruleEffect(j *judge, p *policy.Policy, dir rule.Direction, section *policy.Section, i int) {
 	r := &section.Rules[i]
-	object, path := p.Origin.String(), "spec."+verdict.RulePath(dir, r.Index)
+	object, path := p.Origin.String(), verdict.RuleField(dir, r)
 	if l.said[object+path] || r.Action == policy.Next {
 		return
 	}
-	u := j.find(resolve.Ref(p, r.Index, dir))
+	l.said[object+path] = true
+	u := j.find(resolve.RefOf(p, r, dir))
 	switch {
+	case u == nil && byName(r):
+		l.said[object] = true // what the names resolve to is not known: it may well have an effect
+		return
 	case u == nil:
 		l.add(Warning, CheckNoEffect, object, path, "matches no packet of the pods that there are")
 		return
@@ -65,13 +71,18 @@ func (l *linter) ruleEffect(j *judge, p *policy.Policy, dir rule.Direction, sect
 	}
 	// A later rule that does the same and matches all that this one does.
 	for k := i + 1; k < len(section.Rules) && section.Rules[k].Action == r.Action; k++ {
-		wider := j.cause(resolve.Ref(p, section.Rules[k].Index, dir))
+		wider := j.cause(resolve.RefOf(p, &section.Rules[k], dir))
 		if wider != rule.NoCause && u.within[wider] == u.matched {
-			l.add(Warning, CheckShadowed, object, path, "is needless: "+verdict.RulePath(dir, section.Rules[k].Index)+
-				" of the same policy matches all that it does")
+			l.add(Warning, CheckShadowed, object, path, "is needless: "+
+				strings.TrimPrefix(verdict.RuleField(dir, &section.Rules[k]), "spec.")+" of the same policy matches all that it does")
 			return
 		}
 	}
+}
+
+// byName reports whether a rule is about domain names.
+func byName(r *policy.Rule) bool {
+	return slices.ContainsFunc(r.Peers, func(p policy.Peer) bool { return p.Domain != "" || p.Name != nil })
 }
 
 // shadowSeverity: that several policies allow the same is no mistake.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -122,4 +123,12 @@ func RefText(r rule.PolicyRef) string {
 // RulePath names a rule within its policy: "ingress[0]".
 func RulePath(d rule.Direction, index int) string {
 	return d.String() + "[" + strconv.Itoa(index) + "]"
+}
+
+// RuleField names the field of the object that a rule is: "spec.ingress[0]".
+func RuleField(d rule.Direction, r *policy.Rule) string {
+	if r.Path != "" {
+		return r.Path + "[" + strconv.Itoa(r.Index) + "]"
+	}
+	return "spec." + RulePath(d, r.Index)
 }

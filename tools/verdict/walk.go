@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
@@ -201,10 +200,7 @@ func (l *Leg) tiers(v store.View, m *matcher, policies []*policy.Policy) bool {
 
 // rulePath names a rule within its policy.
 func rulePath(d rule.Direction, r *policy.Rule) string {
-	if r.Path != "" {
-		return strings.TrimPrefix(r.Path, "spec.") + "[" + strconv.Itoa(r.Index) + "]"
-	}
-	return RulePath(d, r.Index)
+	return strings.TrimPrefix(RuleField(d, r), "spec.")
 }
 
 // tier walks one tier and reports whether it decided.
