@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -23,6 +24,7 @@ only one version has are listed by themselves.
 Exit codes, as those of diff(1): 0 nothing changes; 1 something does; 2 the
 manifests can't be read.`,
 		Example: `  sluice policy diff -f ./before -f ./after
+  kubectl get ns,pods,netpol -A -o yaml | sluice policy diff -f - -f ./manifests
   git worktree add /tmp/main main && sluice policy diff -f /tmp/main/manifests -f ./manifests -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,6 +34,9 @@ manifests can't be read.`,
 			}
 			if len(manifests) != 2 {
 				return usageError(fmt.Errorf("--filename: want it twice, OLD and NEW, got %d", len(manifests)))
+			}
+			if manifests[0] == "-" && manifests[1] == "-" {
+				return usageError(errors.New("--filename: stdin can be one of them only"))
 			}
 			before, err := loadCluster(cmd, manifests[0], domains)
 			if err != nil {
@@ -60,7 +65,7 @@ manifests can't be read.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&manifests, "filename", "f", nil, "file or folder of manifests: once for the old version, once for the new")
+	flags.StringArrayVarP(&manifests, "filename", "f", nil, "file or folder of manifests, or - for stdin: once for the old version, once for the new")
 	flags.StringVar(&domains, "dns", "", "file of what domain names resolve to: {name: [address, ...]}")
 	flags.StringVarP(&output, "output", "o", "", "text (default) or json")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -9,11 +8,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-net/sluice/tools/lint"
-	"github.com/sluice-net/sluice/tools/verdict"
 )
 
 func newPolicyLintCommand() *cobra.Command {
-	var manifests, output string
+	var manifests, output, dns string
 	cmd := &cobra.Command{
 		Use:   "lint -f {DIR | FILE}",
 		Short: "Find what is wrong, or useless, in policies",
@@ -28,23 +26,20 @@ func newPolicyLintCommand() *cobra.Command {
            would be the same
 
 Rules and policies are judged for the pods that are in the manifests: lint them
-together.
+together. What rules with domain names do is judged by --dns only.
 
 Exit codes: 0 no errors; 1 errors; 2 the manifests can't be read.`,
 		Example: `  sluice policy lint -f ./manifests
-  kubectl get ns,pods,netpol -A -o yaml > cluster.yaml && sluice policy lint -f cluster.yaml -o json`,
+  kubectl get ns,pods,netpol -A -o yaml | sluice policy lint -f - -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out, err := format(output, "text", "json")
 			if err != nil {
 				return err
 			}
-			if manifests == "" {
-				return usageError(errors.New("--filename: want a file or folder of manifests"))
-			}
-			c, err := verdict.Load(manifests, nil)
+			c, err := readCluster(cmd, manifests, dns)
 			if err != nil {
-				return usageError(err)
+				return err
 			}
 			findings := lint.Run(c)
 			if out == "json" {
@@ -58,7 +53,8 @@ Exit codes: 0 no errors; 1 errors; 2 the manifests can't be read.`,
 			return lintExit(cmd.ErrOrStderr(), findings)
 		},
 	}
-	cmd.Flags().StringVarP(&manifests, "filename", "f", "", "file or folder of manifests (required)")
+	cmd.Flags().StringVarP(&manifests, "filename", "f", "", "file or folder of manifests, or - for stdin (required)")
+	cmd.Flags().StringVar(&dns, "dns", "", "file of what domain names resolve to: {name: [address, ...]}")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "text (default) or json")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -68,7 +68,7 @@ Exit codes: 0 all was answered; 2 the manifests can't be read.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&manifests, "filename", "f", "", "file or folder of manifests (required)")
+	flags.StringVarP(&manifests, "filename", "f", "", "file or folder of manifests, or - for stdin (required)")
 	flags.StringVar(&domains, "dns", "", "file of what domain names resolve to: {name: [address, ...]}")
 	flags.StringVarP(&output, "output", "o", "", "table (default), json or svg")
 	flags.StringArrayVar(&ports, "port", nil, "[PROTO/]PORT to ask about; may be given several times")

@@ -64,6 +64,17 @@ const (
 	wrongQuery = `{"src":"shop/web","dst":"shop/api","proto":"TCP","port":8443,"want":"deny"}` + "\n"
 )
 
+// threePods is a cluster with a label that the API would not take.
+const threePods = `
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Pod, metadata: {namespace: s, name: a}, status: {podIP: 10.0.0.1}}
+- {apiVersion: v1, kind: Pod, metadata: {namespace: s, name: b}, status: {podIP: 10.0.0.2}}
+- {apiVersion: v1, kind: Pod, metadata: {namespace: s, name: c, labels: {app: what is this}}, status: {podIP: 10.0.0.3}}
+- {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: s, name: p}, spec: {podSelector: {}}}
+`
+
 func TestPolicyGolden(t *testing.T) {
 	tests := []struct {
 		name string
@@ -121,7 +132,14 @@ func TestPolicyExit(t *testing.T) {
 		{"no query", "what?\n", []string{"verdict", "-f", shop, "--queries", "-"}, 2, "line 1: not a query", `"error":"line 1: not a query`},
 		{"no file of queries", "", []string{"verdict", "-f", shop, "--queries", "testdata/none"}, 2, "testdata/none", ""},
 		{"no folder", "", []string{"verdict", "-f", "testdata/none", "--queries", shopAsked}, 2, "testdata/none", ""},
-		{"empty folder", "", []string{"verdict", "-f", empty, "--queries", shopAsked}, 2, "no *.yaml", ""},
+		{"empty folder", "", []string{"verdict", "-f", empty, "--queries", shopAsked}, 2, "no *.yaml", `"error":"read manifests from `},
+		{"faulty query of an empty folder", "{}", []string{"verdict", "-f", empty, "--queries", "-"}, 2, "no *.yaml", `"error":"line 1: `},
+		{"manifests on stdin", threePods, []string{"verdict", "-f", "-", "s/a", "s/b", "80"}, 0, "", "deny: s/a (10.0.0.1) to s/b (10.0.0.2) TCP/80"},
+		{"lint of stdin", threePods, []string{"policy", "lint", "-f", "-"}, 1, "1 errors", `error   Pod s/c: metadata.labels: Invalid value: "what is this"`},
+		{"both on stdin", "", []string{"verdict", "-f", "-", "--queries", "-"}, 2, "stdin", ""},
+		{"diff of stdin with itself", "", []string{"policy", "diff", "-f", "-", "-f", "-"}, 2, "stdin", ""},
+		{"tier in a walk", "", []string{"verdict", "-f", shop, "shop/web", "shop/db", "5432", "-o", "json"}, 0, "", `"tier": "networkpolicy"`},
+		{"folders as arguments", "", []string{"policy", "diff", shop, shopNext}, 2, `unexpected argument "` + shop + `"`, ""},
 		{"broken file", "", []string{"verdict", "-f", broken, "--queries", shopAsked}, 2, "broken.yaml", ""},
 		{"no manifests", "", []string{"verdict", "--queries", shopAsked}, 2, "--filename", ""},
 		{"nothing asked", "", []string{"verdict", "-f", shop}, 2, "want --queries, or SRC DST PORT", ""},

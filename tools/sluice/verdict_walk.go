@@ -39,6 +39,7 @@ func runWalk(cmd *cobra.Command, f *verdictFlags, args []string) error {
 		return usageError(err)
 	}
 	if out == "json" {
+		trace.DecidedBy = inTiers(trace.DecidedBy)
 		enc := json.NewEncoder(cmd.OutOrStdout())
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")

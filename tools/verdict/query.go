@@ -3,6 +3,7 @@ package verdict
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,12 +115,26 @@ func scalar(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// Answer answers a query. What can't be answered has an Error.
-func (c *Cluster) Answer(q Query) Answer {
+// Unanswered is the answer when there is no cluster to ask: what is wrong with
+// the query itself, else err.
+func (q Query) Unanswered(err error) Answer {
+	a := q.answer()
+	a.Error = cmp.Or(q.err, err).Error()
+	return a
+}
+
+// answer is the part of an Answer that repeats the question.
+func (q Query) answer() Answer {
 	a := Answer{Src: q.Src, Dst: q.Dst, Proto: q.proto, Port: q.Flow.Port, Want: q.Want, DecidedBy: []rule.PolicyRef{}}
 	if q.Flow.Protocol != 0 {
 		a.Proto = ProtocolName(q.Flow.Protocol)
 	}
+	return a
+}
+
+// Answer answers a query. What can't be answered has an Error.
+func (c *Cluster) Answer(q Query) Answer {
+	a := q.answer()
 	d, err := c.answer(q)
 	switch {
 	case err != nil:
