@@ -98,6 +98,9 @@ func (w *worker) receive(sock *xsk.Socket) int {
 	b.n, b.nDescs = 0, 0
 	got := sock.Recv(b.descs[:burstSize])
 	if got == 0 {
+		// While others held all frames its fill ring may have run dry, and then
+		// nothing comes by which it would be filled again.
+		sock.Refill()
 		return 0
 	}
 	// A packet that the ring cut in two is completed at once: the kernel has
