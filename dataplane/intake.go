@@ -218,6 +218,9 @@ func (w *worker) parseUplink(snap *snapshot, i int) progress {
 	if p.slot == endpoint.None || snap.endpoint(p.slot).gen == 0 || h.Src == h.Dst {
 		return dropped
 	}
+	if snap.addrs.lookup(h.Src) != endpoint.None {
+		return dropped // a pod of this node, from outside: the host's reverse path filter knows better
+	}
 	p.side = h.KeyTo(&p.key)
 	return parsed
 }
