@@ -154,7 +154,7 @@ func (w *worker) overhear(snap *snapshot, i int) {
 	if empty && h.TCPFlags&(packet.TCPSyn|packet.TCPFin|packet.TCPRst) == 0 {
 		return // a bare acknowledgement
 	}
-	hold := l.Answer && !empty && ln.n < maxHeld && int(p.descs) <= len(ln.waits[0].descs) && !ln.ring.Full()
+	hold := l.Answer && !empty && ln.n < maxHeld && int(p.descs) <= len(ln.waits[0].descs) && !ln.ring.Full(l.Pod)
 	if hold {
 		l.Held = event.Ticket{Worker: uint16(w.id), Number: ln.number + 1}
 	} else if l.Answer && !empty {

@@ -101,7 +101,7 @@ func TestHoldBudget(t *testing.T) {
 		t.Errorf("%d counted as not held, want 2", n)
 	}
 	w.listener.n = 0
-	for !w.listener.ring.Full() {
+	for !w.listener.ring.Full(slotA) {
 		w.judgeOne(question.frame(t))
 		w.listen(w.snap)
 	}

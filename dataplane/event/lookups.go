@@ -30,10 +30,13 @@ type Lookup struct {
 	Data  []byte // payload; valid until the reader is done with it
 }
 
-// Sizes of a LookupRing: it holds a burst of answers while its reader is busy.
+// Sizes of a LookupRing: it holds a burst of answers while its reader is busy. A
+// pod has a share of it, lest one that floods its resolver keeps others from
+// learning.
 const (
-	lookups   = 128
-	lookupLen = 4096 // of one payload; more is cut off
+	lookups     = 256
+	lookupShare = 96
+	lookupLen   = 4096 // of one payload; more is cut off
 )
 
 // LookupRing is a queue of Lookups with one producer and one consumer. Each
@@ -45,18 +48,30 @@ type LookupRing struct {
 	tail, head atomic.Uint32 // written by the producer, by the consumer
 }
 
-// NewLookupRing returns an empty ring of half a megabyte.
+// NewLookupRing returns an empty ring of a megabyte.
 func NewLookupRing() *LookupRing {
 	return &LookupRing{recs: make([]Lookup, lookups), data: make([]byte, lookups*lookupLen)}
 }
 
-// Full reports whether the next Put would find no room.
-func (r *LookupRing) Full() bool { return int(r.tail.Load()-r.head.Load()) == len(r.recs) }
+// Full reports whether the next Put of a pod's packet would find no room.
+func (r *LookupRing) Full(pod endpoint.ID) bool {
+	head, tail := r.head.Load(), r.tail.Load()
+	if int(tail-head) == len(r.recs) {
+		return true
+	}
+	n := 0
+	for ; head != tail; head++ {
+		if r.recs[int(head)&(len(r.recs)-1)].Pod == pod {
+			n++
+		}
+	}
+	return n >= lookupShare
+}
 
 // Put copies a packet whose payload is the concatenation of parts, and leaves
 // l.Data unused. It returns false if there is no room.
 func (r *LookupRing) Put(l *Lookup, parts ...[]byte) bool {
-	if r.Full() {
+	if r.Full(l.Pod) {
 		return false
 	}
 	tail := r.tail.Load()
