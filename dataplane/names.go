@@ -29,7 +29,7 @@ func (p *Plane) SetLearners(learns func(endpoint.ID) bool) error {
 		s.learns, changed = now, true
 		if now && s.ready && p.table != nil {
 			// What the kernel's caches have of its conversations must miss.
-			s.gen = max(s.gen+1, 1)
+			s.gen = s.nextGen()
 			begun = append(begun, id)
 		}
 	}

@@ -25,6 +25,24 @@ type slot struct {
 	learns  bool   // names from the answers of resolvers
 }
 
+// notInForce marks a slot's gen in the kernel while its endpoint has no rules in
+// force. No flow was admitted under such a number, and the next agent still
+// learns which one was the last: counting from the start again it would give out
+// numbers that flows in the caches bear.
+const notInForce = 1 << 31
+
+func (s *slot) nextGen() uint32 { return max((s.gen+1)&^notInForce, 1) }
+
+// adopt takes over what an earlier agent left of a slot. What was in force on a
+// link stays so until the first Publish.
+func (s *slot) adopt(id endpoint.ID, e xdpprog.Endpoint, bound bool) {
+	s.gen = e.Gen &^ notInForce
+	if bound {
+		s.ready = s.gen != 0 && e.Gen == s.gen
+		s.ep = endpoint.Endpoint{ID: id, Link: endpoint.Link{Ifindex: int(e.Ifindex), MAC: e.MAC, HostMAC: e.HostMAC}}
+	}
+}
+
 // adoptSlots learns which links an earlier agent served, and in which slots.
 func (p *Plane) adoptSlots() error {
 	p.slots = make([]slot, p.objs.Slots())
@@ -49,11 +67,8 @@ func (p *Plane) adoptSlots() error {
 			return err
 		}
 		id := endpoint.ID(i)
-		p.slots[i].gen = e.Gen
-		if taken[id] {
-			p.slots[i].ep = endpoint.Endpoint{ID: id, Link: endpoint.Link{
-				Ifindex: int(e.Ifindex), MAC: e.MAC, HostMAC: e.HostMAC}}
-		} else {
+		p.slots[i].adopt(id, e, taken[id])
+		if !taken[id] {
 			p.free = append(p.free, id)
 		}
 	}
@@ -103,9 +118,6 @@ func (p *Plane) slotFor(ep *endpoint.Endpoint) (endpoint.ID, error) {
 		s := &p.slots[id]
 		samePod := !s.used || s.ep.UID == ep.UID && s.ep.String() == ep.String()
 		if s.ep.Link.MAC == ep.Link.MAC && samePod {
-			if !s.used {
-				s.ready = s.gen != 0 // adopted: in force until the first Publish
-			}
 			return id, nil
 		}
 		// The programs stay on the link, which is cut off until it is bound anew.
@@ -122,9 +134,9 @@ func (p *Plane) slotFor(ep *endpoint.Endpoint) (endpoint.ID, error) {
 }
 
 func (s *slot) kernel(ep *endpoint.Endpoint) xdpprog.Endpoint {
-	e := xdpprog.Endpoint{Ifindex: uint32(ep.Link.Ifindex), MAC: ep.Link.MAC, HostMAC: ep.Link.HostMAC}
-	if s.ready {
-		e.Gen = s.gen
+	e := xdpprog.Endpoint{Ifindex: uint32(ep.Link.Ifindex), MAC: ep.Link.MAC, HostMAC: ep.Link.HostMAC, Gen: s.gen}
+	if !s.ready {
+		e.Gen |= notInForce
 	}
 	return e
 }
@@ -214,7 +226,7 @@ func (p *Plane) unprogram(ifindex int) error {
 // release gives a slot back; its gen goes on.
 func (p *Plane) release(id endpoint.ID, ifindex int) error {
 	s := &p.slots[id]
-	*s = slot{gen: s.gen + 1}
+	*s = slot{gen: s.nextGen()}
 	delete(p.byLink, ifindex)
 	p.free = append(p.free, id)
 	p.objs.ForgetAsked(uint32(id))
@@ -274,7 +286,7 @@ func (p *Plane) Publish(table *classify.Table) error {
 		case !ok && s.ready:
 			s.ready = false
 		case ok && (first || !s.ready || s.ruleGen != gen):
-			s.gen, s.ready, s.ruleGen = max(s.gen+1, 1), true, gen
+			s.gen, s.ready, s.ruleGen = s.nextGen(), true, gen
 		default:
 			continue
 		}
