@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-net/sluice/bench/traffic"
 )
 
@@ -129,6 +131,14 @@ func once(ctx context.Context, b traffic.Blast) error {
 // settle is how long what is in some queue needs to get through, at least.
 const settle = 30 * time.Millisecond
 
+// counted is the protocol of which packets are counted where they arrive.
+func (b blast) counted() uint8 {
+	if b.attack == traffic.SYNFlood {
+		return unix.IPPROTO_TCP
+	}
+	return unix.IPPROTO_UDP
+}
+
 // blasting sends as much as it can and counts what arrives.
 func (b blast) blasting() runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
@@ -136,6 +146,6 @@ func (b blast) blasting() runFunc {
 		if err != nil {
 			return nil, err
 		}
-		return arrivals(ctx, s, d, 0, traffic.Blast{Client: w.out, Ifindex: w.outIndex, Via: b.via, Load: l}.Start)
+		return arrivals(ctx, s, d, b.counted(), 0, traffic.Blast{Client: w.out, Ifindex: w.outIndex, Via: b.via, Load: l}.Start)
 	}
 }

@@ -63,7 +63,7 @@ func loads() (ws []Workload) {
 func attacks() (ws []Workload) {
 	for _, a := range traffic.Attacks {
 		ws = append(ws, Workload{
-			Name: "attack-" + string(a), About: fmt.Sprintf("%s out of a packet socket in pod A; what pod B gets of it that is UDP", attackNames[a]),
+			Name: "attack-" + string(a), About: fmt.Sprintf("%s out of a packet socket in pod A; what pod B gets of it that is %s", attackNames[a], counted(a)),
 			Systems: filters, Family: 4, CPUs: 2, Flows: 1 << 17, Run: blast{attack: a}.blasting(),
 		})
 	}
@@ -79,6 +79,13 @@ func attacks() (ws []Workload) {
 		})
 	}
 	return ws
+}
+
+func counted(a traffic.Attack) string {
+	if a == traffic.SYNFlood {
+		return "TCP"
+	}
+	return "UDP"
 }
 
 var attackNames = map[traffic.Attack]string{

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-net/sluice/bench/traffic"
 	"github.com/sluice-net/sluice/control/api"
 )
@@ -12,7 +14,7 @@ import (
 // newFlows sends each packet on a flow of its own. What a filter that can't
 // keep up with does not admit is lost, and not tried again.
 func newFlows(ctx context.Context, s *Stage, d time.Duration) (_ []Metric, err error) {
-	sink, err := openSink(s)
+	sink, err := openSink(s, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, err
 	}

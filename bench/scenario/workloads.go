@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/bench/traffic"
 )
@@ -143,16 +145,16 @@ func connect(parallel, cpu int) runFunc {
 // flood sends small packets out of UDP sockets and counts what arrives.
 func flood(sockets, ports int) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
-		return arrivals(ctx, s, d, sockets*ports, traffic.Flood{
+		return arrivals(ctx, s, d, unix.IPPROTO_UDP, sockets*ports, traffic.Flood{
 			Client: end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
 			Sockets: sockets, Ports: ports,
 		}.Start)
 	}
 }
 
-// arrivals runs a flood and counts what arrives.
-func arrivals(ctx context.Context, s *Stage, d time.Duration, flows int, begin func(context.Context) (*traffic.Flooding, error)) (_ []Metric, err error) {
-	sink, err := openSink(s)
+// arrivals runs a flood and counts what arrives of a protocol.
+func arrivals(ctx context.Context, s *Stage, d time.Duration, proto uint8, flows int, begin func(context.Context) (*traffic.Flooding, error)) (_ []Metric, err error) {
+	sink, err := openSink(s, proto)
 	if err != nil {
 		return nil, err
 	}
@@ -202,13 +204,13 @@ func countFlood(ctx context.Context, f *traffic.Flooding, sink counting, d time.
 	}, cpu...), err
 }
 
-func openSink(s *Stage) (sink *traffic.Sink, err error) {
+func openSink(s *Stage, proto uint8) (sink *traffic.Sink, err error) {
 	w, err := s.wire()
 	if err != nil {
 		return nil, err
 	}
 	err = w.inside(func() (err error) {
-		sink, err = traffic.NewSink(w.inIndex)
+		sink, err = traffic.NewSink(w.inIndex, proto)
 		return err
 	})
 	return sink, err

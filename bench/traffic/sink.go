@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sink counts the UDP packets that enter a link, and drops them there: a tcx
-// program at ingress, before the namespace's stack. It is cheaper than any
+// Sink counts the packets of one protocol that enter a link, and drops them
+// there: a tcx program at ingress, before the namespace's stack. It is cheaper than any
 // socket, so that it is not the limit, and it sees packets however they reach
 // the link.
 type Sink struct {
@@ -34,8 +34,9 @@ const (
 	tcxDrop = 2
 )
 
-// NewSink attaches a sink to a link of the calling thread's namespace.
-func NewSink(ifindex int) (*Sink, error) {
+// NewSink attaches a sink of an IP protocol to a link of the calling thread's
+// namespace.
+func NewSink(ifindex int, proto uint8) (*Sink, error) {
 	s := &Sink{}
 	if err := s.counter.open(); err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func NewSink(ifindex int) (*Sink, error) {
 			asm.LoadAbs(protoInV4, asm.Byte).WithSymbol("v4"),
 			asm.Ja.Label("proto"),
 			asm.LoadAbs(protoInV6, asm.Byte).WithSymbol("v6"),
-			asm.JNE.Imm(asm.R0, unix.IPPROTO_UDP, "next").WithSymbol("proto"),
+			asm.JNE.Imm(asm.R0, int32(proto), "next").WithSymbol("proto"),
 		}, s.counter.add()...),
 			asm.Mov.Imm(asm.R0, tcxDrop),
 			asm.Return(),

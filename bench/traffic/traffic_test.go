@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/bench/traffic"
@@ -168,7 +169,7 @@ func sinkOn(t *testing.T, end traffic.End, name string) *traffic.Sink {
 	err := end.Space.(*netlab.Namespace).Do(func() error {
 		link, err := net.InterfaceByName(name)
 		if err == nil {
-			sink, err = traffic.NewSink(link.Index)
+			sink, err = traffic.NewSink(link.Index, unix.IPPROTO_UDP)
 		}
 		return err
 	})
