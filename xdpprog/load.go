@@ -41,6 +41,7 @@ type Objects struct {
 	maps    sluiceMaps
 	beats   []uint64
 	asked   []uint64 // nil without uplinks
+	addrs   addrs
 	adopted bool
 }
 
@@ -95,6 +96,9 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 		if o.asked, err = mmapAsked(o.maps.Asked.FD(), cfg.Endpoints+1); err != nil {
 			return nil, replaced, errors.Join(err, unmapHeartbeats(o.beats), objs.Close())
 		}
+	}
+	if err := o.readAddrs(); err != nil {
+		return nil, replaced, errors.Join(err, o.Close())
 	}
 	return o, replaced, nil
 }

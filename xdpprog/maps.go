@@ -93,34 +93,6 @@ func (o *Objects) BoundLinks() (map[int]uint32, error) {
 	return links, nil
 }
 
-// SetOwnAddrs replaces the addresses that a slot may speak for.
-func (o *Objects) SetOwnAddrs(slot uint32, addrs []Addr) error {
-	var stale []OwnAddr
-	var k OwnAddr
-	var v uint8
-	keep := make(map[Addr]bool, len(addrs))
-	for _, a := range addrs {
-		keep[a] = true
-	}
-	it := o.maps.OwnAddrs.Iterate()
-	for it.Next(&k, &v) {
-		if k.Slot == slot && !keep[k.Addr] {
-			stale = append(stale, k)
-		}
-	}
-	errs := []error{it.Err()}
-	for _, a := range addrs {
-		errs = append(errs, o.maps.OwnAddrs.Put(&OwnAddr{Addr: a, Slot: slot}, uint8(1)))
-	}
-	for i := range stale {
-		errs = append(errs, o.maps.OwnAddrs.Delete(&stale[i]))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("set own addresses of endpoint %d: %w", slot, err)
-	}
-	return nil
-}
-
 // UpdateFlows writes flow cache entries in one system call, without
 // allocation, and returns how many were written. K has FlowKey's layout; both
 // slices are on the heap.

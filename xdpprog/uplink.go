@@ -54,35 +54,6 @@ func (o *Objects) PinnedUplinks() ([]int, error) {
 	return out, nil
 }
 
-// SetPodAddrs makes addrs the addresses of the pod of a slot, and no others. An
-// address that another slot has taken over meanwhile stays that one's.
-func (o *Objects) SetPodAddrs(slot uint32, addrs []Addr) error {
-	keep := make(map[Addr]bool, len(addrs))
-	for _, a := range addrs {
-		keep[a] = true
-	}
-	var stale []Addr
-	var a Addr
-	var of uint32
-	it := o.maps.Pods.Iterate()
-	for it.Next(&a, &of) {
-		if of == slot && !keep[a] {
-			stale = append(stale, a)
-		}
-	}
-	errs := []error{it.Err()}
-	for i := range stale {
-		errs = append(errs, o.maps.Pods.Delete(&stale[i]))
-	}
-	for i := range addrs {
-		errs = append(errs, o.maps.Pods.Put(&addrs[i], slot))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("set addresses of the pod of endpoint %d: %w", slot, err)
-	}
-	return nil
-}
-
 // ForgetAsked clears the notes of what the pod of a slot has asked for, as
 // another one gets the slot.
 func (o *Objects) ForgetAsked(slot uint32) {
