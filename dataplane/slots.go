@@ -270,7 +270,7 @@ func (p *Plane) Publish(table *classify.Table) error {
 	first := p.table == nil
 	p.table = table
 	for _, w := range p.workers {
-		w.hits.Grow(len(table.Set().Causes))
+		w.hits.Grow(len(table.Causes()))
 	}
 	known := make(map[endpoint.ID]uint32)
 	for _, e := range table.Endpoints() {
