@@ -90,19 +90,21 @@ type Agent struct {
 	lookups   lookups
 	started   time.Time
 	kick      chan struct{} // something may have changed
-	links     atomic.Bool   // links may have, since the loop last looked
+	kicked    atomic.Bool   // links may have, since the loop last looked
+	links     link.Table
 	// Explainer, if not nil, answers how rules come to a verdict. It is set
 	// before Run.
 	Explainer func(api.Question) (json.RawMessage, error)
 
 	// The loop's.
 	attached  map[store.Key]endpoint.Endpoint
-	cut       map[int]string  // links of pods that have gone, by index: their names
-	published *classify.Table // in force
-	relook    bool            // links may have changed, or sources ask for a look
-	heard     bool            // names have, and nothing else so far
-	looked    uint64          // generation of the store when pods were last looked at
-	missing   []string        // pods of this node that had no link then
+	cut       map[int]string           // links of pods that have gone, by index: their names
+	published *classify.Table          // in force
+	relook    bool                     // links may have changed, or sources ask for a look
+	postponed bool                     // the search for links that nobody told of
+	looked    uint64                   // generation of the store that wanted is of
+	wanted    map[store.Key]*store.Pod // pods that may have a link here; nil before the first look
+	missing   []string                 // pods of this node that had no link then
 	// Endpoints changed since the last publish.
 	unpublished bool
 	pruned      bool // links that an earlier agent served and no pod claims
@@ -163,7 +165,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := link.RemovePorts(a.cfg.Workers); err != nil {
 		return errors.Join(err, a.plane.Close())
 	}
-	if err := link.Watch(ctx, a.Kick); err != nil {
+	if err := a.links.Follow(ctx, a.Kick); err != nil {
 		return errors.Join(err, a.plane.Close())
 	}
 	a.recallSandboxes()
@@ -208,7 +210,7 @@ func Cleanup(cfg Config) error {
 
 // Kick has the loop look whether links, or what is known of them, have changed.
 func (a *Agent) Kick() {
-	a.links.Store(true)
+	a.kicked.Store(true)
 	a.poke()
 }
 
@@ -245,10 +247,9 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.kick:
-			a.relook = a.links.Swap(false) || a.relook
+			a.relook = a.kicked.Swap(false) || a.relook
 		case <-a.store.Changed():
 		case <-a.lookups.learner.Changed():
-			a.heard = true
 		case <-retry.C:
 			a.relook = true
 		}

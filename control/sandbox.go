@@ -211,7 +211,7 @@ func (a *Agent) sweepSandboxes() {
 	defer a.sandboxes.turned()
 	a.sweepCut()
 	for _, s := range a.sandboxes.due(sandboxSweep) {
-		if link.Exists(s.Ifindex, s.Link) {
+		if a.links.Exists(s.Ifindex, s.Link) {
 			continue
 		}
 		a.sandboxes.remove(s.Attachment)
@@ -243,7 +243,7 @@ func (a *Agent) retire(ep endpoint.Endpoint, there bool) error {
 // sweepCut forgets links that were cut off and have gone since.
 func (a *Agent) sweepCut() {
 	for ifindex, name := range a.cut {
-		if link.Exists(ifindex, name) {
+		if a.links.Exists(ifindex, name) {
 			continue
 		}
 		delete(a.cut, ifindex)

@@ -32,10 +32,9 @@ func (a *Agent) turn() (pending bool, _ error) {
 	state := a.source.State()
 	var err error
 	missing := a.missing
-	a.heard = a.heard && !a.relook
-	if a.relook || a.podsMoved() {
+	if moved := a.followPods(); moved || a.relook {
 		var changed bool
-		missing, changed, err = a.reconcile(a.wanted(), state.Synced)
+		missing, changed, err = a.reconcile(a.wanted, state.Synced)
 		a.unpublished = a.unpublished || changed
 		a.missing, a.relook = missing, err != nil
 	}
@@ -59,37 +58,42 @@ func (a *Agent) turn() (pending bool, _ error) {
 	return len(missing) > 0, err
 }
 
-// podsMoved reports whether pods have changed, since wanted was last asked, that
+// followPods brings wanted up to date. It reports whether pods have changed that
 // may have a link here, or have one.
-func (a *Agent) podsMoved() (moved bool) {
+func (a *Agent) followPods() (moved bool) {
 	a.store.Read(func(v store.View) {
 		changes, ok := v.Since(a.looked)
-		moved = !ok || slices.ContainsFunc(changes, func(c store.Change) bool {
-			if c.Pod == (store.Key{}) {
-				return false
+		a.looked = v.Generation()
+		if !ok || a.wanted == nil {
+			a.wanted, moved = make(map[store.Key]*store.Pod), true
+			for p := range v.Pods() {
+				a.want(p.Key(), p)
 			}
-			_, attached := a.attached[c.Pod]
-			p := v.Pod(c.Pod)
-			return attached || p != nil && a.mine(p)
-		})
+			return
+		}
+		for i := range changes {
+			key := changes[i].Pod
+			if key == (store.Key{}) {
+				continue
+			}
+			_, attached := a.attached[key]
+			p := v.Pod(key)
+			moved = moved || attached || p != nil && a.mine(p)
+			a.want(key, p)
+		}
 	})
 	return moved
 }
 
-// wanted returns the pods that may have a link on this node.
-func (a *Agent) wanted() map[store.Key]*store.Pod {
-	pods := make(map[store.Key]*store.Pod)
-	a.store.Read(func(v store.View) {
-		a.looked = v.Generation()
-		for p := range v.Pods() {
-			// A cluster says which node each pod is on; a folder of manifests
-			// may know this node by another name.
-			if !p.HostNetwork && len(p.Addrs()) > 0 && (a.cfg.Kubeconfig == "" || a.mine(p)) {
-				pods[p.Key()] = p
-			}
-		}
-	})
-	return pods
+// want notes whether a pod, nil if it is gone, may have a link on this node.
+func (a *Agent) want(key store.Key, p *store.Pod) {
+	// A cluster says which node each pod is on; a folder of manifests may know
+	// this node by another name.
+	if p != nil && !p.HostNetwork && len(p.Addrs()) > 0 && (a.cfg.Kubeconfig == "" || a.mine(p)) {
+		a.wanted[key] = p
+	} else {
+		delete(a.wanted, key)
+	}
 }
 
 // reconcile attaches pods whose links are there and detaches those whose pod
@@ -99,7 +103,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 	var replaced []endpoint.Endpoint
 	for key, ep := range a.attached {
 		pod := wanted[key]
-		there := link.Exists(ep.Link.Ifindex, ep.Link.Name)
+		there := a.links.Exists(ep.Link.Ifindex, ep.Link.Name)
 		if pod != nil && pod.UID == ep.UID && there {
 			continue
 		}
@@ -121,7 +125,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 		}
 	}
 	if len(look) > 0 {
-		found, err := a.finder.Find(look)
+		found, err := a.find(look, len(replaced) == 0)
 		errs = append(errs, err)
 		for _, key := range slices.SortedFunc(maps.Keys(wanted), compareKeys) {
 			did, ok, err := a.attach(wanted[key], found)
@@ -142,6 +146,20 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 		errs = append(errs, a.plane.Prune())
 	}
 	return missing, changed, errors.Join(errs...)
+}
+
+// find finds the links of pods. To look for those that nobody has told of takes
+// long, with many sandboxes. If it can, it does without where there are others:
+// a plugin waits for them. The next turn then makes up for it.
+func (a *Agent) find(look []netip.Addr, canWait bool) (map[netip.Addr]link.Found, error) {
+	found, rest := a.finder.Told(look)
+	if len(found) > 0 && len(rest) > 0 && canWait && !a.postponed {
+		a.postponed = true
+		a.Kick()
+		return found, nil
+	}
+	a.postponed = false
+	return found, a.finder.Search(rest, found)
 }
 
 // serves reports whether a link is that of an attached pod.
@@ -191,10 +209,7 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found) (did, ok
 
 // publish compiles and publishes if something that matters has changed.
 func (a *Agent) publish(endpointsChanged bool) error {
-	host, err := a.hostAddrs()
-	if err != nil {
-		return err
-	}
+	host := a.hostAddrs()
 	a.takeNames()
 	now := input{store: a.store.Generation(), endpoints: a.lastInput.endpoints, hostAddrs: host}
 	if endpointsChanged {
@@ -214,6 +229,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	var table *classify.Table
 	var since time.Time // the first change that this follows
+	var err error
 	a.store.Read(func(v store.View) {
 		now.store = v.Generation()
 		if changes, ok := v.Since(a.lastInput.store); ok && len(changes) > 0 {
@@ -250,13 +266,5 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	return nil
 }
 
-// hostAddrs returns the node's own addresses; those that were seen last if only
-// names have changed, for an answer waits.
-func (a *Agent) hostAddrs() ([]netip.Addr, error) {
-	if a.heard && a.published != nil {
-		a.heard = false
-		return a.lastInput.hostAddrs, nil
-	}
-	a.heard = false
-	return link.HostAddrs()
-}
+// hostAddrs returns the node's own addresses.
+func (a *Agent) hostAddrs() []netip.Addr { return slices.Concat(a.links.HostAddrs()) }

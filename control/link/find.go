@@ -31,30 +31,38 @@ type Found struct {
 	LinkLocal []netip.Addr
 }
 
-// Find returns the link of each address that it finds. What was told comes
-// first. Then it looks into the sandboxes whose other end is here, which says
-// all and sends nothing; for addresses of pods whose sandbox can't be seen,
-// routes, neighbours and bridge tables are asked. Where several sandboxes have
-// an address, as one that is being taken down and its successor may, the newest
-// link has it.
-func (f *Finder) Find(addrs []netip.Addr) (map[netip.Addr]Found, error) {
-	want := make(map[netip.Addr]bool, len(addrs))
-	found := make(map[netip.Addr]Found)
+// Told returns what was told of the links of addresses, and the addresses that
+// nobody has told of.
+func (f *Finder) Told(addrs []netip.Addr) (found map[netip.Addr]Found, rest []netip.Addr) {
+	found = make(map[netip.Addr]Found)
 	for _, a := range addrs {
 		if hit, ok := f.told.at(a); ok {
 			found[a] = hit
 		} else {
-			want[a] = true
+			rest = append(rest, a)
 		}
 	}
-	if len(want) == 0 {
-		return found, nil
+	return found, rest
+}
+
+// Search adds the link of each address that it finds to found. It looks into the
+// sandboxes whose other end is here, which says all and sends nothing; for
+// addresses of pods whose sandbox can't be seen, routes, neighbours and bridge
+// tables are asked. Where several sandboxes have an address, as one that is
+// being taken down and its successor may, the newest link has it.
+func (f *Finder) Search(addrs []netip.Addr, found map[netip.Addr]Found) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	want := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		want[a] = true
 	}
 	links, err := whole(netlink.LinkList)
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
+		return fmt.Errorf("list links: %w", err)
 	}
-	errs := []error{f.fromSandboxes(links, want, found)}
+	err = f.fromSandboxes(links, want, found)
 	for _, a := range addrs {
 		if _, ok := found[a]; !ok {
 			if hit, ok := fromRoute(a, links); ok {
@@ -62,7 +70,7 @@ func (f *Finder) Find(addrs []netip.Addr) (map[netip.Addr]Found, error) {
 			}
 		}
 	}
-	return found, errors.Join(errs...)
+	return err
 }
 
 // peers maps a namespace ID, as this namespace numbers them, to the links

@@ -2,102 +2,102 @@ package link
 
 import (
 	"context"
-	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
 )
 
-// resubscribe is how soon Watch subscribes anew after its subscription ended.
+// resubscribe is how soon a feed subscribes anew after its subscription ended.
 const resubscribe = 100 * time.Millisecond
 
-// Watch calls changed, from goroutines of its own, each time that a link or an
-// address of this namespace appears, changes or vanishes, until ctx ends. When
-// the kernel drops events, as more of them come than are read, the subscription
-// ends: changed is called, and another one begins.
-func Watch(ctx context.Context, changed func()) error {
-	for _, subscribe := range []subscription{toLinks, toAddrs} {
-		stop := make(chan struct{})
-		next, err := subscribe(stop)
-		if err != nil {
-			close(stop)
-			return fmt.Errorf("watch links: %w", err)
-		}
-		go follow(ctx, subscribe, next, stop, changed)
+// relist is how often all is read anew, whatever events have said.
+const relist = 30 * time.Second
+
+// feed is a kind of the kernel's events, and what becomes of them.
+type feed[T any] struct {
+	subscribe func(chan<- T, <-chan struct{}) error
+	list      func() (changed bool, err error) // reads all anew
+	apply     func(*T)
+}
+
+func links(t *Table) *feed[netlink.LinkUpdate] {
+	return &feed[netlink.LinkUpdate]{netlink.LinkSubscribe, t.listLinks, t.applyLink}
+}
+
+func addrs(t *Table) *feed[netlink.AddrUpdate] {
+	return &feed[netlink.AddrUpdate]{netlink.AddrSubscribe, t.listAddrs, t.applyAddr}
+}
+
+// open subscribes and then reads all, so that no change is missed between the
+// two; the events of the meantime come afterwards, and repeat what is known.
+func (f *feed[T]) open() (updates chan T, stop chan struct{}, err error) {
+	updates, stop = make(chan T, 256), make(chan struct{})
+	if err = f.subscribe(updates, stop); err != nil {
+		return nil, nil, err
 	}
+	if _, err = f.list(); err != nil {
+		close(stop)
+		go drain(updates)
+		return nil, nil, err
+	}
+	return updates, stop, nil
+}
+
+// drain reads until the end, for who writes must not be held up.
+func drain[T any](updates <-chan T) {
+	for range updates {
+	}
+}
+
+// follow calls changed, from a goroutine of its own, after each event, until ctx
+// ends. When the kernel drops events, as more of them come than are read, the
+// subscription ends: another one begins, all is read, and changed is called.
+func (f *feed[T]) follow(ctx context.Context, changed func()) error {
+	updates, stop, err := f.open()
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			end := context.AfterFunc(ctx, func() { close(stop) })
+			f.serve(updates, changed)
+			if !end() {
+				return
+			}
+			close(stop) // releases the socket
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(resubscribe):
+				}
+				if updates, stop, err = f.open(); err == nil {
+					break
+				}
+			}
+			changed() // something was missed
+		}
+	}()
 	return nil
 }
 
-// subscription subscribes to events until stop is closed. next waits for one
-// and reports false at the end.
-type subscription func(stop <-chan struct{}) (next func() bool, err error)
-
-func toLinks(stop <-chan struct{}) (func() bool, error) {
-	updates := make(chan netlink.LinkUpdate, 256)
-	return receiver(updates), netlink.LinkSubscribe(updates, stop)
-}
-
-func toAddrs(stop <-chan struct{}) (func() bool, error) {
-	updates := make(chan netlink.AddrUpdate, 256)
-	return receiver(updates), netlink.AddrSubscribe(updates, stop)
-}
-
-func receiver[T any](updates <-chan T) func() bool {
-	return func() bool {
-		_, ok := <-updates
-		return ok
-	}
-}
-
-// follow calls changed for each event of a subscription and of those that come
-// after it.
-func follow(ctx context.Context, subscribe subscription, next func() bool, stop chan struct{}, changed func()) {
+// serve works on the events of a subscription until it ends.
+func (f *feed[T]) serve(updates <-chan T, changed func()) {
+	again := time.NewTicker(relist)
+	defer again.Stop()
 	for {
-		end := context.AfterFunc(ctx, func() { close(stop) })
-		for next() {
-			changed()
-		}
-		if !end() {
-			return
-		}
-		close(stop) // releases the socket
-		for {
-			select {
-			case <-ctx.Done():
+		select {
+		case u, ok := <-updates:
+			if !ok {
 				return
-			case <-time.After(resubscribe):
 			}
-			stop = make(chan struct{})
-			var err error
-			if next, err = subscribe(stop); err == nil {
-				break
+			f.apply(&u)
+			changed()
+		case <-again.C:
+			// What can't be read stays as it was until the next time.
+			if differs, err := f.list(); err == nil && differs {
+				changed()
 			}
-			close(stop)
-		}
-		changed() // something was missed
-	}
-}
-
-// Exists reports whether a link is still the one that it was: the same index,
-// name and kind.
-func Exists(ifindex int, name string) bool {
-	l, err := netlink.LinkByIndex(ifindex)
-	return err == nil && l.Attrs().Name == name
-}
-
-// HostAddrs returns the addresses of this namespace's links: the node's own.
-func HostAddrs() ([]netip.Addr, error) {
-	list, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	var out []netip.Addr
-	for _, a := range list {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if ip = ip.Unmap(); ok && !ip.IsLoopback() {
-			out = append(out, ip)
 		}
 	}
-	return out, nil
 }
