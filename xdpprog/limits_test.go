@@ -2,9 +2,11 @@ package xdpprog_test
 
 import (
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/gopacket/layers"
 
 	"github.com/sluice-net/sluice/xdpprog"
@@ -107,6 +109,24 @@ func TestBudget(t *testing.T) {
 	r.must(r.BindLink(loopback, peerSlot))
 	if got := r.fate(xdpprog.PodIngress, flowOf{peer4, far4, 1, 2, layers.IPProtocolUDP}.frame(t, peerMAC, hostMAC, "")); got != "steered" {
 		t.Errorf("another pod: %q", got)
+	}
+}
+
+// TestBudgetOfTwoCPUs sees that a packet whose time was read before another CPU
+// filled the bucket fills it no second time.
+func TestBudgetOfTwoCPUs(t *testing.T) {
+	var path string
+	r := newRig(t, func(c *xdpprog.Config) { c.MissRate, c.MissBurst, path = 1, 10, c.PinPath })
+	buckets, err := ebpf.LoadPinnedMap(filepath.Join(path, "maps", "buckets"), nil)
+	r.must(err)
+	defer buckets.Close()
+	r.must(buckets.Put(uint32(podSlot), struct {
+		Lock, Tokens uint32
+		FilledNs     uint64
+	}{FilledNs: uint64(nowNs(t)) + uint64(time.Hour)}))
+	f := flowOf{pod4, far4, 1000, 80, layers.IPProtocolTCP}
+	if got := r.fate(xdpprog.PodIngress, f.frame(t, podMAC, hostMAC, "S")); got != "drop rate-limited" {
+		t.Errorf("with no token left: %q", got)
 	}
 }
 

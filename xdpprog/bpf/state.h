@@ -9,7 +9,7 @@
 static __always_inline bool within_budget(__u32 slot, __u64 now)
 {
 	struct bucket *b;
-	__u64 filled;
+	__u64 filled = 0;
 	bool ok;
 
 	if (!cfg.miss_rate)
@@ -18,7 +18,9 @@ static __always_inline bool within_budget(__u32 slot, __u64 now)
 	if (!b)
 		return false;
 	bpf_spin_lock(&b->lock);
-	filled = (now - b->filled_ns) / 1000 * cfg.miss_rate / 1000000;
+	/* Another CPU may have read a later time and come first. */
+	if (now > b->filled_ns)
+		filled = (now - b->filled_ns) / 1000 * cfg.miss_rate / 1000000;
 	if (filled) {
 		b->filled_ns = now;
 		filled += b->tokens;
