@@ -246,6 +246,9 @@ func (w *worker) serve(ctx context.Context) error {
 		if w.intakes.short {
 			return errors.New("uplinks need a larger UMEM")
 		}
+		if w.umem.Kept() > w.cfg.Frames/2 {
+			return errors.New("closed sockets have kept too many frames back")
+		}
 		w.events.Flush()
 		w.denies.Flush()
 		w.counts.Publish()

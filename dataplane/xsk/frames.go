@@ -71,6 +71,10 @@ func (u *UMEM) Held() int {
 	return n
 }
 
+// Kept returns the number of frames that closed sockets have kept back. They are
+// lost to the sockets that are open.
+func (u *UMEM) Kept() int { return u.kept }
+
 // Reset makes every frame free, also those that closed sockets have kept. The
 // caller vouches that it holds none. It reports false, and does nothing, while
 // a socket is open.
@@ -84,6 +88,7 @@ func (u *UMEM) Reset() bool {
 		u.free[i] = uint64(u.cfg.Frames-1-i) << u.shift
 	}
 	clear(u.holder)
+	u.kept = 0
 	return true
 }
 
@@ -124,6 +129,7 @@ func (u *UMEM) reclaim(h holder, keep bool) {
 		case by != h:
 		case keep:
 			u.holder[f] = heldBack
+			u.kept++
 		default:
 			u.holder[f] = heldByUser
 			u.Free([]uint64{uint64(f) << u.shift})

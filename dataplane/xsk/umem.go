@@ -22,6 +22,7 @@ type UMEM struct {
 
 	free   []uint64 // stack of free frames; cap is Frames, so it can't overflow
 	holder []holder // who holds each frame, by frame number
+	kept   int      // frames that are heldBack
 
 	sockets []*Socket // open ones, by id; nil where one was closed
 }

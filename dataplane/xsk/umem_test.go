@@ -226,6 +226,9 @@ func TestCloseGivesBack(t *testing.T) {
 			if got, want := u.Held(), 16+len(rx)+len(tx)-back; got != want {
 				t.Errorf("%d frames held, want %d", got, want)
 			}
+			if got, want := u.Kept(), len(rx)+len(tx)-back; got != want {
+				t.Errorf("%d frames kept, want %d", got, want)
+			}
 			if s.Recv(descs) != 0 || s.Send(descs) != 0 || s.Refill() != 0 || s.Reclaim() != 0 ||
 				s.Pending() != 0 || s.Kick() != xsk.OK || s.Wait(0) != xsk.Dead || s.Probe() != xsk.Dead {
 				t.Error("a closed socket still does something")
@@ -236,7 +239,7 @@ func TestCloseGivesBack(t *testing.T) {
 			if err := other.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if !u.Reset() || u.Available() != 64 || u.Held() != 0 {
+			if !u.Reset() || u.Available() != 64 || u.Held() != 0 || u.Kept() != 0 {
 				t.Errorf("after Reset %d of 64 free, %d held", u.Available(), u.Held())
 			}
 		})
