@@ -220,6 +220,9 @@ func remote(ctx context.Context, err error) error {
 		if s.Code() == codes.InvalidArgument {
 			return &RefusedError{s.Message()}
 		}
+		if _, bounded := ctx.Deadline(); bounded && s.Code() == codes.DeadlineExceeded {
+			return nil // the server knows our time limit too, and its clock was first
+		}
 		return fmt.Errorf("%s: %s", s.Code(), s.Message())
 	}
 	return fmt.Errorf("read flows: %w", err)

@@ -101,6 +101,7 @@ Exit codes: 0 all went well; 1 failed or denied; 2 not understood.`,
 	for _, construct := range commands {
 		root.AddCommand(construct())
 	}
+	root.InitDefaultCompletionCmd()
 	argsAreUsage(root)
 	return root
 }

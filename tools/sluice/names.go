@@ -9,15 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sluice-net/sluice/control"
 	"github.com/sluice-net/sluice/control/api"
-	"github.com/sluice-net/sluice/tools/lab"
 )
 
 func init() { commands = append(commands, newNamesCommand) }
 
 func newNamesCommand() *cobra.Command {
-	var socket, labName, output string
+	var agent agentFlags
+	var output string
 	cmd := &cobra.Command{
 		Use:   "names",
 		Short: "Show what domain names resolve to, as pods have learned it",
@@ -33,14 +32,11 @@ up stays for as long as a connection uses it.`,
 			if output != "table" && output != "json" {
 				return usageError(fmt.Errorf("--output=%s: want table or json", output))
 			}
-			if labName != "" {
-				state, err := lab.Find(labName)
-				if err != nil {
-					return err
-				}
-				socket = state.Socket
+			client, err := agent.client()
+			if err != nil {
+				return err
 			}
-			names, err := api.NewClient(socket).Names(cmd.Context())
+			names, err := client.Names(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -52,10 +48,9 @@ up stays for as long as a connection uses it.`,
 			return writeNames(cmd.OutOrStdout(), names, time.Now())
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&socket, "socket", control.Default().Socket, "the agent's API")
-	flags.StringVar(&labName, "lab", "", "name of a lab, instead of --socket")
-	flags.StringVarP(&output, "output", "o", "table", "table or json")
+	agent.register(cmd)
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

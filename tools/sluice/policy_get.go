@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -163,7 +164,7 @@ func orderText(order float64) string {
 	if order >= policy.NoOrder {
 		return "none"
 	}
-	return fmt.Sprintf("%g", order)
+	return strconv.FormatFloat(order, 'f', -1, 64)
 }
 
 // sectionText says in a word what a policy does in one direction.

@@ -156,6 +156,7 @@ func TestPolicyExit(t *testing.T) {
 		{"matrix at no port", "", []string{"policy", "matrix", "-f", shop, "--port", "TCP/x"}, 2, `port "x"`, ""},
 		{"diff of one", "", []string{"policy", "diff", "-f", shop}, 2, "want it twice", ""},
 		{"diff with nothing", "", []string{"policy", "diff", "-f", shop, "-f", empty}, 2, "no *.yaml", ""},
+		{"unknown shell", "", []string{"completion", "tcsh"}, 2, `unknown command "tcsh"`, ""},
 		{"unknown subcommand", "", []string{"policy", "what"}, 2, "what", ""},
 	}
 	for _, tt := range tests {
