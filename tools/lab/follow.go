@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +23,6 @@ const (
 func (l *Lab) Follow(ctx context.Context) error {
 	var waiting waiter
 	defer waiting.stop()
-	l.tellRejected(ctx)
 	tick := time.Tick(lookInterval)
 	agentDone := l.agent.done
 	var restart <-chan time.Time
@@ -131,7 +131,8 @@ func (l *Lab) tellRejected(ctx context.Context) {
 		return
 	}
 	for _, r := range status.Rejected {
-		l.opts.Message(strings.TrimSpace(fmt.Sprintf("%s (%s): %s: %s: %s", r.Object, r.Source, r.Field, r.Reason, r.Effect)))
+		parts := slices.DeleteFunc([]string{r.Source, r.Object, r.Field, r.Reason, r.Effect}, func(s string) bool { return s == "" })
+		l.opts.Message(strings.Join(parts, ": "))
 	}
 }
 

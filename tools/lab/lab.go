@@ -135,6 +135,7 @@ func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 	if err := l.WaitEnforced(ctx); err != nil {
 		return nil, err
 	}
+	l.tellRejected(ctx)
 	if opts.Web != "" {
 		if l.web, err = openWebDoor(opts.Web, webPath(opts.Name)); err != nil {
 			return nil, err
@@ -143,8 +144,9 @@ func Up(ctx context.Context, opts Options) (_ *Lab, err error) {
 	return l, l.publish()
 }
 
-// readManifests reads what the lab is made from for the first time: a fault in
-// it is an error.
+// readManifests reads what the lab is made from for the first time: a pod that
+// can't be built is an error. Documents that can't be read are left out, as the
+// agent does; it says so.
 func (l *Lab) readManifests() (*manifests, *cluster, error) {
 	if l.opts.Files != nil {
 		l.opts.Manifests = filepath.Join(dirOf(l.opts.Name), "source")
@@ -165,7 +167,7 @@ func (l *Lab) readManifests() (*manifests, *cluster, error) {
 		return nil, nil, fmt.Errorf("read manifests: no *.yaml, *.yml or *.json file in %s", path)
 	}
 	c, err := m.cluster()
-	if err != nil {
+	if err != nil && (c.wrong || len(c.pods) == 0) {
 		return nil, nil, fmt.Errorf("read manifests: %w", err)
 	}
 	return m, c, nil

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -216,6 +217,30 @@ func TestRefresh(t *testing.T) {
 	if s := l.State(); len(s.Pods) != 2 || len(s.Messages) != 1 || !strings.Contains(s.Messages[0], "broken.yaml") {
 		t.Errorf("with a broken file: %d pods, messages %q", len(s.Pods), s.Messages)
 	}
+}
+
+// TestUpWithFaults comes up with what can be read, and says what can't and what
+// is not valid. Neither opens anything.
+func TestUpWithFaults(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.yaml", "kind: [\n")
+	write(t, dir, "pods.yaml", podYAML("x", "a", "10.0.0.1")+podYAML("x", "b", "10.0.0.2")+podYAML("z", "c", "10.0.0.3"))
+	write(t, dir, "policy.yaml", closedYAML)
+	write(t, dir, "wrong.yaml", `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: wrong, namespace: z},
+spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]}}`)
+	var said []string
+	l := up(t, func(o *lab.Options) {
+		o.Manifests = dir
+		o.Message = func(text string) { said = append(said, text) }
+	})
+	for _, want := range []string{"a.yaml document 1: ", "wrong.yaml document 1: NetworkPolicy z/wrong: spec.ingress[0].from[0].ipBlock.cidr: Invalid value"} {
+		if !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, want) }) {
+			t.Errorf("said %q, want %q", said, want)
+		}
+	}
+	probe(t, l, `{"src":"z/c","dst":"x/a","port":80,"want":"deny"}
+{"src":"x/b","dst":"z/c","port":80,"want":"deny"}
+{"src":"x/b","dst":"ip:192.0.2.1","port":80,"want":"allow"}`)
 }
 
 // TestUpRefuses leaves nothing of a lab that can't come up.

@@ -113,6 +113,7 @@ type object struct {
 type cluster struct {
 	pods  []podSpec // sorted by key; those that run
 	nodes []nodeSpec
+	wrong bool // one that is there can't be built as it is written
 }
 
 // cluster reads the pods that run, for those that have finished have no
@@ -125,13 +126,15 @@ func (m *manifests) cluster() (*cluster, error) {
 	for _, f := range m.files {
 		err := eachDocument(f.data, func(doc []byte) error {
 			return eachObject(doc, func(kind string, doc []byte) error {
+				var err error
 				switch kind {
 				case "Pod":
-					return c.addPod(doc, f.name, at)
+					err = c.addPod(doc, f.name, at)
 				case "Node":
-					return c.addNode(doc)
+					err = c.addNode(doc)
 				}
-				return nil
+				c.wrong = c.wrong || err != nil
+				return err
 			})
 		})
 		if err != nil {
