@@ -29,18 +29,28 @@ type nd struct {
 	hopLimit uint8
 	ext      []byte // hop-by-hop header
 	cut      int    // bytes cut off the end
+	dst      netip.Addr
+	reserved byte
+	more     []byte // options
 }
 
 func (m nd) frame(t *testing.T, mac [6]byte) []byte {
-	ip := ip6(m.src, netip.MustParseAddr("ff02::1"), layers.IPProtocolICMPv6)
+	if !m.dst.IsValid() {
+		m.dst = netip.MustParseAddr("ff02::1")
+	}
+	ip := ip6(m.src, m.dst, layers.IPProtocolICMPv6)
 	ip.HopLimit = m.hopLimit
-	body := append([]byte{m.kind, m.code, 0, 0, 0, 0, 0, 0}, m.target.AsSlice()...)
+	body := append([]byte{m.kind, m.code, 0, 0, 0, 0, 0, m.reserved}, m.target.AsSlice()...)
+	body = append(body, m.more...)
 	if m.ext != nil {
 		ip.NextHeader = layers.IPProtocolIPv6HopByHop
 		body = append(append([]byte(nil), m.ext...), body...)
 	}
 	return build(t, eth(mac, [6]byte{0x33, 0x33, 0, 0, 0, 1}, layers.EthernetTypeIPv6), ip, gopacket.Payload(body[:len(body)-m.cut]))
 }
+
+// ownMAC is the option of a kind that names the pod's link-layer address.
+func ownMAC(kind byte) []byte { return append([]byte{kind, 1}, podMAC[:]...) }
 
 func TestNeighbourDiscovery(t *testing.T) {
 	r := newRig(t, nil)
@@ -70,6 +80,17 @@ func TestNeighbourDiscovery(t *testing.T) {
 		{"router advert to the pod", to, nd{kind: routerAdvert, src: peer6, target: unspecified, hopLimit: 255}, "neighbour"},
 		{"redirect of the pod", from, nd{kind: ndRedirect, src: podLL, target: pod6, hopLimit: 255}, "drop redirect"},
 		{"redirect to the pod", to, nd{kind: ndRedirect, src: peer6, target: pod6, hopLimit: 255}, "drop redirect"},
+		{"probe of a neighbour", from, nd{kind: nbrSolicit, src: pod6, dst: peer6, target: peer6, more: ownMAC(1), hopLimit: 255}, "neighbour"},
+		{"probe without option", from, nd{kind: nbrSolicit, src: pod6, dst: peer6, target: peer6, hopLimit: 255}, "neighbour"},
+		{"answer to a probe", from, nd{kind: nbrAdvert, src: pod6, dst: peer6, target: pod6, more: ownMAC(2), hopLimit: 255}, "neighbour"},
+		{"data in a probe", from, nd{kind: nbrSolicit, src: pod6, dst: peer6, target: peer6, more: make([]byte, 1000), hopLimit: 255}, "drop malformed"},
+		{"data in the option", from, nd{kind: nbrSolicit, src: pod6, dst: peer6, target: peer6, more: []byte{1, 1, 's', 'e', 'c', 'r', 'e', 't'}, hopLimit: 255}, "drop malformed"},
+		{"data in the target", from, nd{kind: nbrSolicit, src: pod6, dst: peer6, target: pod6, hopLimit: 255}, "drop malformed"},
+		{"data in the reserved field", from, nd{kind: nbrAdvert, src: pod6, dst: peer6, target: pod6, reserved: 1, hopLimit: 255}, "drop malformed"},
+		{"data in an answer", from, nd{kind: nbrAdvert, src: pod6, dst: peer6, target: pod6, more: make([]byte, 1000), hopLimit: 255}, "drop malformed"},
+		{"data to all of a site", from, nd{kind: nbrSolicit, src: pod6, dst: netip.MustParseAddr("ff05::1"), target: pod6, hopLimit: 255}, "drop malformed"},
+		{"router solicit beyond the link", from, nd{kind: routerSolici, src: pod6, dst: peer6, target: unspecified, hopLimit: 255}, "drop malformed"},
+		{"data on the link", from, nd{kind: nbrSolicit, src: podLL, dst: netip.MustParseAddr("fe80::1"), target: peer6, more: make([]byte, 16), hopLimit: 255}, "neighbour"},
 		{"MLD report", from, nd{kind: mldReport, src: podLL, target: unspecified, hopLimit: 1, ext: alert}, "neighbour"},
 		{"MLD report without an address", from, nd{kind: mldReport, src: unspecified, target: unspecified, hopLimit: 1, ext: alert}, "neighbour"},
 		{"MLD report of another", from, nd{kind: mldReport, src: peer6, target: unspecified, hopLimit: 1, ext: alert}, "drop neighbour-spoof"},

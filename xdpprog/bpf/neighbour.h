@@ -65,12 +65,58 @@ static __always_inline enum drop_reason check_arp(struct __sk_buff *skb, const s
 	return owns(slot, &sender) ? DROP_NONE : DROP_NEIGHBOUR_SPOOF;
 }
 
+/* Link-local, a multicast group of the link included. */
+static __always_inline bool stays_on_link(const struct in6_addr *a)
+{
+	const __u8 *b = a->in6_u.u6_addr8;
+
+	return (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) || (b[0] == 0xff && (b[1] & 0x0f) == 2);
+}
+
+/*
+ * Whether a pod's solicitation or advertisement says no more than these must.
+ * No router looks into one before it forwards it to wherever it is addressed
+ * to: what no policy judges must carry nothing there.
+ */
+static __always_inline bool bare_nd(struct __sk_buff *skb, const struct endpoint *ep,
+				    const struct ipv6hdr *ip6, const struct icmp_head *icmp)
+{
+	__u16 len = bpf_ntohs(ip6->payload_len);
+	struct {
+		struct in6_addr target;
+		__u8 type, len, mac[ETH_ALEN]; /* option */
+	} nd = {};
+	bool ask = icmp->type == ND_NEIGHBOUR_SOLICIT;
+	struct addr target, dst;
+
+	if (!ask && icmp->type != ND_NEIGHBOUR_ADVERT)
+		return false;
+	if (icmp->seq || icmp->id & (ask ? 0xffff : bpf_htons(0x1fff))) /* reserved */
+		return false;
+	if (len == sizeof(*icmp) + sizeof(nd)) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip6) + sizeof(*icmp), &nd,
+				       sizeof(nd)))
+			return false;
+		if (nd.type != (ask ? 1 : 2) || nd.len != 1 || !mac_equal(nd.mac, ep->mac))
+			return false;
+	} else if (len != sizeof(*icmp) + sizeof(nd.target) ||
+		   bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip6) + sizeof(*icmp), &nd.target,
+				      sizeof(nd.target))) {
+		return false;
+	}
+	if (!ask)
+		return true;
+	target = addr_v6(&nd.target);
+	dst = addr_v6(&ip6->daddr);
+	return target.hi == dst.hi && target.lo == dst.lo;
+}
+
 /*
  * Whether an IPv6 packet is neighbour discovery or MLD; its fate is in *fate.
  * MLD comes behind a hop-by-hop header with a router alert.
  */
-static __always_inline bool neighbour_v6(struct __sk_buff *skb, __u32 slot, enum hook hook,
-					 enum drop_reason *fate)
+static __always_inline bool neighbour_v6(struct __sk_buff *skb, const struct endpoint *ep,
+					 __u32 slot, enum hook hook, enum drop_reason *fate)
 {
 	struct icmp_head icmp;
 	__u32 off = ETH_HLEN + sizeof(struct ipv6hdr);
@@ -129,6 +175,10 @@ static __always_inline bool neighbour_v6(struct __sk_buff *skb, __u32 slot, enum
 	}
 	if (icmp.type >= ND_ROUTER_SOLICIT && icmp.type <= ND_REDIRECT &&
 	    (ip6.hop_limit != 255 || icmp.code || proto != ip6.nexthdr))
+		*fate = DROP_MALFORMED;
+	if (*fate == DROP_NONE && hook == HOOK_FROM_POD && icmp.type >= ND_ROUTER_SOLICIT &&
+	    icmp.type <= ND_REDIRECT && !stays_on_link(&ip6.daddr) &&
+	    !bare_nd(skb, ep, &ip6, &icmp))
 		*fate = DROP_MALFORMED;
 	if (*fate == DROP_NONE && hook == HOOK_FROM_POD && (src.hi || src.lo) && !owns(slot, &src))
 		*fate = DROP_NEIGHBOUR_SPOOF;

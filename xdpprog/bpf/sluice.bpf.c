@@ -339,7 +339,7 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 			return drop(DROP_TRUNCATED);
 		break;
 	case bpf_htons(ETH_P_IPV6):
-		if (neighbour_v6(skb, *slot, hook, &fate)) {
+		if (neighbour_v6(skb, ep, *slot, hook, &fate)) {
 			if (fate)
 				return drop(fate);
 			count(COUNT_NEIGHBOUR);
