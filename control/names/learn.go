@@ -130,16 +130,23 @@ func (l *Learner) put(e *Entry) bool {
 	return true
 }
 
-// dropSoonest makes room for one more of a name, or of any if it is empty:
-// what ends first goes first.
+// dropPart is the part of the entries that is dropped at once: looking at all of
+// them for each new one would let a pod that is full keep all others waiting.
+const dropPart = 16
+
+// dropSoonest makes room for more of a name, or of any if it is empty: what ends
+// first goes first.
 func (l *Learner) dropSoonest(r *record, name string) {
-	var soonest *Entry
+	var of []*Entry
 	for _, e := range r.entries {
-		if (name == "" || e.Name == name) && (soonest == nil || e.Until.Before(soonest.Until)) {
-			soonest = e
+		if name == "" || e.Name == name {
+			of = append(of, e)
 		}
 	}
-	l.drop(r, soonest)
+	slices.SortFunc(of, func(a, b *Entry) int { return a.Until.Compare(b.Until) })
+	for _, e := range of[:max(len(of)/dropPart, 1)] {
+		l.drop(r, e)
+	}
 }
 
 // drop removes an entry.

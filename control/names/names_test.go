@@ -34,13 +34,13 @@ const podID = 7
 // class is a Learner with one pupil, and what it has released.
 type class struct {
 	*names.Learner
-	t        *testing.T
+	t        testing.TB
 	domains  map[string][]netip.Addr
 	released []uint64
 	ticket   uint64
 }
 
-func newClass(t *testing.T, change func(*names.Config)) *class {
+func newClass(t testing.TB, change func(*names.Config)) *class {
 	t.Helper()
 	cfg := names.Default()
 	if change != nil {
