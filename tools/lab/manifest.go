@@ -1,14 +1,11 @@
 package lab
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,8 +13,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	"sigs.k8s.io/yaml"
+
+	"github.com/sluice-net/sluice/control/source/manifest"
 )
 
 // manifests is a file or a folder of them at one moment.
@@ -181,23 +178,17 @@ func (c *cluster) addNode(doc []byte) error {
 // eachDocument visits the documents of a YAML or JSON file as JSON. It goes on
 // after an error.
 func eachDocument(data []byte, visit func(doc []byte) error) error {
-	r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	var errs []error
-	for i := 1; ; i++ {
-		doc, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			return errors.Join(errs...)
+	for _, d := range manifest.Documents(data) {
+		err := d.Err
+		if err == nil {
+			err = visit(d.JSON)
 		}
 		if err != nil {
-			return errors.Join(append(errs, fmt.Errorf("document %d: %w", i, err))...)
-		}
-		if doc, err = yaml.YAMLToJSON(doc); err == nil && !bytes.Equal(bytes.TrimSpace(doc), []byte("null")) {
-			err = visit(doc)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("document %d: %w", i, err))
+			errs = append(errs, fmt.Errorf("document %d: %w", d.Number, err))
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // eachObject visits the core objects of a document, those in lists included.

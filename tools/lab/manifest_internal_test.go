@@ -100,6 +100,28 @@ func TestReadPodsGoesOn(t *testing.T) {
 	}
 }
 
+// TestReadPodsAsAgent takes for pods what the agent does: it would wait for
+// others in vain.
+func TestReadPodsAsAgent(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"a key twice":      {"apiVersion: v1\nkind: Pod\nmetadata: {name: a, name: b}\n", "[]"},
+		"JSON objects":     {`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}} {"apiVersion":"v1","kind":"Pod","metadata":{"name":"b"}}`, "[default/a default/b]"},
+		"mark of UTF-8":    {"\xef\xbb\xbfapiVersion: v1\r\nkind: Pod\r\nmetadata: {name: a}\r\n", "[default/a]"},
+		"end of documents": {"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n...\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: b}\n", "[default/a default/b]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			read, _ := manifestsOf(c.text).cluster()
+			got := []string{}
+			for _, p := range read.pods {
+				got = append(got, p.key)
+			}
+			if fmt.Sprint(got) != c.want {
+				t.Errorf("got %v, want %s", got, c.want)
+			}
+		})
+	}
+}
+
 func TestReadManifestsFolder(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"b.yaml", "sub/a.yml", "c.json", ".hidden.yaml", ".git/d.yaml", "notes.txt", "queries.jsonl"} {

@@ -132,7 +132,7 @@ func answerTable(out io.Writer, answers []lab.Answer) error {
 		}
 		decided := decidedBy(a.DecidedBy, a.Reason)
 		if a.Error != "" {
-			decided = "error: " + a.Error
+			decided = "error: " + strings.ReplaceAll(a.Error, "\n", "; ")
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", paintVerdict(paint, a.Verdict, a.Error != "" || a.Differs()),
 			want, a.Src, a.Dst, strconv.Itoa(int(a.Port))+"/"+a.Proto, a.Seen, decided)

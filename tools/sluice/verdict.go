@@ -201,7 +201,7 @@ func verdictTable(out io.Writer, answers []verdict.Answer) error {
 			decided += " (audit: would be denied)"
 		}
 		if a.Error != "" {
-			decided = "error: " + a.Error
+			decided = "error: " + strings.ReplaceAll(a.Error, "\n", "; ")
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", paintVerdict(paint, a.Verdict, a.Differs()),
 			a.Src, a.Dst, portOf(a), decided)

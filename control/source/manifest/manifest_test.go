@@ -170,6 +170,17 @@ func TestRejections(t *testing.T) {
 			Effect: "what this file last said, and doesn't say any more, stays in force"}}, nil},
 		{"no kind", "---\n---\napiVersion: v1\n", nil, []policy.Rejection{{Source: "f.yaml document 1", Reason: "kind: Required value",
 			Effect: "what this file last said, and doesn't say any more, stays in force"}}, nil},
+		{"JSON objects without markers", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"}}
+{"apiVersion":"v1","kind":"Pod","metadata":{"name":"y"}} {"apiVersion":"v1","kind":"Pod",
+"metadata":{"name":"z"},"spec":7}
+`, []string{"pod default/x", "pod default/y"}, []policy.Rejection{{Object: "Pod default/z", Source: "f.yaml document 3",
+			Reason: "json: cannot unmarshal number into Go struct field Pod.spec of type v1.PodSpec",
+			Effect: "its last valid version stays, if there is one"}}, nil},
+		{"something behind a JSON object", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"}}
+# a comment
+{"apiVersion":"v1","kind":"Pod"`, []string{"pod default/x"}, []policy.Rejection{{Source: "f.yaml document 2",
+			Reason: "line 3: did not find expected ',' or '}'",
+			Effect: "what this file last said, and doesn't say any more, stays in force"}}, nil},
 		{"the same twice", pod("default", "x") + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: x}\n", []string{"pod default/x"},
 			[]policy.Rejection{{Object: "Pod default/x", Source: "f.yaml document 2", Field: "metadata.name",
 				Reason: `Duplicate value: "x"`, Effect: "the one in f.yaml document 1 is in force"}}, nil},

@@ -2,8 +2,10 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strconv"
 
@@ -18,6 +20,24 @@ type part struct {
 	text   []byte
 }
 
+// Document is one document of a file.
+type Document struct {
+	Number int    // from 1, documents without content don't count
+	JSON   []byte // an object
+	Err    error  // why it can't be read
+}
+
+// Documents reads a file as a Source does, for who needs more of it.
+func Documents(data []byte) []Document {
+	var out []Document
+	for _, p := range split(data) {
+		if doc, err := p.toJSON(); err != nil || doc != nil {
+			out = append(out, Document{p.number, doc, err})
+		}
+	}
+	return out
+}
+
 // split cuts a file at its document markers. A marker at the start of a line
 // ends a document whatever precedes it (YAML 1.2, 9.1.2), so no parser is
 // needed to find it, and a fault in one document leaves the others alone.
@@ -26,8 +46,12 @@ func split(data []byte) []part {
 	var parts []part
 	start, startLine := 0, 1
 	flush := func(end int) {
-		if text := data[start:end]; hasContent(text) {
-			parts = append(parts, part{number: len(parts) + 1, line: startLine, text: text})
+		line := startLine
+		for _, text := range stream(data[start:end]) {
+			if hasContent(text) {
+				parts = append(parts, part{number: len(parts) + 1, line: line, text: text})
+			}
+			line += bytes.Count(text, []byte("\n"))
 		}
 	}
 	for pos, line := 0, 1; pos < len(data); line++ {
@@ -43,6 +67,26 @@ func split(data []byte) []part {
 	}
 	flush(len(data))
 	return parts
+}
+
+// stream cuts a document where one JSON object follows another, without a
+// marker, as kubectl does. From where it is no JSON it stays whole.
+func stream(text []byte) [][]byte {
+	if t := bytes.TrimSpace(text); len(t) == 0 || t[0] != '{' {
+		return [][]byte{text}
+	}
+	var out [][]byte
+	objects := json.NewDecoder(bytes.NewReader(text))
+	for at := int64(0); ; at = objects.InputOffset() {
+		var one json.RawMessage
+		switch err := objects.Decode(&one); {
+		case errors.Is(err, io.EOF):
+			return out
+		case err != nil:
+			return append(out, text[at:])
+		}
+		out = append(out, text[at:objects.InputOffset()])
+	}
 }
 
 func isMarker(line []byte) bool {
@@ -71,7 +115,7 @@ var yamlLine = regexp.MustCompile(`^(?:error converting YAML to JSON: )?(?:yaml:
 // file where it is known.
 func (p part) toJSON() ([]byte, error) {
 	text := bytes.TrimSpace(p.text)
-	if len(text) > 0 && text[0] == '{' {
+	if len(text) > 0 && text[0] == '{' && json.Valid(text) { // as a whole: what follows an object must not get lost
 		var probe map[string]any
 		if strict, err := kjson.UnmarshalStrict(text, &probe); err == nil {
 			return text, errors.Join(strict...)
