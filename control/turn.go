@@ -266,5 +266,21 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	return nil
 }
 
-// hostAddrs returns the node's own addresses.
-func (a *Agent) hostAddrs() []netip.Addr { return slices.Concat(a.links.HostAddrs()) }
+// hostAddrs returns the node's own addresses, from which it always reaches its
+// pods. Each pod's link has a link-local one on this side, too; were that among
+// them, every rule would change with every pod, and every flow be judged anew.
+// The kernel sends from it only to link-local addresses, unless it has none that
+// reaches further (RFC 6724, section 5, rule 2), and pods of this node have.
+func (a *Agent) hostAddrs() []netip.Addr {
+	own, local := a.links.HostAddrs()
+	further := func(x netip.Addr) bool { return x.Is6() && !x.IsLinkLocalUnicast() }
+	if slices.ContainsFunc(own, further) {
+		return own
+	}
+	for _, ep := range a.attached {
+		if slices.ContainsFunc(ep.Addrs, further) {
+			return slices.Concat(own, local)
+		}
+	}
+	return own
+}

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-net/sluice/bench/netlab"
 )
 
@@ -184,5 +187,62 @@ func TestCNIRecreated(t *testing.T) {
 		r.end(fresh)
 		n.eventually("two endpoints", func() bool { return len(n.endpoints()) == 2 })
 		n.eventually("pins of two pods and a port", func() bool { return len(n.linkPins()) == 2*2+2 })
+	})
+}
+
+// TestCNIQuiet starts pods that no policy concerns: the rules of others stay what
+// they are, so that no flow is judged anew.
+func TestCNIQuiet(t *testing.T) {
+	everyPlugin(t, func(t *testing.T, plugin string) {
+		n := newNode(t, setup{})
+		r := n.newRuntime(plugin, "1.0.0", "")
+		n.policy("server", "podSelector: {matchLabels: {app: server}}\npolicyTypes: [Ingress]\ningress:\n"+
+			"- from: [{podSelector: {matchLabels: {role: friend}}}]")
+		server := r.sandbox("server")
+		r.declare(server, "app: server")
+		r.mustAdd(server)
+		r.hasLocal(server)
+		n.settle()
+		generation := func() uint32 {
+			t.Helper()
+			for _, ep := range n.endpoints() {
+				if ep.Pod == "server" {
+					return ep.Generation
+				}
+			}
+			t.Fatal("server is no endpoint")
+			return 0
+		}
+		before := generation()
+		for i := range 3 {
+			p := r.sandbox(fmt.Sprint("p", i))
+			r.declare(p, "role: stranger")
+			r.mustAdd(p)
+			r.hasLocal(p)
+			n.policy(fmt.Sprint("other-", i), "podSelector: {matchLabels: {app: none}}") // looked at later
+			n.settle()
+		}
+		if now := generation(); now != before {
+			t.Errorf("rules of the server: generation %d, was %d before others started", now, before)
+		}
+	})
+}
+
+// hasLocal waits until the host's end of a pod's link has its link-local address.
+func (r *containerRuntime) hasLocal(p *cniPod) {
+	r.Helper()
+	r.eventually("link-local address of "+p.host, func() (has bool) {
+		must(r.T, r.net.Host().Do(func() error {
+			l, err := netlink.LinkByName(p.host)
+			if err != nil {
+				return err
+			}
+			addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
+			has = slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
+				return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0
+			})
+			return err
+		}))
+		return has
 	})
 }
