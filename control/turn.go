@@ -192,7 +192,7 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found) (did, ok
 			break
 		}
 	}
-	if hit.Link.Ifindex == 0 {
+	if hit.Link.Ifindex == 0 || a.othersLink(pod, hit.Link.Ifindex) {
 		return false, false, nil
 	}
 	ep = endpoint.Endpoint{
@@ -205,6 +205,18 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found) (did, ok
 	a.attached[pod.Key()] = ep
 	a.log.Info("pod attached", "pod", ep.String(), "iface", ep.Link.Name, "endpoint", ep.ID)
 	return true, true, nil
+}
+
+// othersLink reports whether a link is that of an attached pod which has other
+// addresses. A pod that may configure its own network can take on any address,
+// also one of a pod that has no link yet; it doesn't become that pod by it.
+func (a *Agent) othersLink(pod *store.Pod, ifindex int) bool {
+	for key, ep := range a.attached {
+		if key != pod.Key() && ep.Link.Ifindex == ifindex && !overlap(ep.Addrs, pod.Addrs()) {
+			return true
+		}
+	}
+	return false
 }
 
 // publish compiles and publishes if something that matters has changed.
