@@ -166,7 +166,7 @@ func (l *linter) policy(p *policy.Policy) {
 		l.said[object] = true
 		var texts []string
 		for _, s := range p.Subject {
-			texts = append(texts, verdict.SelectorText(s))
+			texts = append(texts, those(s))
 		}
 		l.add(Warning, CheckSelectsNone, object, "spec", "selects no pod: there are no "+strings.Join(texts, ", nor "))
 		return

@@ -102,5 +102,8 @@ func (l *linter) noPeer(object, field, what string, s *policy.Selector) {
 		l.add(Warning, CheckNamespace, object, field, "namespace "+strings.Join(absent, ", ")+" does not exist, and no pod is in it")
 		return
 	}
-	l.add(Warning, CheckSelectsNone, object, field, what+" nobody: there are no "+verdict.SelectorText(s))
+	l.add(Warning, CheckSelectsNone, object, field, what+" nobody: there are no "+those(s))
 }
+
+// those names what a selector selects, to be said to be absent.
+func those(s *policy.Selector) string { return strings.TrimPrefix(verdict.SelectorText(s), "all ") }

@@ -75,6 +75,15 @@ items:
 - {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: s, name: p}, spec: {podSelector: {}}}
 `
 
+const badAction = `
+{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}},
+  ingress: [{action: allow, from: [{namespaces: {}}]}]}}
+`
+
+const badPolicy = `---
+{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {namespace: s, name: bad}, spec: {order: first, ingress: [{action: Allow}]}}
+`
+
 func TestPolicyGolden(t *testing.T) {
 	tests := []struct {
 		name string
@@ -136,6 +145,8 @@ func TestPolicyExit(t *testing.T) {
 		{"faulty query of an empty folder", "{}", []string{"verdict", "-f", empty, "--queries", "-"}, 2, "no *.yaml", `"error":"line 1: `},
 		{"manifests on stdin", threePods, []string{"verdict", "-f", "-", "s/a", "s/b", "80"}, 0, "", "deny: s/a (10.0.0.1) to s/b (10.0.0.2) TCP/80"},
 		{"lint of stdin", threePods, []string{"policy", "lint", "-f", "-"}, 1, "1 errors", `error   Pod s/c: metadata.labels: Invalid value: "what is this"`},
+		{"an action that is none", badAction, []string{"policy", "lint", "-f", "-"}, 1, "", `spec.ingress[0].action: Invalid value: "allow": not a known action`},
+		{"a policy that is not valid, in a walk", threePods + badPolicy, []string{"verdict", "-f", "-", "s/a", "s/c", "80"}, 0, "s/bad: spec.order", "→ all ingress deny"},
 		{"both on stdin", "", []string{"verdict", "-f", "-", "--queries", "-"}, 2, "stdin", ""},
 		{"diff of stdin with itself", "", []string{"policy", "diff", "-f", "-", "-f", "-"}, 2, "stdin", ""},
 		{"tier in a walk", "", []string{"verdict", "-f", shop, "shop/web", "shop/db", "5432", "-o", "json"}, 0, "", `"tier": "networkpolicy"`},

@@ -200,6 +200,9 @@ func (l *Leg) tiers(v store.View, m *matcher, policies []*policy.Policy) bool {
 
 // rulePath names a rule within its policy.
 func rulePath(d rule.Direction, r *policy.Rule) string {
+	if r.Index == rule.DefaultRule { // stands for an object that is not valid
+		return "all " + d.String()
+	}
 	return strings.TrimPrefix(RuleField(d, r), "spec.")
 }
 

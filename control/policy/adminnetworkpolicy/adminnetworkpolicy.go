@@ -77,7 +77,7 @@ func ingress(i int, action string, mayPass bool, from []v1alpha1.AdminNetworkPol
 
 func rule(section, peers string, i int, action string, mayPass bool, ports *[]v1alpha1.AdminNetworkPolicyPort) clusterrule.Rule {
 	at := spec.Child(section).Index(i)
-	out := clusterrule.Rule{At: at, PeersAt: at.Child(peers), Action: policy.Deny}
+	out := clusterrule.Rule{At: at, PeersAt: at.Child(peers), Action: policy.Deny, Said: action}
 	switch {
 	case action == string(v1alpha1.AdminNetworkPolicyRuleActionAllow):
 		out.Action = policy.Allow

@@ -32,7 +32,7 @@ func Convert(cnp *v1alpha2.ClusterNetworkPolicy) (*policy.Policy, []policy.Rejec
 	}
 	for i, r := range cnp.Spec.Ingress {
 		at := spec.Child("ingress").Index(i)
-		out := clusterrule.Rule{At: at, PeersAt: at.Child("from"), Ports: ports(r.Protocols, at.Child("protocols"))}
+		out := clusterrule.Rule{At: at, PeersAt: at.Child("from"), Said: string(r.Action), Ports: ports(r.Protocols, at.Child("protocols"))}
 		out.Action, out.Unknown = action(r.Action)
 		for _, x := range r.From {
 			out.Peers = append(out.Peers, peer(x.Namespaces, x.Pods))
@@ -41,7 +41,7 @@ func Convert(cnp *v1alpha2.ClusterNetworkPolicy) (*policy.Policy, []policy.Rejec
 	}
 	for i, r := range cnp.Spec.Egress {
 		at := spec.Child("egress").Index(i)
-		out := clusterrule.Rule{At: at, PeersAt: at.Child("to"), Ports: ports(r.Protocols, at.Child("protocols"))}
+		out := clusterrule.Rule{At: at, PeersAt: at.Child("to"), Said: string(r.Action), Ports: ports(r.Protocols, at.Child("protocols"))}
 		out.Action, out.Unknown = action(r.Action)
 		for _, x := range r.To {
 			q := peer(x.Namespaces, x.Pods)

@@ -40,7 +40,8 @@ type Policy struct {
 type Rule struct {
 	At      *field.Path
 	Action  policy.Action
-	Unknown bool // the action is none that the front-end knows
+	Unknown bool   // the action is none that the front-end knows
+	Said    string // what stands there for the action
 	PeersAt *field.Path
 	Peers   []Peer
 	Ports   []Port
@@ -167,7 +168,7 @@ func (b *builder) rule(index int, r *Rule) (policy.Rule, bool) {
 	before := len(b.faults) + len(b.unknown)
 	out := policy.Rule{Index: index, Action: r.Action, AnyPort: len(r.Ports) == 0}
 	if r.Unknown {
-		b.faults = append(b.faults, field.Invalid(r.At.Child("action"), "", "not a known action"))
+		b.faults = append(b.faults, field.Invalid(r.At.Child("action"), r.Said, "not a known action"))
 	}
 	if len(r.Peers) == 0 {
 		b.faults = append(b.faults, field.Required(r.PeersAt, "must specify at least one peer"))
