@@ -151,3 +151,8 @@ func (s *said) by(verdict string) (refs []rule.PolicyRef, reason string) {
 	}
 	return refs, reason
 }
+
+// audited reports whether the verdict would be another one without an audit.
+func (s *said) audited(verdict string) bool {
+	return slices.ContainsFunc(s.events(verdict), func(f api.Flow) bool { return f.Audit })
+}

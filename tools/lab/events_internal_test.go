@@ -21,6 +21,8 @@ func TestAnswer(t *testing.T) {
 			Src: api.End{Addr: src.Addr(), Port: src.Port()}, Dst: api.End{Addr: dst.Addr(), Port: dst.Port()},
 		}
 	}
+	audited := event("new", Allow, ingress)
+	audited.Audit = true
 	reply := event("denied", Deny)
 	reply.Reply = true
 	spoofed := event("denied", Deny)
@@ -34,10 +36,12 @@ func TestAnswer(t *testing.T) {
 		refs    []rule.PolicyRef
 		verdict string
 		reason  string
+		audit   bool
 	}{
 		"allowed":           {passed: true, said: []api.Flow{event("new", Allow, egress, ingress)}, refs: []rule.PolicyRef{egress, ingress}, verdict: Allow},
 		"at two hooks":      {passed: true, said: []api.Flow{event("new", Allow, egress), event("new", Allow, egress, ingress)}, refs: []rule.PolicyRef{egress, ingress}, verdict: Allow},
 		"denied":            {said: []api.Flow{event("denied", Deny, ingress), event("denied", Deny, ingress)}, refs: []rule.PolicyRef{ingress}, verdict: Deny},
+		"audited":           {passed: true, said: []api.Flow{audited}, refs: []rule.PolicyRef{ingress}, verdict: Allow, audit: true},
 		"denied, no policy": {said: []api.Flow{spoofed}, verdict: Deny, reason: "spoofed source"},
 		"first denied":      {passed: true, said: []api.Flow{event("denied", Deny, ingress), event("new", Allow, egress)}, refs: []rule.PolicyRef{egress}, verdict: Allow},
 		"leaked":            {passed: true, said: []api.Flow{event("denied", Deny)}, verdict: Allow, error: "the dataplane denied the packets, but they arrived"},
@@ -59,7 +63,7 @@ func TestAnswer(t *testing.T) {
 				flow: tuple{src, dst, "TCP"}, result: netlab.Result{Passed: c.passed},
 			}
 			got := a.answer(e)
-			if got.Error != c.error || got.Verdict != c.verdict || got.Reason != c.reason || !slices.Equal(got.DecidedBy, c.refs) {
+			if got.Error != c.error || got.Verdict != c.verdict || got.Reason != c.reason || got.Audit != c.audit || !slices.Equal(got.DecidedBy, c.refs) {
 				t.Errorf("got %+v", got)
 			}
 			if got.DecidedBy == nil {

@@ -204,6 +204,7 @@ func (a *attempt) answer(events *events) Answer {
 	ans.Verdict, ans.Seen = a.verdict(), a.result.Seen
 	said := events.of(a.flow)
 	ans.DecidedBy, ans.Reason = said.by(ans.Verdict)
+	ans.Audit = said.audited(ans.Verdict)
 	switch {
 	case said.has(ans.Verdict):
 	case said.has(Allow):

@@ -42,6 +42,7 @@ type Answer struct {
 	Seen      string           `json:"seen,omitempty"`    // the same in words
 	DecidedBy []rule.PolicyRef `json:"decidedBy"`         // what the dataplane said
 	Reason    string           `json:"reason,omitempty"`  // of a verdict that no policy gave
+	Audit     bool             `json:"audit,omitempty"`   // allowed only because a denial is an audit
 	Want      string           `json:"want,omitempty"`
 	Error     string           `json:"error,omitempty"`
 	Bad       bool             `json:"-"` // Error is the query's own

@@ -131,6 +131,9 @@ func answerTable(out io.Writer, answers []lab.Answer) error {
 			want = a.Want
 		}
 		decided := decidedBy(a.DecidedBy, a.Reason)
+		if a.Audit {
+			decided += " (audit: would be denied)"
+		}
 		if a.Error != "" {
 			decided = "error: " + strings.ReplaceAll(a.Error, "\n", "; ")
 		}
