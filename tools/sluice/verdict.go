@@ -227,7 +227,10 @@ func verdictExit(stderr io.Writer, answers []verdict.Answer) error {
 		switch {
 		case a.Error != "":
 			errs++
-			fmt.Fprintf(stderr, "%s: %s\n", what, a.Error)
+			if a.Src+a.Dst != "" { // else the line was none
+				fmt.Fprintf(stderr, "%s: ", what)
+			}
+			fmt.Fprintln(stderr, a.Error)
 		case a.Differs():
 			differ++
 			decided := verdict.Decision{DecidedBy: a.DecidedBy, Reason: a.Reason}.Text()

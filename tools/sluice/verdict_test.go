@@ -139,6 +139,8 @@ func TestPolicyExit(t *testing.T) {
 		{"nothing to expect", oneQuery, []string{"verdict", "-f", shop, "--queries", "-", "--expect"}, 2, `none of 1 queries has a "want"`, ""},
 		{"no such pod", `{"src":"shop/nobody","dst":"shop/api","port":1}` + "\n" + oneQuery, []string{"verdict", "-f", shop, "--queries", "-"}, 2, "pod shop/nobody: not found", `"error":"pod shop/nobody: not found"`},
 		{"no query", "what?\n", []string{"verdict", "-f", shop, "--queries", "-"}, 2, "line 1: not a query", `"error":"line 1: not a query`},
+		{"a list", "[{}]\n", []string{"verdict", "-f", shop, "--queries", "-"}, 2, "line 1: not a query: want an object, got array", `"error":"line 1: `},
+		{"a number for a name", `{"src":1,"dst":"shop/api","port":1}`, []string{"verdict", "-f", shop, "--queries", "-"}, 2, "line 1: src: want a string, got number", `"error":"line 1: `},
 		{"no file of queries", "", []string{"verdict", "-f", shop, "--queries", "testdata/none"}, 2, "testdata/none", ""},
 		{"no folder", "", []string{"verdict", "-f", "testdata/none", "--queries", shopAsked}, 2, "testdata/none", ""},
 		{"empty folder", "", []string{"verdict", "-f", empty, "--queries", shopAsked}, 2, "no *.yaml", `"error":"read manifests from `},

@@ -80,7 +80,15 @@ func ParseQuery(line []byte) Query {
 	}
 	err := json.Unmarshal(line, &in)
 	q := Query{Src: in.Src, Dst: in.Dst, Want: in.Want, proto: scalar(in.Proto)}
-	if err != nil {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field == "":
+		q.err = fmt.Errorf("not a query: want an object, got %s", wrong.Value)
+		return q
+	case errors.As(err, &wrong):
+		q.err = fmt.Errorf("%s: want a %s, got %s", wrong.Field, wrong.Type, wrong.Value)
+		return q
+	case err != nil:
 		q.err = fmt.Errorf("not a query: %w", err)
 		return q
 	}
