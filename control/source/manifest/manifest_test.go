@@ -108,7 +108,9 @@ status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: "::ffff:
 `,
 		"pods.json": `{"apiVersion":"v1","kind":"PodList","items":[
 			{"metadata":{"name":"done"},"status":{"phase":"Succeeded","podIP":"10.0.0.3"}},
-			{"metadata":{"name":"host","namespace":"kube-system"},"spec":{"hostNetwork":true,"nodeName":"n1"},"status":{"podIP":"192.168.0.1"}}]}`,
+			{"metadata":{"name":"host","namespace":"kube-system"},"spec":{"hostNetwork":true,"nodeName":"n1"},"status":{"podIP":"192.168.0.1"}},
+			{"metadata":{"name":"young","namespace":"kube-system"},"spec":{"hostNetwork":true,"nodeName":"n1"},"status":{"hostIP":"192.168.0.1","hostIPs":[{"ip":"192.168.0.1"},{"ip":"203.0.113.1"}]}},
+			{"metadata":{"name":"unborn","namespace":"kube-system"},"spec":{"nodeName":"n1"},"status":{"hostIP":"192.168.0.1"}}]}`,
 		"node.yaml": "---\n# a node\napiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {zone: z}}\nstatus: {addresses: [{type: InternalIP, address: 192.168.0.1}, {type: Hostname, address: n1}, {type: ExternalIP, address: 203.0.113.1}]}\n",
 		"more.yaml": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ServiceAccount, metadata: {name: runner, namespace: prod}}\n- {apiVersion: apps/v1, kind: Deployment, metadata: {name: d}}\n",
 		"notes.txt": "not a manifest",
@@ -122,7 +124,7 @@ status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: "::ffff:
 	if !slices.Equal(state.Notes, wantNotes) {
 		t.Errorf("notes: %q", state.Notes)
 	}
-	if state.Files != 5 || state.Objects != 6 {
+	if state.Files != 5 || state.Objects != 8 {
 		t.Errorf("%d files, %d objects", state.Files, state.Objects)
 	}
 	ip := netip.MustParseAddr
@@ -137,6 +139,12 @@ status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: "::ffff:
 		}
 		if p := v.Pod(store.Key{Namespace: "default", Name: "done"}); p == nil || p.Addrs() != nil || p.ServiceAccount != "default" {
 			t.Errorf("finished pod %+v", p)
+		}
+		if p := v.Pod(store.Key{Namespace: "kube-system", Name: "young"}); p == nil || !slices.Equal(p.Addrs(), []netip.Addr{ip("192.168.0.1"), ip("203.0.113.1")}) {
+			t.Errorf("pod of the host's network without a status %+v", p)
+		}
+		if p := v.Pod(store.Key{Namespace: "kube-system", Name: "unborn"}); p == nil || len(p.Addrs()) > 0 {
+			t.Errorf("pod without addresses %+v", p)
 		}
 		if got := v.NodeAddrs("n1"); !slices.Equal(got, []netip.Addr{ip("192.168.0.1"), ip("203.0.113.1")}) {
 			t.Errorf("addresses of the node: %v", got)

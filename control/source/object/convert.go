@@ -61,6 +61,14 @@ func Pod(p *corev1.Pod) (*store.Pod, []policy.Rejection) {
 		pod.IPs = f.addAddr(pod.IPs, fmt.Sprintf("status.podIPs[%d].ip", i), p.Status.PodIPs[i].IP)
 	}
 	pod.IPs = f.addAnnotated(pod.IPs, p.Annotations)
+	if p.Spec.HostNetwork && len(pod.IPs) == 0 { // they will be the same
+		if p.Status.HostIP != "" {
+			pod.IPs = f.addAddr(pod.IPs, "status.hostIP", p.Status.HostIP)
+		}
+		for i := range p.Status.HostIPs {
+			pod.IPs = f.addAddr(pod.IPs, fmt.Sprintf("status.hostIPs[%d].ip", i), p.Status.HostIPs[i].IP)
+		}
+	}
 	for i := range p.Spec.InitContainers {
 		// Only a sidecar lives long enough to be talked to.
 		if c := &p.Spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
