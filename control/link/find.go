@@ -49,28 +49,57 @@ func (f *Finder) Told(addrs []netip.Addr) (found map[netip.Addr]Found, rest []ne
 // sandboxes whose other end is here, which says all and sends nothing; for
 // addresses of pods whose sandbox can't be seen, routes, neighbours and bridge
 // tables are asked. Where several sandboxes have an address, as one that is
-// being taken down and its successor may, the newest link has it.
+// being taken down and its successor may, or one that has taken it on by itself,
+// the link has it that the host sends to, else the newest.
 func (f *Finder) Search(addrs []netip.Addr, found map[netip.Addr]Found) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	want := make(map[netip.Addr]bool, len(addrs))
+	want := make(claims, len(addrs))
 	for _, a := range addrs {
-		want[a] = true
+		want[a] = nil
 	}
 	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
-	err = f.fromSandboxes(links, want, found)
+	err = f.fromSandboxes(links, want)
 	for _, a := range addrs {
-		if _, ok := found[a]; !ok {
+		if list := want[a]; len(list) > 0 {
+			if hit, ok := rightful(a, list, links); ok {
+				found[a] = hit
+			}
+		} else if _, ok := found[a]; !ok {
 			if hit, ok := fromRoute(a, links); ok {
 				found[a] = hit
 			}
 		}
 	}
 	return err
+}
+
+// claims are the links in whose sandboxes the addresses are that are looked for.
+type claims map[netip.Addr][]Found
+
+// rightful is the link, of those that claim an address, that has it; false if
+// that will be known by another turn.
+func rightful(addr netip.Addr, list []Found, links []netlink.Link) (Found, bool) {
+	newest := list[0] // indices are given out in order
+	for _, f := range list[1:] {
+		if f.Link.Ifindex > newest.Link.Ifindex {
+			newest = f
+		}
+	}
+	if len(list) == 1 {
+		return newest, true
+	}
+	ifindex, known := routedTo(addr, links)
+	for _, f := range list {
+		if f.Link.Ifindex == ifindex {
+			return f, known
+		}
+	}
+	return newest, known
 }
 
 // peers maps a namespace ID, as this namespace numbers them, to the links
@@ -85,7 +114,7 @@ func peersByNamespace(links []netlink.Link) map[int][]netlink.Link {
 	return peers
 }
 
-func (f *Finder) fromSandboxes(links []netlink.Link, want map[netip.Addr]bool, found map[netip.Addr]Found) error {
+func (f *Finder) fromSandboxes(links []netlink.Link, want claims) error {
 	peers := peersByNamespace(links)
 	if len(peers) == 0 {
 		return nil
@@ -105,14 +134,14 @@ func (f *Finder) fromSandboxes(links []netlink.Link, want map[netip.Addr]bool, f
 		}
 		for _, e := range entries {
 			// A sandbox that goes away meanwhile is no error.
-			_ = sandbox(filepath.Join(real, e.Name()), peers, want, found)
+			_ = sandbox(filepath.Join(real, e.Name()), peers, want)
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // sandbox looks into one namespace.
-func sandbox(path string, peers map[int][]netlink.Link, want map[netip.Addr]bool, found map[netip.Addr]Found) error {
+func sandbox(path string, peers map[int][]netlink.Link, want claims) error {
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
 		return err
@@ -136,30 +165,29 @@ func sandbox(path string, peers map[int][]netlink.Link, want map[netip.Addr]bool
 		if err != nil {
 			continue
 		}
-		record(here, inside, addrs, want, found)
+		record(here, inside, addrs, want)
 	}
 	return nil
 }
 
-func record(here, inside netlink.Link, addrs []netlink.Addr, want map[netip.Addr]bool, found map[netip.Addr]Found) {
+func record(here, inside netlink.Link, addrs []netlink.Addr, want claims) {
 	hit := Found{Link: endpointLink(here)}
 	copy(hit.Link.MAC[:], inside.Attrs().HardwareAddr)
 	var own []netip.Addr
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		ip = ip.Unmap()
+		_, wanted := want[ip]
 		switch {
 		case !ok:
 		case ip.Is6() && ip.IsLinkLocalUnicast():
 			hit.LinkLocal = append(hit.LinkLocal, ip)
-		case want[ip]:
+		case wanted:
 			own = append(own, ip)
 		}
 	}
 	for _, ip := range own {
-		if hit.Link.Ifindex > found[ip].Link.Ifindex { // indices are given out in order
-			found[ip] = hit
-		}
+		want[ip] = append(want[ip], hit)
 	}
 }
 

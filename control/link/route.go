@@ -3,6 +3,7 @@ package link
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,6 +38,44 @@ func fromRoute(addr netip.Addr, links []netlink.Link) (Found, bool) {
 	hit := Found{Link: endpointLink(dev)}
 	copy(hit.Link.MAC[:], mac)
 	return hit, true
+}
+
+// routedTo returns the index of the link that the host sends to an address by, 0
+// if there is none; false if a neighbour was asked, and has not answered yet.
+func routedTo(addr netip.Addr, links []netlink.Link) (ifindex int, known bool) {
+	routes, err := netlink.RouteGet(addr.AsSlice())
+	if err != nil || len(routes) == 0 || routes[0].Gw != nil {
+		return 0, true
+	}
+	dev := byIndex(links, routes[0].LinkIndex)
+	if dev != nil && dev.Type() == "bridge" {
+		mac := neighbour(addr, dev)
+		if mac == nil {
+			if silent(addr, dev) {
+				return 0, true
+			}
+			ask(addr)
+			return 0, false
+		}
+		dev = bridgePort(dev, mac, links)
+	}
+	if dev == nil {
+		return 0, true
+	}
+	return dev.Attrs().Index, true
+}
+
+// silent reports whether a neighbour was asked in vain.
+func silent(addr netip.Addr, dev netlink.Link) bool {
+	family := netlink.FAMILY_V4
+	if addr.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	neighs, err := netlink.NeighList(dev.Attrs().Index, family)
+	return err != nil || slices.ContainsFunc(neighs, func(n netlink.Neigh) bool {
+		ip, _ := netip.AddrFromSlice(n.IP)
+		return ip.Unmap() == addr && n.State&unix.NUD_FAILED != 0
+	})
 }
 
 func byIndex(links []netlink.Link, index int) netlink.Link {
