@@ -64,7 +64,7 @@ func Run(c *verdict.Cluster) []Finding {
 	c.Read(func(v store.View) {
 		l.view = v
 		l.addresses()
-		l.labels()
+		l.objects()
 		for _, p := range policies(v) {
 			l.policy(p)
 		}

@@ -192,6 +192,13 @@ func TestChecks(t *testing.T) {
 ---
 {apiVersion: v1, kind: Node, metadata: {name: n1, labels: {zone: no label}}}`,
 			[]string{"error invalid Namespace a metadata.labels", "error invalid Node n1 metadata.labels"}},
+		{"names and addresses", `
+{apiVersion: v1, kind: Namespace, metadata: {name: a.b}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: a, name: Upper}, status: {podIPs: [{ip: 127.0.0.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: a, name: with.dots}, status: {podIPs: [{ip: 10.0.0.3}]}}`,
+			[]string{"error invalid Namespace a.b metadata.name", "error invalid Pod a/Upper metadata.name", "error invalid Pod a/Upper status.podIPs"}},
 		{"same policy twice", `
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: a, name: p}, spec: {podSelector: {}}}
 ---
