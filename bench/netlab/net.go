@@ -97,7 +97,7 @@ func (c *Config) Validate() error {
 // CheckAddr reports whether a pod, a host or the node can have this address.
 func CheckAddr(a netip.Addr) error {
 	switch {
-	case !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "":
+	case !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "" || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Errorf("address %v: not a unicast address", a)
 	case a.Is4In6():
 		return fmt.Errorf("address %v: an IPv4 address in IPv6 clothes", a)

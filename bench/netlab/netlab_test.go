@@ -180,6 +180,7 @@ func TestAddPodRefuses(t *testing.T) {
 		{"x/b", "198.18.0.1", "belongs to host"},
 		{"x/b", "127.0.0.1", "not a unicast"},
 		{"x/b", "224.0.0.1", "not a unicast"},
+		{"x/b", "255.255.255.255", "not a unicast"},
 		{"x/b", "fe80::5", "link-local"},
 		{"x/b", "::ffff:1.2.3.4", "IPv6 clothes"},
 		{"x/b", "169.254.1.1", "lab itself"},
