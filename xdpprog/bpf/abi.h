@@ -75,7 +75,7 @@ struct deny_value {
 /* A pod of this node; the array index is its slot. */
 struct endpoint {
 	__u32 ifindex; /* host-side link; 0: slot is free */
-	__u32 gen;     /* 0: no rules yet */
+	__u32 gen;     /* of its rules; the highest bit says: not in force */
 	__u8 mac[6];
 	__u8 host_mac[6];
 };
