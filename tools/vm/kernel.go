@@ -38,7 +38,7 @@ type Kernel struct {
 
 // distro says where a distribution's packages are and what signs them.
 type distro struct {
-	mirror  string
+	mirror  string // empty: the one that this machine's own packages come from
 	keyring string // file
 	pkg     string // package that the keyring is in, if it isn't on this machine
 	flavour string // suffix of the image packages
@@ -48,7 +48,7 @@ type distro struct {
 const keyringSuite = "trixie"
 
 var distros = map[string]distro{
-	"debian": {"http://deb.debian.org/debian", "/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring", "-cloud-amd64"},
+	"debian": {"", "/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring", "-cloud-amd64"},
 	"ubuntu": {"http://archive.ubuntu.com/ubuntu", "/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring", "-generic"},
 }
 
@@ -137,9 +137,15 @@ func newApt(ctx context.Context, dir string, src Source) (*apt, error) {
 	if src.Distro == "ubuntu" {
 		suites = append(suites, src.Suite+"-updates")
 	}
+	mirror := d.mirror
+	if mirror == "" {
+		if mirror, err = ownMirror(ctx); err != nil {
+			return nil, err
+		}
+	}
 	var list strings.Builder
 	for _, s := range suites {
-		fmt.Fprintf(&list, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, d.mirror, s)
+		fmt.Fprintf(&list, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, s)
 	}
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "sources.list"), []byte(list.String()), 0o644),
 		os.WriteFile(filepath.Join(dir, "status"), nil, 0o644)); err != nil {
@@ -163,6 +169,20 @@ func newApt(ctx context.Context, dir string, src Source) (*apt, error) {
 		}
 	}
 	return a, nil
+}
+
+// ownMirror returns the archive of Debian that this machine's own apt uses.
+func ownMirror(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask apt for its archives: %w", err)
+	}
+	for uri := range strings.Lines(string(out)) {
+		if uri = strings.TrimRight(uri, "/\n"); strings.HasSuffix(uri, "/debian") {
+			return uri, nil
+		}
+	}
+	return "", errors.New("find Debian's archive: none among apt's sources ends in /debian")
 }
 
 // findKeyring returns a keyring's path, unpacked from its package if this
