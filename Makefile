@@ -7,9 +7,9 @@ BIN   := bin/sluice
 CNI   := bin/sluice-cni
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tests that create network namespaces, load programs and open AF_XDP sockets.
-PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/scenario ./bench/report ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
+PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/report ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
 # Tests that have targets of their own below, with what they need.
-OWN   := ./tools/deploytest ./tools/hubbletest ./tools/webtest
+OWN   := ./bench/scenario ./tools/deploytest ./tools/hubbletest ./tools/webtest
 # What shares memory between goroutines.
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
 FUZZTIME ?= 20s
@@ -49,6 +49,11 @@ test-priv: build deps
 		echo "$(SUDO) $$name.test"; \
 		(cd $$pkg && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(CURDIR)/bin/test/$$name.test -test.timeout 8m); \
 	done
+
+# Every scenario and system of the benchmark, shortly, with real packets.
+.PHONY: test-bench
+test-bench: bench-peers
+	$(MAKE) test-priv PRIV=./bench/scenario
 
 # Programs that the privileged tests use as peers, from Debian's packages.
 deps:
