@@ -17,22 +17,26 @@ func (w *worker) patience() int {
 }
 
 // sleep waits for packets on any of the worker's sockets, and for the release
-// of what it holds. Only the steering port's socket can be lost for good.
-func (w *worker) sleep() xsk.Status {
+// of what it holds.
+func (w *worker) sleep() {
 	ln := &w.listener
 	if ln.n == 0 && len(w.hearing) == 0 && len(w.intakes.open) == 0 {
-		return w.sock.Wait(w.patience())
+		w.sock.Wait(w.patience())
+		return
 	}
 	if w.poller == nil {
 		w.poller = xsk.NewPoller(ln.bell.fd, w.sockets()...)
 	}
-	st := w.poller.Wait(w.patience())
+	w.poller.Wait(w.patience())
 	if w.poller.Woken() {
 		ln.bell.hush()
 	}
-	if st != xsk.Dead {
-		return st
-	}
+}
+
+// probe finds sockets whose link has gone: nothing else tells, least of all
+// while others are busy. The pods' and uplinks' are closed; only the steering
+// port's makes the worker start anew, which is what Dead says.
+func (w *worker) probe() xsk.Status {
 	for i := len(w.hearing) - 1; i >= 0; i-- {
 		if d := &w.direct[w.hearing[i]]; d.sock.Probe() == xsk.Dead {
 			w.closeDirect(d)

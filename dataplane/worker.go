@@ -82,6 +82,7 @@ type worker struct {
 	nowNs     int64 // CLOCK_MONOTONIC, once a burst
 	wallNs    int64 // CLOCK_REALTIME, likewise
 	nextSweep int64
+	nextProbe int64
 	lastBurst int64
 	awakeNs   int64 // since when time counts as busy; 0: not at all
 	noted     int64 // when the last note was read
@@ -228,6 +229,12 @@ func (w *worker) serve(ctx context.Context) error {
 		default:
 		}
 		w.tick()
+		if w.nowNs >= w.nextProbe {
+			w.nextProbe = w.nowNs + idleMs*int64(time.Millisecond)
+			if w.probe() == xsk.Dead {
+				return fmt.Errorf("socket on %s: %w", w.port.Load(), w.sock.Err())
+			}
+		}
 		snap := w.snap.Load()
 		if snap.table != nil {
 			w.objs.Beat(w.id, w.nowNs)
@@ -261,9 +268,7 @@ func (w *worker) serve(ctx context.Context) error {
 			continue
 		}
 		w.rest()
-		if st := w.sleep(); st == xsk.Dead {
-			return fmt.Errorf("socket on %s: %w", w.port.Load(), w.sock.Err())
-		}
+		w.sleep()
 	}
 }
 
