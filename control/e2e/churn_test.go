@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -139,6 +141,30 @@ func (n *node) onLink(name string, do func(netlink.Link) error) {
 	}))
 }
 
+// drizzle has a pod send datagrams that nobody may have, often enough that no
+// worker that hears it sleeps for long, until the test ends.
+func (n *node) drizzle(from *pod, to netip.AddrPort) {
+	n.Helper()
+	var conn net.Conn
+	must(n.T, from.Namespace().Do(func() (err error) {
+		conn, err = net.Dial("udp", to.String())
+		return err
+	}))
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	n.Cleanup(func() { close(stop); <-stopped; conn.Close() })
+	go func() {
+		defer close(stopped)
+		for tick := time.Tick(2 * time.Millisecond); ; {
+			select {
+			case <-stop:
+				return
+			case <-tick:
+				conn.Write([]byte("drizzle")) // refused, full: the next one
+			}
+		}
+	}()
+}
+
 // TestSteeringPortLost deletes the steering port, and takes it down: the agent
 // makes it anew, and what is established in the kernel doesn't notice.
 func TestSteeringPortLost(t *testing.T) {
@@ -149,6 +175,7 @@ func TestSteeringPortLost(t *testing.T) {
 			talk := n.talk(n.friend, n.server, 4, 80)
 			s := n.podStream(n.friend, n.server, 6, 80)
 			began := s.mark()
+			n.drizzle(n.friend, at(n.server.v4, 9))
 			for _, port := range []string{"sluice0.0", "sluice1.1", "sluice1.0"} {
 				n.onLink(port, netlink.LinkDel)
 				n.eventually(port+" is there again", func() bool {
