@@ -26,7 +26,7 @@ type Namespace struct {
 // CreateNamespace makes a network namespace, names it, and brings its loopback
 // up.
 func CreateNamespace(name string) (_ *Namespace, err error) {
-	if err := os.MkdirAll(RunDir, 0o755); err != nil {
+	if err := shareRunDir(); err != nil {
 		return nil, fmt.Errorf("create %s: %w", RunDir, err)
 	}
 	path := filepath.Join(RunDir, name)
@@ -65,6 +65,32 @@ func CreateNamespace(name string) (_ *Namespace, err error) {
 		return nil, fmt.Errorf("bring up loopback of %s: %w", name, err)
 	}
 	return ns, nil
+}
+
+// shareRunDir makes RunDir a shared mount, as ip-netns(8) does for its first
+// namespace and leaves it. If that did it later, it would bind RunDir onto
+// itself, above the namespaces that are there, whose names could then not be
+// removed any more.
+func shareRunDir() error {
+	if err := os.MkdirAll(RunDir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.Open(RunDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // and with it the lock
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	err = unix.Mount("", RunDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if err != unix.EINVAL {
+		return err // nil: it is a mount of its own
+	}
+	if err := unix.Mount(RunDir, RunDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind onto itself: %w", err)
+	}
+	return unix.Mount("", RunDir, "none", unix.MS_SHARED|unix.MS_REC, "")
 }
 
 // OpenNamespace opens a named network namespace that exists.
