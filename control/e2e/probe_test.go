@@ -1,10 +1,14 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control/api"
@@ -122,6 +126,12 @@ func dial(from *netlab.Namespace, src netip.AddrPort, dst netip.AddrPort) (c *ne
 		// A keep-alive would open a flow anew that was lost.
 		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(src), Timeout: patience, KeepAlive: -1}
 		conn, err := d.Dial("tcp", dst.String())
+		// A process that another test starts has this one's descriptors until
+		// it has come to be: what is closed here may take a moment.
+		for until := time.Now().Add(patience); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(until); {
+			time.Sleep(time.Millisecond)
+			conn, err = d.Dial("tcp", dst.String())
+		}
 		if err == nil {
 			c = conn.(*net.TCPConn)
 		}
