@@ -13,11 +13,23 @@ import (
 // answerWithin is how long a question waits for its answer.
 const answerWithin = 30 * time.Second
 
-// questions are those that wait for an answer, oldest first in the queue.
+// questions are those that wait for an answer. A place in the queue, oldest
+// first, is stale once its question was answered, or put again behind it.
 type questions struct {
-	waiting map[asked]time.Time
-	queue   []asked
+	waiting map[asked]latest
+	queue   []place
+	number  uint64 // last given out
 	most    int
+}
+
+type latest struct {
+	number uint64
+	at     time.Time
+}
+
+type place struct {
+	asked
+	number uint64
 }
 
 // asked is a question, and where it was put: the flow has the addresses and
@@ -27,7 +39,7 @@ type asked struct {
 	question
 }
 
-func newQuestions(most int) questions { return questions{waiting: map[asked]time.Time{}, most: most} }
+func newQuestions(most int) questions { return questions{waiting: map[asked]latest{}, most: most} }
 
 // ask notes a question of the pod.
 func (p *pupil) ask(x *event.Lookup, m []byte, now time.Time) {
@@ -39,22 +51,28 @@ func (p *pupil) ask(x *event.Lookup, m []byte, now time.Time) {
 }
 
 func (q *questions) add(k asked, now time.Time) {
-	if _, again := q.waiting[k]; !again {
-		q.queue = append(q.queue, k)
+	q.number++
+	q.waiting[k] = latest{q.number, now}
+	q.queue = append(q.queue, place{k, q.number})
+	for len(q.waiting) > q.most {
+		if first := q.queue[0]; !q.stale(first) {
+			delete(q.waiting, first.asked)
+		}
+		q.queue = q.queue[1:]
 	}
-	q.waiting[k] = now
-	for len(q.waiting) > q.most || len(q.queue) > 2*q.most {
-		delete(q.waiting, q.queue[0])
-		q.queue = slices.Delete(q.queue, 0, 1)
+	if len(q.queue) > 2*q.most {
+		q.queue = slices.DeleteFunc(q.queue, q.stale)
 	}
 }
+
+func (q *questions) stale(p place) bool { return q.waiting[p.asked].number != p.number }
 
 // take removes a question and reports whether it was waiting: each is answered
 // once.
 func (q *questions) take(k asked, now time.Time) bool {
-	at, ok := q.waiting[k]
+	x, ok := q.waiting[k]
 	delete(q.waiting, k)
-	return ok && now.Sub(at) <= answerWithin
+	return ok && now.Sub(x.at) <= answerWithin
 }
 
 func (p *pupil) mayLearn(name string) bool {

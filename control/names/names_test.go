@@ -214,6 +214,23 @@ func TestBounds(t *testing.T) {
 	if len(c.domains) > 0 {
 		t.Error("the oldest of too many questions is remembered")
 	}
+	// One that waits long, and one that was put again, outlive any number of
+	// others that were answered meanwhile.
+	c.ask(200, "slow.test.", a4)
+	for i := range uint16(100) {
+		c.ask(300+i, "quick.test.", a4)
+		c.tell(message(300+i, true, "quick.test.", a4))
+		if i < 10 {
+			c.tell(message(201, true, "again.test.", a4))
+			c.ask(201, "again.test.", a4)
+		}
+	}
+	for id, name := range map[uint16]string{200: "slow.test", 201: "again.test"} {
+		c.tell(message(id, true, name+".", a4, record{name + ".", addrs[0], 0}))
+		if len(c.domains[name]) == 0 {
+			t.Errorf("forgot who asked for %s", name)
+		}
+	}
 	for i := range uint16(100) {
 		name := fmt.Sprintf("n%d.test.", i/7)
 		c.ask(i, name, a4)
