@@ -45,9 +45,9 @@ func ofFamily(list []netip.AddrPort, a netip.Addr) []netip.AddrPort {
 	return slices.DeleteFunc(slices.Clone(list), other)
 }
 
-// publishServices tells the dataplane of the Services if they, or the node's own
-// addresses, have changed since it was last told.
-func (a *Agent) publishServices(own []netip.Addr) {
+// publishHost tells the dataplane of the Services and of the node's own addresses
+// if either have changed since it was last told.
+func (a *Agent) publishHost(own []netip.Addr) {
 	var list []dataplane.Service
 	changed := false
 	a.store.Read(func(v store.View) {
@@ -60,6 +60,6 @@ func (a *Agent) publishServices(own []netip.Addr) {
 		}
 	})
 	if changed {
-		a.plane.SetServices(list)
+		a.plane.SetHost(own, list)
 	}
 }

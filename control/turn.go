@@ -237,7 +237,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	if a.published != nil && now.store == a.lastInput.store && !endpointsChanged {
 		level = slog.LevelDebug // an answer, of which there are many
 	}
-	a.publishServices(host)
+	a.publishHost(host)
 	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	var table *classify.Table
 	var since time.Time // the first change that this follows

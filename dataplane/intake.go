@@ -218,11 +218,20 @@ func (w *worker) parseUplink(snap *snapshot, i int) progress {
 	if p.slot == endpoint.None || snap.endpoint(p.slot).gen == 0 || h.Src == h.Dst {
 		return dropped
 	}
-	if snap.addrs.lookup(h.Src) != endpoint.None {
-		return dropped // a pod of this node, from outside: the host's reverse path filter knows better
+	if !snap.outside(h.Src) {
+		return dropped
 	}
 	p.side = h.KeyTo(&p.key)
 	return parsed
+}
+
+// outside reports whether a packet that comes by an uplink may have an address
+// for its source. The host refuses what claims to come from itself, forwards
+// nothing that is of the link, and its reverse path filter knows better where a
+// pod of this node is. A flow that such a packet opened would be answered.
+func (s *snapshot) outside(a packet.Addr) bool {
+	return a.ValidSource() && !a.IsLinkLocal() &&
+		s.addrs.lookup(a) == endpoint.None && s.host.lookup(a) == endpoint.None
 }
 
 // routeUplink decides what can be decided without the classifier.

@@ -58,6 +58,7 @@ type Plane struct {
 	free   []endpoint.ID // oldest first, so that a slot rests before it is used again
 	table  *classify.Table
 
+	host     addrTable // see snapshot
 	services serviceTable
 }
 
@@ -78,9 +79,10 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 		cfg: cfg, log: log, objs: objs, filters: filters, seed: rand.Uint64(),
 		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1), heard: make(chan struct{}, 1), clock: newClock(),
 	}
+	p.host = newHostTable(p.seed, nil)
 	p.noTCX.Store(cfg.Clsact)
 	p.interest.Store(uint32(event.WantAll))
-	p.snap.Store(&snapshot{local: make([]local, 1), addrs: newAddrTable(p.seed, nil)})
+	p.snap.Store(&snapshot{local: make([]local, 1), addrs: newAddrTable(p.seed, nil), host: p.host})
 	for i := range cfg.Workers {
 		w, err := newWorker(i, &p.cfg, objs, &p.snap, log, p.poke)
 		if err == nil {

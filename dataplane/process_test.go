@@ -21,11 +21,13 @@ import (
 )
 
 // Two local pods: a may reach b on TCP 80 and UDP 53, everything else into b
-// is denied; a itself is not isolated. out is an address of no pod.
+// is denied; a itself is not isolated. out is an address of no pod, node the
+// node's own.
 var (
 	addrA = netip.MustParseAddr("10.0.0.1")
 	addrB = netip.MustParseAddr("10.0.0.2")
 	out   = netip.MustParseAddr("192.0.2.7")
+	node  = netip.MustParseAddr("192.0.2.1")
 )
 
 const (
@@ -100,7 +102,7 @@ func (w *testWorker) publish(set *rule.Set) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &Plane{seed: 1, table: table, slots: []slot{{}, {
+	p := &Plane{seed: 1, table: table, host: newHostTable(1, []netip.Addr{node}), slots: []slot{{}, {
 		used: true, ready: true, gen: set.Endpoints[0].Generation,
 		ep: endpoint.Endpoint{ID: slotA, Addrs: []netip.Addr{addrA}, Link: endpoint.Link{MAC: macA, HostMAC: hostA}},
 	}, {

@@ -20,13 +20,13 @@ type Service struct {
 	Backends []netip.AddrPort
 }
 
-// SetServices replaces what is known of the host's translation, for flows that
-// are opened from now on. Of two Services with one address and port the first
-// counts.
-func (p *Plane) SetServices(list []Service) {
+// SetHost replaces what is known of the host, its own addresses and what it
+// translates, for flows that are opened from now on. Of two Services with one
+// address and port the first counts.
+func (p *Plane) SetHost(own []netip.Addr, list []Service) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.services = newServiceTable(p.seed, list)
+	p.host, p.services = newHostTable(p.seed, own), newServiceTable(p.seed, list)
 	p.refresh()
 }
 

@@ -319,7 +319,7 @@ func (p *Plane) awaitWorkers() {
 
 // refresh gives the workers a new snapshot.
 func (p *Plane) refresh() {
-	snap := &snapshot{table: p.table, services: p.services, local: make([]local, len(p.slots))}
+	snap := &snapshot{table: p.table, host: p.host, services: p.services, local: make([]local, len(p.slots))}
 	if p.table != nil {
 		snap.generation = p.table.Generation()
 	}

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"math/bits"
+	"net/netip"
 
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
@@ -15,6 +16,7 @@ type snapshot struct {
 	generation uint64
 	local      []local // by slot; [0] is no endpoint
 	addrs      addrTable
+	host       addrTable // the node's own addresses: all of them endpoint 1
 	services   serviceTable
 	learning   bool // some endpoint learns
 }
@@ -72,6 +74,14 @@ func newAddrTable(seed uint64, entries []addrSlot) addrTable {
 		}
 	}
 	return t
+}
+
+func newHostTable(seed uint64, own []netip.Addr) addrTable {
+	entries := make([]addrSlot, len(own))
+	for i, a := range own {
+		entries[i] = addrSlot{packet.AddrFrom(a), 1}
+	}
+	return newAddrTable(seed, entries)
 }
 
 func (t *addrTable) index(a packet.Addr) int {
