@@ -44,6 +44,21 @@ static __always_inline bool owns(__u32 slot, const struct addr *a)
 	return bpf_map_lookup_elem(&own_addrs, &k);
 }
 
+/* What follows an ARP packet in the shortest frame of Ethernet must say nothing. */
+static __always_inline bool bare_arp(struct __sk_buff *skb)
+{
+	const __u32 end = ETH_HLEN + sizeof(struct arp_eth_ipv4);
+	__u16 pad[(ETH_ZLEN - ETH_HLEN - sizeof(struct arp_eth_ipv4)) / 2], some = 0;
+
+	if (skb->len == end)
+		return true;
+	if (skb->len != ETH_ZLEN || bpf_skb_load_bytes(skb, end, pad, sizeof(pad)))
+		return false;
+	for (int i = 0; i < sizeof(pad) / sizeof(pad[0]); i++)
+		some |= pad[i];
+	return !some;
+}
+
 static __always_inline enum drop_reason check_arp(struct __sk_buff *skb, const struct endpoint *ep,
 						  __u32 slot)
 {
@@ -54,7 +69,7 @@ static __always_inline enum drop_reason check_arp(struct __sk_buff *skb, const s
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
 		return DROP_TRUNCATED;
 	if (arp.hrd != bpf_htons(1) || arp.pro != bpf_htons(ETH_P_IP) || arp.hln != ETH_ALEN ||
-	    arp.pln != 4)
+	    arp.pln != 4 || (arp.op != bpf_htons(1) && arp.op != bpf_htons(2)) || !bare_arp(skb))
 		return DROP_MALFORMED;
 	if (!mac_equal(arp.sha, ep->mac))
 		return DROP_NEIGHBOUR_SPOOF;
@@ -73,47 +88,59 @@ static __always_inline bool stays_on_link(const struct in6_addr *a)
 	return (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) || (b[0] == 0xff && (b[1] & 0x0f) == 2);
 }
 
+/* Whether a neighbour is asked for at the address, or the group, that it has. */
+static __always_inline bool asks_at(const struct in6_addr *dst, const struct in6_addr *target)
+{
+	struct addr d = addr_v6(dst), t = addr_v6(target);
+
+	if (d.hi == t.hi && d.lo == t.lo)
+		return true;
+	/* RFC 4291, section 2.7.1: the solicited-node group, ff02::1:ff00:0/104. */
+	return d.hi == 0xff02ULL << 48 && d.lo == (0x1ff000000ULL | (t.lo & 0xffffff));
+}
+
 /*
- * Whether a pod's solicitation or advertisement says no more than these must.
- * No router looks into one before it forwards it to wherever it is addressed
- * to: what no policy judges must carry nothing there.
+ * Whether a pod's solicitation or advertisement says no more than these must:
+ * no policy judges it, so it must carry nothing to another pod. No router looks
+ * into one, either, before it forwards it to wherever it is addressed to.
  */
 static __always_inline bool bare_nd(struct __sk_buff *skb, const struct endpoint *ep,
 				    const struct ipv6hdr *ip6, const struct icmp_head *icmp)
 {
-	__u16 len = bpf_ntohs(ip6->payload_len);
+	bool neighbour = icmp->type != ND_ROUTER_SOLICIT, ask = icmp->type != ND_NEIGHBOUR_ADVERT;
+	__u32 end = ETH_HLEN + sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
+	__u32 off = ETH_HLEN + sizeof(*ip6) + sizeof(*icmp);
+	struct addr src = addr_v6(&ip6->saddr);
 	struct {
-		struct in6_addr target;
-		__u8 type, len, mac[ETH_ALEN]; /* option */
-	} nd = {};
-	bool ask = icmp->type == ND_NEIGHBOUR_SOLICIT;
-	struct addr target, dst;
+		__u8 type, len, mac[ETH_ALEN];
+	} opt = {};
+	struct in6_addr target = {};
 
-	if (!ask && icmp->type != ND_NEIGHBOUR_ADVERT)
-		return false;
-	if (icmp->seq || icmp->id & (ask ? 0xffff : bpf_htons(0x1fff))) /* reserved */
-		return false;
-	if (len == sizeof(*icmp) + sizeof(nd)) {
-		if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip6) + sizeof(*icmp), &nd,
-				       sizeof(nd)))
+	if (skb->len != end || icmp->seq || icmp->id & (ask ? 0xffff : bpf_htons(0x1fff)))
+		return false; /* a trailer, or reserved bits */
+	if (neighbour) {
+		if (bpf_skb_load_bytes(skb, off, &target, sizeof(target)) ||
+		    (ask && !asks_at(&ip6->daddr, &target)))
 			return false;
-		if (nd.type != (ask ? 1 : 2) || nd.len != 1 || !mac_equal(nd.mac, ep->mac))
-			return false;
-	} else if (len != sizeof(*icmp) + sizeof(nd.target) ||
-		   bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip6) + sizeof(*icmp), &nd.target,
-				      sizeof(nd.target))) {
+		off += sizeof(target);
+	} else if (!stays_on_link(&ip6->daddr)) {
 		return false;
 	}
-	if (!ask)
+	if (end == off)
 		return true;
-	target = addr_v6(&nd.target);
-	dst = addr_v6(&ip6->daddr);
-	return target.hi == dst.hi && target.lo == dst.lo;
+	if (end != off + sizeof(opt) || bpf_skb_load_bytes(skb, off, &opt, sizeof(opt)) ||
+	    opt.len != 1)
+		return false;
+	/* The nonce of enhanced duplicate address detection, RFC 7527. */
+	if (opt.type == 14)
+		return ask && neighbour && !(src.hi || src.lo);
+	return opt.type == (ask ? 1 : 2) && mac_equal(opt.mac, ep->mac);
 }
 
 /*
  * Whether an IPv6 packet is neighbour discovery or MLD; its fate is in *fate.
- * MLD comes behind a hop-by-hop header with a router alert.
+ * MLD comes behind a hop-by-hop header with a router alert. A pod is no router:
+ * it asks nobody for members, and others' reports are nothing to it.
  */
 static __always_inline bool neighbour_v6(struct __sk_buff *skb, const struct endpoint *ep,
 					 __u32 slot, enum hook hook, enum drop_reason *fate)
@@ -141,12 +168,19 @@ static __always_inline bool neighbour_v6(struct __sk_buff *skb, const struct end
 	src = addr_v6(&ip6.saddr);
 	switch (icmp.type) {
 	case MLD_QUERY:
+		if (hook == HOOK_FROM_POD)
+			*fate = DROP_REDIRECT;
+		else if (ip6.hop_limit != 1)
+			*fate = DROP_MALFORMED;
+		break;
 	case MLD_REPORT:
 	case MLD_DONE:
 	case MLD2_REPORT:
 		/* Link-local only: hop limit 1, to a multicast group or a router. */
 		if (ip6.hop_limit != 1)
 			*fate = DROP_MALFORMED;
+		else if (hook == HOOK_TO_POD)
+			*fate = DROP_MISDIRECTED;
 		break;
 	case ND_ROUTER_ADVERT:
 		if (hook == HOOK_FROM_POD)
@@ -177,8 +211,7 @@ static __always_inline bool neighbour_v6(struct __sk_buff *skb, const struct end
 	    (ip6.hop_limit != 255 || icmp.code || proto != ip6.nexthdr))
 		*fate = DROP_MALFORMED;
 	if (*fate == DROP_NONE && hook == HOOK_FROM_POD && icmp.type >= ND_ROUTER_SOLICIT &&
-	    icmp.type <= ND_REDIRECT && !stays_on_link(&ip6.daddr) &&
-	    !bare_nd(skb, ep, &ip6, &icmp))
+	    icmp.type <= ND_REDIRECT && !bare_nd(skb, ep, &ip6, &icmp))
 		*fate = DROP_MALFORMED;
 	if (*fate == DROP_NONE && hook == HOOK_FROM_POD && (src.hi || src.lo) && !owns(slot, &src))
 		*fate = DROP_NEIGHBOUR_SPOOF;
