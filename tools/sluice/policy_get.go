@@ -135,12 +135,8 @@ func policiesTable(out io.Writer, list []api.Policy) error {
 	fmt.Fprintln(w, "PLACE\tPOLICY\tSTATE\tTIER\tORDER\tPODS\tINGRESS\tEGRESS\tALLOWED\tDENIED\tAUDITED\tFROM")
 	for i := range list {
 		p := &list[i]
-		place, tier, order, in, eg := "-", "-", "-", "-", "-"
-		if len(p.Parts) > 0 {
-			x := &p.Parts[0]
-			place, tier, order = fmt.Sprint(x.Place), x.Tier, orderText(x.Order)
-			in, eg = sectionText(p, true), sectionText(p, false)
-		}
+		place, tier, order := partsText(p.Parts)
+		in, eg := sectionText(p, true), sectionText(p, false)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d\t%s\n", place, p.PolicyKey, p.State, tier, order, len(p.Endpoints), in, eg,
 			p.Hits.Allowed, p.Hits.Denied, p.Hits.Audited, cmp.Or(p.Source, "-"))
 	}
@@ -156,6 +152,30 @@ func policiesTable(out io.Writer, list []api.Policy) error {
 		}
 	}
 	return nil
+}
+
+// partsText says where an object's parts are judged: all places, since another
+// object's may lie between them.
+func partsText(parts []api.Part) (place, tier, order string) {
+	if len(parts) == 0 {
+		return "-", "-", "-"
+	}
+	parts = slices.SortedFunc(slices.Values(parts), func(a, b api.Part) int { return cmp.Compare(a.Place, b.Place) })
+	var places, tiers, orders []string
+	for i := 0; i < len(parts); i++ {
+		first, last := parts[i].Place, parts[i].Place
+		for i+1 < len(parts) && parts[i+1].Place == last+1 {
+			i, last = i+1, last+1
+		}
+		if places = append(places, strconv.Itoa(first)); last > first {
+			places[len(places)-1] += "-" + strconv.Itoa(last)
+		}
+	}
+	for i := range parts {
+		tiers, orders = append(tiers, parts[i].Tier), append(orders, orderText(parts[i].Order))
+	}
+	join := func(list []string) string { return strings.Join(slices.Compact(list), ",") }
+	return join(places), join(tiers), join(orders)
 }
 
 // orderText names an order; a policy without one is judged after all that have
