@@ -46,7 +46,8 @@ type Objects struct {
 }
 
 // Load loads the programs, adopting the maps pinned at cfg.PinPath. Maps that
-// no longer fit the configuration are replaced; replaced names them.
+// no longer fit the configuration, or whose types have other fields than ours,
+// are replaced; replaced names them.
 func Load(cfg Config) (o *Objects, replaced []string, err error) {
 	if cfg.Workers < 1 || cfg.Workers > MaxWorkers {
 		return nil, nil, fmt.Errorf("load programs: %d workers: want 1 to %d", cfg.Workers, MaxWorkers)
@@ -68,6 +69,27 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	replace := func(name string) error {
+		for _, name := range append(dependents[name], name) {
+			err := os.Remove(filepath.Join(mapDir, name))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("replace pinned map %s: %w", name, err)
+			}
+			if err == nil {
+				replaced = append(replaced, name)
+			}
+		}
+		return nil
+	}
+	others, err := otherLayouts(mapDir, spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range others {
+		if err := replace(name); err != nil {
+			return nil, replaced, err
+		}
+	}
 	var objs sluiceObjects
 	for {
 		err = spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: mapDir}})
@@ -75,14 +97,8 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 		if name == "" {
 			break
 		}
-		for _, name := range append(dependents[name], name) {
-			err := os.Remove(filepath.Join(mapDir, name))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, replaced, fmt.Errorf("replace pinned map %s: %w", name, err)
-			}
-			if err == nil {
-				replaced = append(replaced, name)
-			}
+		if err := replace(name); err != nil {
+			return nil, replaced, err
 		}
 	}
 	if err != nil {
