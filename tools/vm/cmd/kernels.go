@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ func kernels(ctx context.Context, o options, bin string) error {
 	var rows []row
 	var failures []error
 	for _, src := range matrix {
-		if o.only != "" && src.Series != o.only {
+		if o.only != "" && cmp.Or(src.Series, "newest") != o.only {
 			continue
 		}
 		start := time.Now()
@@ -95,6 +96,21 @@ func kernels(ctx context.Context, o options, bin string) error {
 // families, fragments, rules that change while the agent is away, and leaving no trace.
 const policyTests = "^(TestAttachments|TestPolicies|TestPing|TestLargeDatagrams|TestExit|TestTightenedWhileAway)$"
 
+// quickPrograms load all programs in every way in which the agent sets them up.
+const quickPrograms = "^(TestPrograms|TestInspectMode|TestUplinkAlone|TestUplinkInspect|TestPodLink|TestAdoption)$"
+
+// jobs are what a kernel has to do.
+func jobs(o options) []vm.Job {
+	if o.quick {
+		return []vm.Job{testJob("programs", "xdpprog.test", quickPrograms), testJob("policy", "e2e.test", "^TestAttachments$")}
+	}
+	return []vm.Job{
+		testJob("programs", "xdpprog.test", "."),
+		testJob("policy", "e2e.test", policyTests),
+		testJob("uplink", "e2e.test", "^TestUplink$/^offload$"),
+	}
+}
+
 func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o options) (row, error) {
 	r := row{source: src, programs: "–", policy: "–", uplink: "–", attach: "–", frags: "–"}
 	k, err := fetch(ctx, src)
@@ -105,11 +121,7 @@ func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o op
 	var log bytes.Buffer
 	m := vm.Machine{
 		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 90 * time.Minute,
-		Jobs: []vm.Job{
-			testJob("programs", "xdpprog.test", "."),
-			testJob("policy", "e2e.test", policyTests),
-			testJob("uplink", "e2e.test", "^TestUplink$/^offload$"),
-		},
+		Jobs:    jobs(o),
 		Console: &log,
 	}
 	if o.verbose {

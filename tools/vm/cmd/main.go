@@ -2,6 +2,7 @@
 //
 //	go run ./tools/vm/cmd kernels              # every kernel of the matrix, a table
 //	go run ./tools/vm/cmd kernels -only 5.15   # one of them, its console on stderr with -v
+//	go run ./tools/vm/cmd kernels -quick       # what each one's verifier says, and attaching: a minute each
 //	go run ./tools/vm/cmd zerocopy             # AF_XDP zero-copy on virtio_net
 //
 // It exits with 1 if something failed on any kernel.
@@ -33,6 +34,7 @@ func main() {
 type options struct {
 	only    string
 	verbose bool
+	quick   bool
 	out     string // file for the table
 }
 
@@ -42,7 +44,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	var o options
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	flags.StringVar(&o.only, "only", "", "the one kernel series to run on")
+	flags.StringVar(&o.only, "only", "", "the one kernel series to run on, or newest")
+	flags.BoolVar(&o.quick, "quick", false, "kernels: only load all programs and attach them")
 	flags.BoolVar(&o.verbose, "v", false, "print the guests' consoles")
 	flags.StringVar(&o.out, "o", "", "write the table into this file as well")
 	if err := flags.Parse(args[1:]); err != nil {
