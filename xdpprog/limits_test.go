@@ -173,3 +173,33 @@ func TestOwner(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryWay loads the programs as differently configured agents do: what a
+// verifier sees of them depends on what is off.
+func TestEveryWay(t *testing.T) {
+	for i, c := range []struct{ offload, open, shortcut, uplinks, budget, workers bool }{
+		{offload: true, shortcut: true, budget: true}, // the default
+		{},
+		{offload: true, shortcut: true, uplinks: true, budget: true, workers: true},
+		{uplinks: true, workers: true, open: true},
+		{uplinks: true, budget: true},
+		{offload: true, uplinks: true, open: true},
+		{budget: true, workers: true, shortcut: true},
+		{offload: true, open: true, workers: true},
+	} {
+		cfg := smallConfig(bpffs(t))
+		cfg.Offload, cfg.FailOpen, cfg.Shortcut, cfg.Uplinks = c.offload, c.open, c.shortcut, c.uplinks
+		if c.budget {
+			cfg.MissRate, cfg.MissBurst = 1000, 100
+		}
+		if c.workers {
+			cfg.Workers = 3
+		}
+		o, _, err := xdpprog.Load(cfg)
+		if err != nil {
+			t.Errorf("way %d, %+v: %v", i, c, err)
+			continue
+		}
+		check(t, o.Close())
+	}
+}

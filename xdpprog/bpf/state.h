@@ -63,18 +63,30 @@ static __always_inline bool current(const __u32 slot[2], const __u32 gen[2])
 }
 
 /*
+ * The compiler knows that a port has 16 bits and makes the mask wider, to save
+ * itself an instruction. Older verifiers (5.15) have lost the 16 bits by then and see
+ * no bound at all, so it must not know.
+ */
+static __always_inline __u32 asked_word(__u16 port)
+{
+	__u32 word = port >> 6;
+
+	barrier_var(word);
+	return word & (ASKED_WORDS - 1);
+}
+
+/*
  * Notes that the pod has opened a flow from a port: before the packet leaves that
  * opens it, here or by the worker that judges it.
  */
 static __always_inline void note_asked(__u32 slot, __u16 port)
 {
 	struct asked *a = bpf_map_lookup_elem(&asked, &slot);
-	__u64 bit = 1ULL << (port & 63);
-	__u64 *word;
+	__u64 bit = 1ULL << (port & 63), *word;
 
 	if (!a)
 		return;
-	word = &a->ports[(port >> 6) & (ASKED_WORDS - 1)];
+	word = &a->ports[asked_word(port)];
 	if (!(*word & bit))
 		__sync_fetch_and_or(word, bit);
 }
@@ -86,7 +98,7 @@ static __always_inline bool has_asked(__u32 slot, __u16 port)
 
 	if (!a)
 		return true;
-	return a->ports[(port >> 6) & (ASKED_WORDS - 1)] >> (port & 63) & 1;
+	return a->ports[asked_word(port)] >> (port & 63) & 1;
 }
 
 #endif

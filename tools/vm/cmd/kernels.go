@@ -97,7 +97,7 @@ func kernels(ctx context.Context, o options, bin string) error {
 const policyTests = "^(TestAttachments|TestPolicies|TestPing|TestLargeDatagrams|TestExit|TestTightenedWhileAway)$"
 
 // quickPrograms load all programs in every way in which the agent sets them up.
-const quickPrograms = "^(TestPrograms|TestInspectMode|TestUplinkAlone|TestUplinkInspect|TestPodLink|TestAdoption)$"
+const quickPrograms = "^(TestEveryWay|TestAdoption)$"
 
 // jobs are what a kernel has to do.
 func jobs(o options) []vm.Job {
