@@ -221,7 +221,7 @@ func CheckPinPath(dir string) error {
 		at = filepath.Dir(at)
 	}
 	if st.Type != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("pin path %s is not on a bpffs: mount -t bpf bpf %s", dir, dir)
+		return fmt.Errorf("pin path %s is not on a bpffs: mount -t bpf bpf %s", dir, filepath.Dir(dir))
 	}
 	return nil
 }

@@ -116,4 +116,14 @@ func (r *Report) agent(ctx context.Context, o *Options) {
 			r.add("agent", fmt.Sprint("worker ", i), Fault, "not alive", "look into the agent's log; new flows are dropped or pass, by failOpen")
 		}
 	}
+	for _, u := range s.Uplinks {
+		switch {
+		case u.State != "on":
+			r.add("agent", "uplink "+u.Name, Warn, u.State+": "+u.Reason, "its traffic is judged at the pods' links instead")
+		case u.Mode != "zerocopy":
+			r.add("agent", "uplink "+u.Name, Info, "on, mode "+u.Mode, u.Note)
+		default:
+			r.add("agent", "uplink "+u.Name, OK, "on, mode "+u.Mode, "")
+		}
+	}
 }

@@ -33,7 +33,6 @@ type Options struct {
 	Root    string // in front of /proc, /sys, /etc, /boot and /opt, for tests
 	PinPath string
 	Socket  string // of the agent's API
-	Uplinks []string
 }
 
 // Report is all findings.

@@ -64,7 +64,7 @@ func (r *Report) kernel(o *Options) {
 	case rel.less(release{5, 15}):
 		r.add("kernel", "release", Fault, version, "Sluice needs Linux 5.15 or later; 6.6 is recommended")
 	case rel.less(release{6, 6}):
-		r.add("kernel", "release", Warn, version, "before Linux 6.6 programs attach as clsact filters, and frames span no several buffers: keep pods' MTU below a page, or use 6.6 or later")
+		r.add("kernel", "release", Warn, version, "works: programs attach as clsact filters. But before Linux 6.6 workers take packets of at most 1,750 bytes, 3,400 with frameSize: 4096: keep pods' MTU below, or use 6.6 or later")
 	default:
 		r.add("kernel", "release", OK, version, "")
 	}

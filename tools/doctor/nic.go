@@ -8,13 +8,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-net/sluice/control/link"
 )
 
 // zeroCopy are drivers that give AF_XDP sockets zero-copy, and since which
 // kernel: for kernels that don't say so themselves.
 var zeroCopy = map[string]release{
 	"i40e": {4, 20}, "ixgbe": {4, 20}, "mlx5_core": {5, 3}, "ice": {5, 5}, "igc": {5, 14}, "stmmac": {5, 13},
-	"tsnep": {6, 4}, "idpf": {6, 18}, "igb": {6, 14}, "virtio_net": {6, 11}, "nfp": {5, 18}, "gve": {6, 4},
+	"tsnep": {6, 4}, "idpf": {6, 18}, "igb": {6, 14}, "virtio_net": {6, 14}, "nfp": {5, 18}, "gve": {6, 4},
 }
 
 // nativeXDP are drivers that have XDP of their own but no zero-copy.
@@ -86,6 +88,11 @@ func (r *Report) card(o *Options, c *card, rel release) {
 	if c.master != "" {
 		value += ", part of " + c.master
 	}
+	if c.driver == "bonding" {
+		r.add("nic", c.name, Info, fmt.Sprintf("%s of %s", value, strings.Join(c.slaves, ", ")),
+			"a bond has no queues of its own: as uplinks name its members")
+		return
+	}
 	const generic = "pods' traffic is not concerned; steering on this card would be slow"
 	features, known := uint64(0), errors.New("not this machine")
 	if o.Root == "" {
@@ -93,11 +100,10 @@ func (r *Report) card(o *Options, c *card, rel release) {
 	}
 	since, zc := zeroCopy[c.driver]
 	switch {
-	case c.driver == "bonding":
-		r.add("nic", c.name, Info, fmt.Sprintf("%s of %s", value, strings.Join(c.slaves, ", ")),
-			"a bond itself has no zero-copy: its members do the work")
+	case c.driver == "virtio_net" && (known == nil && features&xdpZeroCopy != 0 || known != nil && !rel.less(since)) && !o.virtioDMA(c.name):
+		r.add("nic", c.name, Info, value+"; XDP native, copy", "virtio_net has zero-copy only where the hypervisor gives the card iommu_platform=on")
 	case known == nil && features&xdpZeroCopy != 0:
-		r.add("nic", c.name, OK, value+"; "+xdpModes(features), "")
+		r.add("nic", c.name, OK, value+"; "+xdpModes(features), o.zeroCopyMTU(c))
 	case known == nil && features&xdpBasic != 0:
 		r.add("nic", c.name, Info, value+"; "+xdpModes(features), "")
 	case known == nil:
@@ -105,18 +111,44 @@ func (r *Report) card(o *Options, c *card, rel release) {
 	case zc && rel.less(since):
 		r.add("nic", c.name, Warn, value+"; XDP native, copy", fmt.Sprintf("this driver has zero-copy from Linux %d.%d on", since.major, since.minor))
 	case zc:
-		r.add("nic", c.name, OK, value+"; XDP native, zero-copy", "")
+		r.add("nic", c.name, OK, value+"; XDP native, zero-copy", o.zeroCopyMTU(c))
 	case slices.Contains(nativeXDP, c.driver):
 		r.add("nic", c.name, Info, value+"; XDP native, copy", "")
 	default:
 		r.add("nic", c.name, Info, value+"; XDP generic at best", generic)
 	}
-	if c.mtu > 3498 && !rel.less(release{5, 18}) && c.driver != "bonding" {
+	if o.Root == "" {
+		// What the agent would say of it as well.
+		if _, err := (link.Ports{}).NIC(c.name); err != nil {
+			r.add("nic", c.name+" as uplink", Info, "would be left alone", err.Error())
+		}
+	}
+	if c.mtu > 3498 && !rel.less(release{5, 18}) {
 		if known != nil || features&xdpRxSG == 0 {
 			r.add("nic", c.name+" MTU", Info, strconv.Itoa(c.mtu), "frames that span several buffers need a driver with multi-buffer XDP")
 		}
 	}
 	r.interrupts(o, c)
+}
+
+// virtioDMA reports whether a virtio card's ring addresses are DMA addresses,
+// which AF_XDP zero-copy needs: bit 33 of its features, VIRTIO_F_ACCESS_PLATFORM
+// (include/uapi/linux/virtio_config.h).
+func (o *Options) virtioDMA(name string) bool {
+	bits := o.read("/sys/class/net/" + name + "/device/features")
+	return len(bits) > 33 && bits[33] == '1'
+}
+
+// zeroCopyMTU advises on cards whose frames don't fit those of the packet memory:
+// frameSize without the 256 bytes that the kernel keeps, and the Ethernet header.
+func (o *Options) zeroCopyMTU(c *card) string {
+	switch room := c.mtu + 14; {
+	case room > 4096-256:
+		return "as an uplink: its MTU leaves no room for zero-copy, whose frames take 3840 bytes at most"
+	case room > 2048-256:
+		return "as an uplink: zero-copy with this MTU needs frameSize: 4096"
+	}
+	return ""
 }
 
 // interrupts looks whether a card's interrupts all go to one CPU.

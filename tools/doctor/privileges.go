@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-net/sluice/xdpprog"
 )
 
-// capabilities that the agent uses, and for what.
+// capabilities that the agent uses, and for what: those of the manifests, but for
+// CAP_IPC_LOCK, which memlock looks at.
 var capabilities = []struct {
 	bit  int
 	name string
@@ -21,9 +22,7 @@ var capabilities = []struct {
 }{
 	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN", "links, programs on them, routes"},
 	{unix.CAP_NET_RAW, "CAP_NET_RAW", "AF_XDP sockets"},
-	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "looking into sandboxes; BPF before Linux 5.8"},
-	{unix.CAP_BPF, "CAP_BPF", "loading programs and maps"},
-	{unix.CAP_PERFMON, "CAP_PERFMON", "programs that read kernel memory"},
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "loading programs and maps, looking into sandboxes"},
 }
 
 func (r *Report) privileges(o *Options) {
@@ -81,13 +80,16 @@ func (r *Report) memlock(o *Options) {
 		r.add("limits", "locked memory", Warn, value, "packet memory is locked: set LimitMEMLOCK=infinity, or give CAP_IPC_LOCK")
 		return
 	}
+	if lim.Cur < want {
+		value += ", which CAP_IPC_LOCK exceeds"
+	}
 	r.add("limits", "locked memory", OK, value, "")
 }
 
 // pins looks at the bpffs that keeps programs and maps over restarts.
 func (r *Report) pins(o *Options) {
 	if err := xdpprog.CheckPinPath(o.PinPath); err != nil {
-		r.add("bpffs", o.PinPath, Fault, err.Error(), "mount -t bpf bpf /sys/fs/bpf, also at boot; mount it into the agent's container")
+		r.add("bpffs", o.PinPath, Fault, err.Error(), "mount it, also at boot, and into the agent's container")
 		return
 	}
 	value := "there, no agent has run yet"

@@ -98,7 +98,7 @@ and addresses: see what is in it before you hand it on.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&file, "output", "", "archive to write (default sluice-sysdump-HOST-TIME.tar.gz)")
+	cmd.Flags().StringVarP(&file, "output", "o", "", "archive to write (default sluice-sysdump-HOST-TIME.tar.gz)")
 	cmd.Flags().StringVar(&o.PinPath, "pin-path", d.PinPath, "the agent's folder on a bpffs")
 	cmd.Flags().StringVar(&o.Socket, "socket", d.Socket, "the agent's API")
 	cmd.Flags().StringVar(&o.Config, "config", "", "the agent's configuration file, to be included")
