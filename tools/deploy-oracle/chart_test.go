@@ -2,12 +2,16 @@ package oracle_test
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
 	"sigs.k8s.io/yaml"
@@ -62,12 +66,69 @@ func TestSchema(t *testing.T) {
 	for _, values := range []string{
 		"imgae: {}", "image: {repository: ''}", "image: {pullPolicy: Sometimes}", "image: {digest: latest}",
 		"config: {onExit: stay}", "config: {metrics: {listen: '9965'}}", "config: {manifests: /etc}", "config: {workers: 0}",
-		"config: {pinPath: /tmp/x}", "cni: {onAgentAway: open}", "cni: {binDir: opt}", "cni: {wait: soon}",
+		"config: {pinPath: /tmp/x}", "config: {uplink: [eth1]}", "config: {uplinks: eth1}", "config: {frameSize: 3000}",
+		"config: {metrics: {listen: ':9965', policy: 3}}", "config: {nodeName: a}", "config: {hubble: {tls: {ca: /x}}}",
+		"config: {heartbeatTimeout: 2}", "cni: {onAgentAway: open}", "cni: {binDir: opt}", "cni: {wait: soon}",
 		"maxUnavailable: 0", "maxUnavailable: '0%'", "podMonitor: {interval: often}", "apiServer: {port: 70000}",
 		"terminationGracePeriodSeconds: 0", "removal: {timeout: 5}", "tolerations: all",
 	} {
 		if _, err := helm(t, values+"\n"); err == nil {
 			t.Errorf("accepted: %s", values)
+		}
+	}
+}
+
+// TestValues looks that whoever reads values.yaml reads of everything that there is:
+// the schema knows all values there, and each that it knows is there.
+func TestValues(t *testing.T) {
+	read := func(name string, into any) {
+		data, err := os.ReadFile(filepath.Join(deploy, "chart", "sluice", name))
+		must(t, err)
+		must(t, yaml.Unmarshal(data, into))
+	}
+	var schema, values object
+	read("values.schema.json", &schema)
+	read("values.yaml", &values)
+	var compare func(path string, s, v object)
+	compare = func(path string, s, v object) {
+		props, _ := s["properties"].(object)
+		for name, sub := range props {
+			at := path + name
+			if value, ok := v[name]; !ok {
+				t.Errorf("%s is not in values.yaml", at)
+			} else if o, ok := value.(object); ok && at != "config" { // its fields have a page of their own
+				compare(at+".", sub.(object), o)
+			}
+		}
+		for name := range v {
+			if props != nil && props[name] == nil {
+				t.Errorf("%s%s is not in the schema", path, name)
+			}
+		}
+	}
+	delete(schema["properties"].(object), "global") // helm's own
+	compare("", schema, values)
+}
+
+// TestNotes reads what helm says after an installation and after an upgrade.
+func TestNotes(t *testing.T) {
+	chart, err := loader.Load(filepath.Join(deploy, "chart", "sluice"))
+	must(t, err)
+	for _, upgrade := range []bool{false, true} {
+		vals := map[string]any{"image": map[string]any{"repository": "registry.example/sluice", "tag": "v9"}}
+		full, err := chartutil.ToRenderValues(chart, vals, chartutil.ReleaseOptions{Name: "mine", Namespace: "net", Revision: 2,
+			IsInstall: !upgrade, IsUpgrade: upgrade}, chartutil.DefaultCapabilities)
+		must(t, err)
+		files, err := engine.Engine{Strict: true}.Render(chart, full)
+		must(t, err)
+		notes := files["sluice/templates/NOTES.txt"]
+		for _, want := range []string{"kubectl -n net rollout status daemonset/sluice-agent", "--image registry.example/sluice:v9", "helm uninstall mine -n net"} {
+			if !strings.Contains(notes, want) {
+				t.Errorf("upgrade %v: %q lacks %q", upgrade, notes, want)
+			}
+		}
+		if upgrade != strings.Contains(notes, "helm rollback mine -n net") {
+			t.Errorf("upgrade %v: %q", upgrade, notes)
 		}
 	}
 }
