@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,13 +56,31 @@ type Machine struct {
 
 // Markers on the console that the guest writes and Run reads.
 const (
+	MarkBooted = "@@booted"
 	MarkResult = "@@result "
 	MarkDone   = "@@done"
 )
 
+// boots is how often a guest is booted that does not get as far as its jobs: an
+// emulated CPU now and then meets the breakpoint of an instruction that the kernel
+// is just patching, and takes it for a bug.
+const boots = 3
+
+// errBoot says that a guest did not get as far as its jobs.
+var errBoot = errors.New("it did not boot")
+
 // Run boots the machine and returns what its jobs came to. A guest that
 // crashes, reports a kernel bug, or doesn't end in time is an error.
-func (m Machine) Run(ctx context.Context) ([]Result, error) {
+func (m Machine) Run(ctx context.Context) (results []Result, err error) {
+	for range boots {
+		if results, err = m.run(ctx); !errors.Is(err, errBoot) {
+			break
+		}
+	}
+	return results, err
+}
+
+func (m Machine) run(ctx context.Context) ([]Result, error) {
 	dir, err := os.MkdirTemp("", "sluice-vm-")
 	if err != nil {
 		return nil, fmt.Errorf("create folder: %w", err)
@@ -95,9 +114,11 @@ func (m Machine) Run(ctx context.Context) ([]Result, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start qemu: %w", err)
 	}
-	results, faults, done := m.read(out)
+	results, faults, booted, done := m.read(out)
 	err = cmd.Wait()
 	switch {
+	case !booted && ctx.Err() == nil:
+		return results, fmt.Errorf("run guest: %w: %v: %s\n%s", errBoot, err, bytes.TrimSpace(stderr.Bytes()), strings.Join(faults, "\n"))
 	case ctx.Err() != nil:
 		return results, fmt.Errorf("run guest: not done within %v", m.Timeout)
 	case err != nil:
@@ -117,7 +138,7 @@ func accelerator() []string {
 }
 
 // read follows the console until it ends.
-func (m Machine) read(out io.Reader) (results []Result, faults []string, done bool) {
+func (m Machine) read(out io.Reader) (results []Result, faults []string, booted, done bool) {
 	for _, j := range m.Jobs {
 		results = append(results, Result{Name: j.Name, Exit: -1})
 	}
@@ -139,14 +160,13 @@ func (m Machine) read(out io.Reader) (results []Result, faults []string, done bo
 				}
 			}
 		}
-		if strings.Contains(line, MarkDone) {
-			done = true
-		}
+		booted = booted || strings.Contains(line, MarkBooted)
+		done = done || strings.Contains(line, MarkDone)
 		if kernelFault(line) {
 			faults = append(faults, line)
 		}
 	}
-	return results, faults, done
+	return results, faults, booted, done
 }
 
 // kernelFault reports whether a console line is the kernel saying that it is

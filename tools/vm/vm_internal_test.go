@@ -74,9 +74,9 @@ func TestCPIO(t *testing.T) {
 
 func TestConsole(t *testing.T) {
 	m := Machine{Jobs: []Job{{Name: "one"}, {Name: "two"}}}
-	results, faults, done := m.read(strings.NewReader("[ 1.0] virtio\r\n" +
+	results, faults, booted, done := m.read(strings.NewReader("[ 1.0] virtio\r\n" + MarkBooted + "\r\n" +
 		"[ 2.0] noise" + MarkResult + `{"Name":"one","Exit":3}` + "\r\n[ 3.0] BUG: kernel NULL pointer dereference\r\n"))
-	if results[0].Exit != 3 || results[1].Exit != -1 || len(faults) != 1 || done {
+	if results[0].Exit != 3 || results[1].Exit != -1 || len(faults) != 1 || !booted || done {
 		t.Errorf("results %+v, faults %q, done %t", results, faults, done)
 	}
 }

@@ -55,6 +55,7 @@ func boot() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
+	fmt.Println(vm.MarkBooted)
 	return runJobs()
 }
 
