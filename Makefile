@@ -95,6 +95,21 @@ bench-control: build
 	cd control/e2e && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_SCALE=full \
 		$(CURDIR)/bin/test/scale.test -test.run '^TestScale|^TestClusterLatency' -test.v -test.timeout 20m
 
+# Agents of this version and of another one in each other's place, under traffic.
+# The other's tests are built once a revision, kept outside the tree.
+OTHER ?= HEAD~60
+.PHONY: test-upgrade
+test-upgrade: deps
+	@mkdir -p bin/test
+	$(GO) test -c -o bin/test/upgrade.test ./control/e2e
+	@set -e; rev=$$(git rev-parse --short=12 $(OTHER)); other=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/e2e-$$rev.test; \
+	if [ ! -x $$other ]; then \
+		tmp=$$(mktemp -d); trap 'rm -rf '$$tmp EXIT; mkdir -p $$(dirname $$other); \
+		git archive $$rev | tar -x -C $$tmp; $(GO) test -C $$tmp -c -o $$other.new ./control/e2e; mv $$other.new $$other; \
+	fi; \
+	git log -1 --format='other: %h of %cs, %s' $$rev; cd control/e2e; \
+	$(SUDO) env REQUIRE_PRIV=1 SLUICE_E2E_OTHER=$$other $(CURDIR)/bin/test/upgrade.test -test.run '^TestUpgrade$$' -test.v -test.timeout 8m
+
 test-race:
 	$(GO) test -race -short $(RACE)
 

@@ -73,7 +73,7 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 		return nil, err
 	}
 	for _, name := range replaced {
-		log.Warn("pinned map did not fit the configuration and was replaced", "map", name)
+		log.Warn("pinned map did not fit and was replaced: it has another size or other fields", "map", name)
 	}
 	p := &Plane{
 		cfg: cfg, log: log, objs: objs, filters: filters, seed: rand.Uint64(),

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-net/sluice/control/api"
 )
@@ -52,11 +51,14 @@ func (b *lockedBuffer) String() string {
 // command prepares the test binary to be an agent on the node.
 func (n *node) command(extra ...string) *exec.Cmd {
 	n.Helper()
-	conf, err := yaml.Marshal(n.cfg)
+	conf, err := configFor(n.cfg)
 	must(n.T, err)
 	must(n.T, os.WriteFile(n.confPath, conf, 0o644))
-	exe, err := os.Executable()
-	must(n.T, err)
+	exe := n.exe
+	if exe == "" {
+		exe, err = os.Executable()
+		must(n.T, err)
+	}
 	dup, err := unix.FcntlInt(uintptr(n.bpffs), unix.F_DUPFD_CLOEXEC, 0)
 	must(n.T, err)
 	cmd := exec.Command(exe)

@@ -58,6 +58,7 @@ type node struct {
 	bpffs     int    // mounted nowhere
 	ports     atomic.Uint32
 	confPath  string
+	exe       string // the agent; "": this binary
 	manifests map[string]string
 	cluster   *kubetest.Server // or nil
 }
