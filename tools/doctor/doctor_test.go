@@ -187,7 +187,8 @@ func TestDump(t *testing.T) {
 	if len(names) != n {
 		t.Errorf("%d files, said %d", len(names), n)
 	}
-	for _, want := range []string{"version.txt", "doctor.json", "agent/config.yaml", "agent/log.txt", "files/proc/version", "errors.txt"} {
+	for _, want := range []string{"version.txt", "doctor.json", "agent/config.yaml", "agent/log.txt", "files/proc/version", "errors.txt",
+		"net/links.json", "net/addresses.json", "net/routes.json", "net/rules.json", "net/neighbours.json"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no %s in %v", want, names)
 		}

@@ -81,11 +81,17 @@ func Dump(ctx context.Context, file string, o DumpOptions) (n int, err error) {
 			err = errors.Join(err, os.Remove(file))
 		}
 	}()
-	zip := gzip.NewWriter(f)
+	n, err = DumpTo(ctx, f, o)
+	return n, errors.Join(err, f.Close())
+}
+
+// DumpTo is Dump into what is open already.
+func DumpTo(ctx context.Context, w io.Writer, o DumpOptions) (n int, err error) {
+	zip := gzip.NewWriter(w)
 	d := &dump{tar: tar.NewWriter(zip), now: time.Now()}
 	d.collect(ctx, &o)
 	d.put("errors.txt", d.notes.Bytes())
-	return d.files, errors.Join(d.err, d.tar.Close(), zip.Close(), f.Close())
+	return d.files, errors.Join(d.err, d.tar.Close(), zip.Close())
 }
 
 type dump struct {
@@ -151,6 +157,7 @@ func (d *dump) collect(ctx context.Context, o *DumpOptions) {
 	for _, c := range dumpCommands {
 		d.run(ctx, c.file, c.argv)
 	}
+	d.network()
 }
 
 func (d *dump) agent(ctx context.Context, socket string) {

@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,9 @@ func (o *Options) listCards() []card {
 	}
 	var out []card
 	for _, e := range entries {
+		if _, err := net.InterfaceByName(e.Name()); o.Root == "" && err != nil {
+			continue // sysfs is another network namespace's
+		}
 		dir := "/sys/class/net/" + e.Name()
 		c := card{name: e.Name(), up: o.read(dir+"/operstate") == "up"}
 		if slaves := o.read(dir + "/bonding/slaves"); slaves != "" {

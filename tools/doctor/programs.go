@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,13 +18,7 @@ func (r *Report) programs(o *Options) {
 	if o.Root != "" {
 		return
 	}
-	links, err := netlink.LinkList()
-	for range dumpTries {
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-		links, err = netlink.LinkList()
-	}
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		r.add("programs", "links", Warn, err.Error(), "")
 		return

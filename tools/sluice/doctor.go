@@ -82,12 +82,17 @@ and packets' contents are never read; values of configuration fields whose names
 suggest a secret are blanked. The archive does name pods, namespaces, policies
 and addresses: see what is in it before you hand it on.`,
 		Example: `  sudo sluice sysdump
+  kubectl -n kube-system exec ds/sluice-agent -c agent -- /sluice sysdump -o - > dump.tar.gz
   sudo sluice sysdump --output dump.tar.gz --log /var/log/sluice.log && tar tzf dump.tar.gz`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Version = version()
 			if file == "" {
 				file = doctor.DumpName()
+			}
+			if file == "-" {
+				_, err := doctor.DumpTo(cmd.Context(), cmd.OutOrStdout(), o)
+				return err
 			}
 			n, err := doctor.Dump(cmd.Context(), file, o)
 			if err != nil {
@@ -98,7 +103,7 @@ and addresses: see what is in it before you hand it on.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVarP(&file, "output", "o", "", "archive to write (default sluice-sysdump-HOST-TIME.tar.gz)")
+	cmd.Flags().StringVarP(&file, "output", "o", "", "archive to write, or - for stdout (default sluice-sysdump-HOST-TIME.tar.gz)")
 	cmd.Flags().StringVar(&o.PinPath, "pin-path", d.PinPath, "the agent's folder on a bpffs")
 	cmd.Flags().StringVar(&o.Socket, "socket", d.Socket, "the agent's API")
 	cmd.Flags().StringVar(&o.Config, "config", "", "the agent's configuration file, to be included")
