@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/xdpprog"
 )
@@ -23,10 +22,7 @@ func newPodLink(t *testing.T, change func(*xdpprog.Config)) *rig {
 			change(c)
 		}
 	})
-	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	r.must(err)
-	t.Cleanup(func() { unix.Close(fd) })
-	r.must(r.SetPodSocket(podSlot, fd))
+	r.must(r.SetPodSocket(podSlot, r.socket()))
 	return r
 }
 

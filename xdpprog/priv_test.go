@@ -107,11 +107,19 @@ func newRig(t *testing.T, change func(*xdpprog.Config)) *rig {
 // revive gives a worker a socket and a fresh heartbeat.
 func (r *rig) revive(worker int) {
 	r.Helper()
+	r.must(r.SetSocket(worker, r.socket()))
+	r.Beat(worker, nowNs(r.T))
+}
+
+// socket is an AF_XDP socket that is bound to nothing. Maps of Linux 7.2 take none
+// without a ring to receive by.
+func (r *rig) socket() (fd int) {
+	r.Helper()
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	r.must(err)
 	r.Cleanup(func() { unix.Close(fd) })
-	r.must(r.SetSocket(worker, fd))
-	r.Beat(worker, nowNs(r.T))
+	r.must(unix.SetsockoptInt(fd, unix.SOL_XDP, unix.XDP_RX_RING, 64))
+	return fd
 }
 
 func nowNs(tb testing.TB) int64 {

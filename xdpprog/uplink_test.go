@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/xdpprog"
 )
@@ -27,10 +26,7 @@ func newUplink(t *testing.T, change func(*xdpprog.Config)) *rig {
 	})
 	r.must(r.SetPodAddrs(podSlot, []xdpprog.Addr{addr(pod4), addr(pod6)}))
 	r.must(r.SetPodAddrs(peerSlot, []xdpprog.Addr{addr(peer4), addr(peer6)}))
-	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	r.must(err)
-	t.Cleanup(func() { unix.Close(fd) })
-	r.must(r.SetUplinkSocket(7, fd))
+	r.must(r.SetUplinkSocket(7, r.socket()))
 	r.must(r.PutUplink(loopback, xdpprog.Uplink{Base: 7, Queues: 1, Room: 1500, MAC: nicMAC}))
 	return r
 }
