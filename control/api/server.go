@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/sluice-net/sluice/control/server"
 )
 
 // Agent answers the API's questions.
@@ -37,9 +39,6 @@ type Telemetry interface {
 	Telemetry() http.Handler
 }
 
-// lastAnswers is how long requests may go on when the server ends.
-const lastAnswers = time.Second
-
 // Serve answers on a Unix socket at path, mode 0600, until ctx ends. A socket
 // that an earlier agent left is replaced; one that answers is an error.
 func Serve(ctx context.Context, path string, agent Agent) error {
@@ -47,28 +46,10 @@ func Serve(ctx context.Context, path string, agent Agent) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{
-		Handler:           routes(agent),
-		ReadHeaderTimeout: 5 * time.Second,
-		MaxHeaderBytes:    1 << 14,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
-	// What answers may go away once Serve returns: no request outlives it, but
-	// of a client that doesn't read.
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		wait, cancel := context.WithTimeout(context.Background(), lastAnswers)
-		defer cancel()
-		if err := srv.Shutdown(wait); err != nil {
-			_ = srv.Close()
-		}
-	})
-	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		stop()
+	err = server.Run(ctx, l, &http.Server{Handler: routes(agent), ReadHeaderTimeout: 5 * time.Second})
+	if err != nil {
 		return fmt.Errorf("serve API at %s: %w", path, err)
 	}
-	<-ended
 	return nil
 }
 

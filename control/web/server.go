@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/control/observe"
+	"github.com/sluice-net/sluice/control/server"
 )
 
 //go:embed assets
@@ -120,22 +121,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 1 << 14, BaseContext: func(net.Listener) context.Context { return ctx }}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		wait, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if err := srv.Shutdown(wait); err != nil {
-			_ = srv.Close()
-		}
-	})
-	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		stop()
+	err = server.Run(ctx, l, &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute})
+	if err != nil {
 		return fmt.Errorf("serve web page at %s: %w", s.cfg.Listen, err)
 	}
-	<-ended
 	return nil
 }
 
