@@ -10,8 +10,10 @@ SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/report ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
 # Tests that have targets of their own below, with what they need.
 OWN   := ./bench/scenario ./tools/deploytest ./tools/hubbletest ./tools/webtest
-# What shares memory between goroutines.
-RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -v /e2e)
+# What shares memory between goroutines, all but what only computes.
+RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -vE '/(e2e|policy|packet|flow|rule|filter|object)(/|$$)')
+# Builds a test program, or some into a folder; what a debugger needs is left out.
+TESTC := $(GO) test -c -ldflags='-s -w'
 FUZZTIME ?= 20s
 
 .PHONY: all bench-peers bench-micro-baseline build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl test-zerocopy test-kernels qemu generate generate-check clean test-apiserver
@@ -21,7 +23,7 @@ all: build
 build: $(BIN) $(CNI)
 
 $(BIN): FORCE
-	$(GO) build -trimpath -o $@ ./tools/sluice
+	$(GO) build -o $@ ./tools/sluice
 $(CNI): FORCE
 	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./tools/sluice-cni
 FORCE:
@@ -35,19 +37,20 @@ check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
 	$(GO) vet ./...
 
-# Everything that needs no root.
+# Everything that needs no root. check has vetted it.
 test-unit:
-	$(GO) test $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PRIV) $(OWN))")
+	$(GO) test -vet=off $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PRIV) $(OWN))")
 
 # Built as you, run as root from their own folders, so that test data is found.
 # No privileged test may skip.
 test-priv: build deps
 	@mkdir -p bin/test
-	@set -e; for pkg in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' $(PRIV)); do \
-		name=$$(basename $$pkg); \
-		$(GO) test -c -o bin/test/$$name.test $$pkg; \
-		echo "$(SUDO) $$name.test"; \
-		(cd $$pkg && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(CURDIR)/bin/test/$$name.test -test.timeout 8m); \
+	$(TESTC) -o bin/test/ $(PRIV)
+	@set -e; for pkg in $(PRIV); do \
+		name=$$(basename $$pkg); began=$$(date +%s); \
+		(cd $$pkg && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(CURDIR)/bin/test/$$name.test -test.timeout 8m) || \
+			{ echo "FAIL $$pkg"; exit 1; }; \
+		echo "ok $$pkg $$(($$(date +%s) - began))s"; \
 	done
 
 # Every scenario and system of the benchmark, shortly, with real packets.
@@ -74,7 +77,7 @@ test-apiserver: build
 	@mkdir -p bin/test
 	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); \
 	set -x; SLUICE_APISERVER=$$dir REQUIRE_APISERVER=1 $(GO) test -timeout 8m ./control/source/kube; \
-	$(GO) test -c -o bin/test/cluster.test ./control/e2e; \
+	$(TESTC) -o bin/test/cluster.test ./control/e2e; \
 	cd control/e2e && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir \
 		$(CURDIR)/bin/test/cluster.test -test.run '^TestCluster' -test.timeout 8m
 
@@ -111,20 +114,27 @@ test-upgrade: deps
 	$(SUDO) env REQUIRE_PRIV=1 SLUICE_E2E_OTHER=$$other $(CURDIR)/bin/test/upgrade.test -test.run '^TestUpgrade$$' -test.v -test.timeout 8m
 
 test-race:
-	$(GO) test -race -short $(RACE)
+	$(GO) test -race -short -vet=off $(RACE)
 
 # What other projects' own code says, from nested modules: it is too much to
 # build for every test run.
 test-oracles:
 	@set -e; for mod in tools/*-oracle; do \
-		echo $$mod; (cd $$mod && $(GO) vet ./... && $(GO) test ./...); \
+		echo $$mod; (cd $$mod && $(GO) test -vet=all ./...); \
 	done
 
-# A short turn of every fuzz target.
+# A short turn of every fuzz target of this module. Inputs that cover something new
+# are kept where go test keeps them, below GOCACHE.
 fuzz:
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
+	@mkdir -p bin/fuzz
+	@set -e; for pkg in $$($(GO) list -f '{{.ImportPath}}:{{.Dir}}' ./...); do \
+		dir=$${pkg#*:} pkg=$${pkg%%:*}; \
+		targets=$$(cat /dev/null $$dir/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f .*/\1/p'); \
+		[ -n "$$targets" ] || continue; \
+		$(GO) test -c -fuzz . -o bin/fuzz/one.test $$pkg; \
+		for f in $$targets; do \
+			echo "$$pkg $$f"; (cd $$dir && $(CURDIR)/bin/fuzz/one.test -test.run '^$$' -test.fuzz "^$$f\$$" -test.fuzztime $(FUZZTIME) \
+				-test.fuzzminimizetime 10x -test.fuzzcachedir $$($(GO) env GOCACHE)/fuzz/$$pkg); \
 		done; \
 	done
 
@@ -140,7 +150,7 @@ $(HUBBLE):
 .PHONY: test-hubble
 test-hubble: build $(HUBBLE)
 	@mkdir -p bin/test
-	$(GO) test -c -o bin/test/hubbletest.test ./tools/hubbletest
+	$(TESTC) -o bin/test/hubbletest.test ./tools/hubbletest
 	cd tools/hubbletest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_HUBBLE=$(HUBBLE) $(CURDIR)/bin/test/hubbletest.test -test.timeout 4m
 
 # The container image for amd64 and arm64, without an engine: bin/image is an OCI
@@ -156,9 +166,9 @@ image:
 SECCOMP := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/seccomp.json
 test-deploy: image deps deps-deploy
 	@mkdir -p bin/test
-	SLUICE_IMAGE=$(CURDIR)/bin/image $(GO) test -timeout 20m ./tools/image
-	rm -rf bin/rendered; cd tools/deploy-oracle && SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered $(GO) test -count=1 ./...
-	$(GO) test -c -o bin/test/deploytest.test ./tools/deploytest
+	SLUICE_IMAGE=$(CURDIR)/bin/image $(GO) test -vet=off -timeout 20m ./tools/image
+	rm -rf bin/rendered; cd tools/deploy-oracle && SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered $(GO) test -vet=off -count=1 ./...
+	$(TESTC) -o bin/test/deploytest.test ./tools/deploytest
 	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); set -x; \
 	cd tools/deploytest && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_BIN=$(CURDIR)/$(BIN) \
 		SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered SLUICE_SECCOMP=$(SECCOMP) $(CURDIR)/bin/test/deploytest.test -test.timeout 10m
@@ -175,14 +185,22 @@ $(SECCOMP):
 # The web page in a headless Chromium, over a lab with real traffic. With
 # SLUICE_WEB_PICTURES=DIR the screenshots stay.
 .PHONY: test-web
-test-web: build
+test-web: build deps-web
+	@mkdir -p bin/test
+	$(TESTC) -o bin/test/webtest.test ./tools/webtest
+	cd tools/webtest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_CHROMIUM=$$(command -v chromium) \
+		SLUICE_WEB_PICTURES=$(SLUICE_WEB_PICTURES) $(CURDIR)/bin/test/webtest.test -test.timeout 8m
+
+.PHONY: deps-web
+deps-web:
 	@command -v chromium >/dev/null || { \
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
-	@mkdir -p bin/test
-	$(GO) test -c -o bin/test/webtest.test ./tools/webtest
-	cd tools/webtest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_CHROMIUM=$$(command -v chromium) \
-		SLUICE_WEB_PICTURES=$(SLUICE_WEB_PICTURES) $(CURDIR)/bin/test/webtest.test -test.timeout 8m
+
+# What is built once and kept below the user's cache, and the image.
+.PHONY: prepare
+prepare: $(HUBBLE) image
+	@GO=$(GO) tools/apiserver/build.sh
 
 bench: build bench-peers
 	$(SUDO) $(BIN) bench
@@ -225,16 +243,18 @@ test-kernels: qemu deps
 ARM64 := xsk packet flow classify
 # Not as root: emulation knows no AF_XDP sockets, and the tests of those skip then.
 PLAIN := $(shell [ "$$(id -u)" != 0 ] || echo setpriv --reuid=65534 --regid=65534 --clear-groups)
-.PHONY: test-arm64
-test-arm64:
+.PHONY: test-arm64 deps-arm64
+deps-arm64:
 	@command -v qemu-aarch64-static >/dev/null || { \
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-user-static >/dev/null; }
+
+test-arm64: deps-arm64
 	@mkdir -p bin/arm64
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) build -trimpath -o bin/arm64/ ./tools/sluice ./tools/sluice-cni
 	qemu-aarch64-static bin/arm64/sluice --help >/dev/null
 	@set -e; for name in $(ARM64); do \
-		CGO_ENABLED=0 GOARCH=arm64 $(GO) test -c -o bin/arm64/$$name.test ./dataplane/$$name; \
+		CGO_ENABLED=0 GOARCH=arm64 $(TESTC) -trimpath -o bin/arm64/$$name.test ./dataplane/$$name; \
 		(cd dataplane/$$name && echo "qemu-aarch64-static $$name.test" && $(PLAIN) env -u REQUIRE_PRIV HOME=/tmp qemu-aarch64-static $(CURDIR)/bin/arm64/$$name.test -test.short -test.timeout 8m); \
 	done
 

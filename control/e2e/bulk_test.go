@@ -114,6 +114,7 @@ func (n *node) bulk(from, to *pod, family int) {
 
 // TestShortConnections opens many connections that end at once.
 func TestShortConnections(t *testing.T) {
+	t.Parallel()
 	const count = 2000
 	for _, offload := range []bool{true, false} {
 		t.Run(fmt.Sprintf("offload=%v", offload), func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 // TestLiveChange tightens and loosens policies under live connections: they
 // fall silent at the next packet, in both directions, and go on when they may.
 func TestLiveChange(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		talk4, talk6 := n.talk(n.friend, n.server, 4, 80), n.talk(n.friend, n.server, 6, 80)
@@ -50,6 +51,7 @@ func TestLiveChange(t *testing.T) {
 
 // TestLabelChange takes a label from the remote pod and gives it back.
 func TestLabelChange(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		talk := n.talk(n.friend, n.server, 4, 80)

@@ -17,6 +17,7 @@ import (
 // TestPodsComeAndGo takes pods away under traffic, and puts others in their
 // place with the same addresses and other rights. No other flow notices.
 func TestPodsComeAndGo(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		steady := n.podStream(n.friend, n.server, 4, 80)
@@ -168,6 +169,7 @@ func (n *node) drizzle(from *pod, to netip.AddrPort) {
 // TestSteeringPortLost deletes the steering port, and takes it down: the agent
 // makes it anew, and what is established in the kernel doesn't notice.
 func TestSteeringPortLost(t *testing.T) {
+	t.Parallel()
 	for _, offload := range []bool{true, false} {
 		t.Run(fmt.Sprintf("offload=%v", offload), func(t *testing.T) {
 			t.Parallel()

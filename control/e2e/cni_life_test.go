@@ -141,6 +141,7 @@ func agentTimes(t *testing.T, log string, last int) (took []time.Duration) {
 // TestCNIRecreated starts a pod again while its old sandbox is still there: the
 // new one is enforced by what the new pod is, the old one reaches nothing.
 func TestCNIRecreated(t *testing.T) {
+	t.Parallel()
 	everyPlugin(t, func(t *testing.T, plugin string) {
 		n := newNode(t, setup{})
 		r := n.newRuntime(plugin, "1.0.0", `"timeout": "5s"`)
@@ -193,6 +194,7 @@ func TestCNIRecreated(t *testing.T) {
 // TestCNIQuiet starts pods that no policy concerns: the rules of others stay what
 // they are, so that no flow is judged anew.
 func TestCNIQuiet(t *testing.T) {
+	t.Parallel()
 	everyPlugin(t, func(t *testing.T, plugin string) {
 		n := newNode(t, setup{})
 		r := n.newRuntime(plugin, "1.0.0", "")

@@ -246,6 +246,7 @@ func everyPlugin(t *testing.T, test func(t *testing.T, plugin string)) {
 // TestCNI starts pods by a list of real plugins. Each one's policy is in force
 // when ADD returns, though the API doesn't know its addresses.
 func TestCNI(t *testing.T) {
+	t.Parallel()
 	everyPlugin(t, func(t *testing.T, plugin string) {
 		n := newNode(t, setup{})
 		r := n.newRuntime(plugin, "1.0.0", "")
@@ -348,6 +349,7 @@ func TestCNIResult(t *testing.T) {
 
 // TestCNIErrors calls the plugin in ways that can't work.
 func TestCNIErrors(t *testing.T) {
+	t.Parallel()
 	needPriv(t)
 	n := newNode(t, setup{noAgent: true})
 	r := n.newRuntime("ptp", "1.0.0", `"timeout": "500ms"`)
@@ -423,6 +425,7 @@ func TestCNIUnknownPod(t *testing.T) {
 
 // TestCNIAgentAway starts a pod where no agent runs: closed, until one comes.
 func TestCNIAgentAway(t *testing.T) {
+	t.Parallel()
 	everyPlugin(t, func(t *testing.T, plugin string) {
 		n := newNode(t, setup{noAgent: true})
 		r := n.newRuntime(plugin, "1.0.0", `"timeout": "700ms", "onAgentAway": "closed"`)

@@ -20,6 +20,7 @@ import (
 // TestLargeDatagrams sends datagrams that travel in fragments: those of a
 // friend come back whole, of the others nothing arrives.
 func TestLargeDatagrams(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		n.apply("ping", "podSelector: {matchLabels: {app: server}}\npolicyTypes: [Ingress]\ningress:\n- from: [{podSelector: {matchLabels: {role: friend}}}]")
@@ -77,6 +78,7 @@ func (n *node) udp(from *pod, dst netip.AddrPort) *net.UDPConn {
 // TestPortUnreachable sees that the error of a closed port reaches the pod that
 // asked, and that a connection to it is refused, not left to time out.
 func TestPortUnreachable(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		n.apply("server", allowFrom("role: friend", "[{port: 81, protocol: TCP}, {port: 81, protocol: UDP}]"))
@@ -106,6 +108,7 @@ func (n *node) refused(conn *net.UDPConn) {
 // IPv6, where that has no address to speak from, at the node: the errors reach
 // the isolated pod that has a flow there.
 func TestPathMTU(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		router, err := netlab.OpenNamespace(netlab.Prefix(n.net.Config().Name) + "router")
@@ -151,6 +154,7 @@ func TestPathMTU(t *testing.T) {
 
 // TestForgedErrors has those who have no part in a flow report errors of it.
 func TestForgedErrors(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		live := n.udp(n.friend, at(n.server.v4, 80))

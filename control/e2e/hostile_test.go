@@ -83,6 +83,7 @@ const forbidden = "forbidden" // in all that must not arrive
 // TestHostileHeaders has a pod dress packets so that a filter and the victim may
 // read them differently. Each is dropped, for the reason that fits.
 func TestHostileHeaders(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		h := newHostile(t, s)
 		more := func(id uint16, off uint16, last bool) func(*layers.IPv4) {

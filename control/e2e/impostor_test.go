@@ -32,6 +32,7 @@ func (n *node) takeOn(p *pod, addr string) {
 // TestImpostorRestart has a pod take on the address of an older one while both
 // links are there. An agent that starts then still tells which is which.
 func TestImpostorRestart(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []netlab.Shape{netlab.Routed, netlab.Bridge} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
@@ -50,6 +51,7 @@ func TestImpostorRestart(t *testing.T) {
 // TestImpostor has a pod take on the address of a trusted pod whose link is not
 // there yet. It stays what it is: who may reach it and whom it may reach.
 func TestImpostor(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []netlab.Shape{netlab.Routed, netlab.Bridge} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 	// than there are cores, unless the caller wants another number.
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = flag.Set("test.parallel", "6")
+		_ = flag.Set("test.parallel", "8")
 	}
 	os.Exit(m.Run())
 }

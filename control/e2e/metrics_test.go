@@ -74,6 +74,7 @@ func by(offload bool) string {
 
 // TestMetrics compares what is exported with what packets did.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		change := s.change
 		s.change = func(c *control.Config) {

@@ -144,6 +144,7 @@ func everyMode(t *testing.T, test func(t *testing.T, s setup)) {
 // TestNames looks fifty names up, one after the other, and sends one datagram
 // to each address: not one of them is lost, and none gets through before.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	for language, policy := range map[string]string{"cilium": ciliumNames, "cluster": clusterNames} {
 		t.Run(language, func(t *testing.T) {
 			everyMode(t, func(t *testing.T, s setup) {

@@ -40,6 +40,7 @@ func (n *node) translate() {
 // TestService reaches a server through its service's address: the translation
 // works both ways, and the server's own policy decides.
 func TestService(t *testing.T) {
+	t.Parallel()
 	for _, offload := range []bool{true, false} {
 		t.Run(fmt.Sprintf("offload=%v", offload), func(t *testing.T) {
 			t.Parallel()
@@ -102,6 +103,7 @@ func TestService(t *testing.T) {
 
 // TestMasquerade opens connections to the world outside, which sees the node.
 func TestMasquerade(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		n.translate()
@@ -123,6 +125,7 @@ func TestMasquerade(t *testing.T) {
 // TestReversePath sees that a host that checks where packets come from takes
 // those that come back from a worker.
 func TestReversePath(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []netlab.Shape{netlab.Routed, netlab.Bridge} {
 		for _, strict := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s/%d", shape, strict), func(t *testing.T) {

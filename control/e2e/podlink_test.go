@@ -28,6 +28,7 @@ func (n *node) podLinks() int {
 // TestPodLinks follows pods that are heard on their own links: as many as there
 // are frames for, in turns, until the agent goes.
 func TestPodLinks(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, setup{change: func(c *control.Config) {
 		c.Offload, c.PodLinks = false, 2
 	}})

@@ -36,6 +36,7 @@ func allowFrom(labels string, ports string) string {
 // TestPolicies tries who may reach whom, in both protocols and families, and
 // asks the API why not.
 func TestPolicies(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newNode(t, s)
 		server := n.addPod("server", 1, "app: server")
@@ -93,6 +94,7 @@ func TestPolicies(t *testing.T) {
 // TestPing sees that echo follows policies: by rules for all protocols only,
 // and its replies.
 func TestPing(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newNode(t, s)
 		server := n.addPod("server", 1, "app: server")

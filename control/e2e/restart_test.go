@@ -36,6 +36,7 @@ func (p *pair) allow(labels string) {
 // and new flows meet what is configured. The next agent takes over without a
 // loss, and enforces what has changed meanwhile.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	for _, open := range []bool{false, true} {
 		name := "closed"
 		if open {
@@ -147,6 +148,7 @@ func TestHung(t *testing.T) {
 
 // TestExit sees what an agent leaves that is told to end.
 func TestExit(t *testing.T) {
+	t.Parallel()
 	for _, onExit := range []string{control.ExitKeep, control.ExitCleanup} {
 		t.Run(onExit, func(t *testing.T) {
 			t.Parallel()

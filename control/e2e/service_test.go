@@ -123,6 +123,7 @@ func (n *serviceNode) call(from *pod, dst string, port uint16, pass bool, policy
 // TestServiceEgress calls Services from a pod that may reach only some of the
 // pods behind them: what counts is where a connection goes.
 func TestServiceEgress(t *testing.T) {
+	t.Parallel()
 	for _, offload := range []bool{true, false} {
 		t.Run(fmt.Sprintf("offload=%v", offload), func(t *testing.T) {
 			t.Parallel()
@@ -196,6 +197,7 @@ func TestServiceEgress(t *testing.T) {
 // TestNodePort comes from outside through the node's port: the pod's own policy
 // judges who it is.
 func TestNodePort(t *testing.T) {
+	t.Parallel()
 	for _, offload := range []bool{true, false} {
 		t.Run(fmt.Sprintf("offload=%v", offload), func(t *testing.T) {
 			t.Parallel()

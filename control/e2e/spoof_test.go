@@ -14,6 +14,7 @@ import (
 // TestSpoofing has a pod speak in the name of others. Nothing of it arrives,
 // and each kind is counted under its own name.
 func TestSpoofing(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		evil := n.other

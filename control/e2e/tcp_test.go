@@ -66,6 +66,7 @@ func (n *node) exchange(from *pod, sport uint16, to *pod, family int, dport uint
 // TestPortReuse opens connections between the same ports again and again,
 // however the one before has ended.
 func TestPortReuse(t *testing.T) {
+	t.Parallel()
 	reset := func(c *net.TCPConn) { _ = c.SetLinger(0) }
 	wait := func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }
 	leave := func(*net.TCPConn) {}
@@ -111,6 +112,7 @@ func TestPortReuse(t *testing.T) {
 // TestEndedFlows sees that the end of a connection is reported, with all that
 // it has carried, also what the worker never saw.
 func TestEndedFlows(t *testing.T) {
+	t.Parallel()
 	everyKind(t, func(t *testing.T, s setup) {
 		n := newPair(t, s)
 		talk := n.talk(n.friend, n.server, 4, 80)

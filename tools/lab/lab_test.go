@@ -115,6 +115,7 @@ items:
 // TestNodes has pods of two nodes, pods in their networks, one without
 // addresses and one that has finished.
 func TestNodes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "all.yaml", twoNodes)
 	l := up(t, func(o *lab.Options) { o.Manifests = dir })
@@ -138,6 +139,7 @@ func TestNodes(t *testing.T) {
 
 // TestQueriesThatCantBeAsked are answered in their place, by what is wrong.
 func TestQueriesThatCantBeAsked(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "all.yaml", twoNodes)
 	l := up(t, func(o *lab.Options) { o.Manifests = dir })
@@ -183,6 +185,7 @@ func TestProbesAtOnce(t *testing.T) {
 
 // TestRefresh changes pods and policies of a lab that is up.
 func TestRefresh(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "pods.yaml", podYAML("x", "a", "10.0.0.1")+podYAML("x", "b", "10.0.0.2"))
 	l := up(t, func(o *lab.Options) { o.Manifests = dir })
@@ -222,6 +225,7 @@ func TestRefresh(t *testing.T) {
 // TestUpWithFaults comes up with what can be read, and says what can't and what
 // is not valid. Neither opens anything.
 func TestUpWithFaults(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "a.yaml", "kind: [\n")
 	write(t, dir, "pods.yaml", podYAML("x", "a", "10.0.0.1")+podYAML("x", "b", "10.0.0.2")+podYAML("z", "c", "10.0.0.3"))

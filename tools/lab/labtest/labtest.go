@@ -2,10 +2,13 @@
 package labtest
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -59,8 +62,13 @@ func Binary(t *testing.T) string {
 	return path
 }
 
-// Main runs the tests of a package that uses Binary.
+// Main runs the tests of a package that uses Binary. Labs wait most of the time:
+// more of them at once than there are cores, unless the caller wants another number.
 func Main(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", "6")
+	}
 	code := m.Run()
 	if buildDir != "" {
 		os.RemoveAll(buildDir)
