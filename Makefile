@@ -12,8 +12,9 @@ PRIV  := ./xdpprog ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/report
 OWN   := ./bench/scenario ./tools/deploytest ./tools/hubbletest ./tools/webtest
 # What shares memory between goroutines, all but what only computes.
 RACE  := $$($(GO) list ./dataplane/... ./control/... | grep -vE '/(e2e|policy|packet|flow|rule|filter|object)(/|$$)')
-# Builds a test program, or some into a folder; what a debugger needs is left out.
-TESTC := $(GO) test -c -ldflags='-s -w'
+# Builds a test program, or some into a folder. check vets, once; go test would vet
+# all that is linked anew for each way to build it. A debugger finds nothing in it.
+TESTC := $(GO) test -c -vet=off -ldflags='-s -w'
 FUZZTIME ?= 20s
 
 .PHONY: all bench-peers bench-micro-baseline build deps demo test test-unit test-priv test-race test-oracles check fuzz bench bench-micro bench-acl test-zerocopy test-kernels qemu generate generate-check clean test-apiserver
@@ -37,7 +38,7 @@ check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
 	$(GO) vet ./...
 
-# Everything that needs no root. check has vetted it.
+# Everything that needs no root.
 test-unit:
 	$(GO) test -vet=off $$($(GO) list ./... | grep -vxF "$$($(GO) list $(PRIV) $(OWN))")
 
@@ -94,7 +95,7 @@ test-soak:
 bench-control: build
 	@mkdir -p bin/test
 	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); \
-	$(GO) test -c -o bin/test/scale.test ./control/e2e; \
+	$(TESTC) -o bin/test/scale.test ./control/e2e; \
 	cd control/e2e && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_SCALE=full \
 		$(CURDIR)/bin/test/scale.test -test.run '^TestScale|^TestClusterLatency' -test.v -test.timeout 20m
 
@@ -131,7 +132,7 @@ fuzz:
 		dir=$${pkg#*:} pkg=$${pkg%%:*}; \
 		targets=$$(cat /dev/null $$dir/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f .*/\1/p'); \
 		[ -n "$$targets" ] || continue; \
-		$(GO) test -c -fuzz . -o bin/fuzz/one.test $$pkg; \
+		$(GO) test -c -vet=off -fuzz . -o bin/fuzz/one.test $$pkg; \
 		for f in $$targets; do \
 			echo "$$pkg $$f"; (cd $$dir && $(CURDIR)/bin/fuzz/one.test -test.run '^$$' -test.fuzz "^$$f\$$" -test.fuzztime $(FUZZTIME) \
 				-test.fuzzminimizetime 10x -test.fuzzcachedir $$($(GO) env GOCACHE)/fuzz/$$pkg); \
@@ -160,14 +161,22 @@ image:
 	@mkdir -p bin
 	$(GO) run ./tools/image/cmd -out bin
 
-# The image, and the manifests and the chart, on a real API server and in a real
-# container runtime. The runtime's seccomp profile comes from a package that is
-# not installed.
+# The image, and the manifests and the chart: what they are made of, and what they
+# do on a real API server and in a real container runtime. The runtime's seccomp
+# profile comes from a package that is not installed.
 SECCOMP := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/seccomp.json
-test-deploy: image deps deps-deploy
-	@mkdir -p bin/test
+.PHONY: test-image test-containers
+test-deploy:
+	$(MAKE) test-image
+	$(MAKE) test-containers
+
+test-image: image
 	SLUICE_IMAGE=$(CURDIR)/bin/image $(GO) test -vet=off -timeout 20m ./tools/image
 	rm -rf bin/rendered; cd tools/deploy-oracle && SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered $(GO) test -vet=off -count=1 ./...
+
+# With what test-image has made.
+test-containers: build deps deps-deploy
+	@mkdir -p bin/test
 	$(TESTC) -o bin/test/deploytest.test ./tools/deploytest
 	@set -e; dir=$$(GO=$(GO) tools/apiserver/build.sh); set -x; \
 	cd tools/deploytest && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_BIN=$(CURDIR)/$(BIN) \
@@ -197,9 +206,9 @@ deps-web:
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
-# What is built once and kept below the user's cache, and the image.
+# What is built once and kept below the user's cache.
 .PHONY: prepare
-prepare: $(HUBBLE) image
+prepare: $(HUBBLE)
 	@GO=$(GO) tools/apiserver/build.sh
 
 bench: build bench-peers

@@ -32,9 +32,13 @@ func needRoot(t *testing.T) {
 	t.Skip("network namespaces need root")
 }
 
-// buildBinary builds the one binary, for the systems that are commands of it.
+// buildBinary builds the one binary, for the systems that are commands of it, unless
+// SLUICE_BIN names it.
 func buildBinary(t *testing.T) string {
 	t.Helper()
+	if path := os.Getenv("SLUICE_BIN"); path != "" {
+		return path
+	}
 	path := filepath.Join(t.TempDir(), "sluice")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/sluice-net/sluice/tools/sluice").CombinedOutput()
 	if err != nil {
