@@ -44,7 +44,7 @@ func (r *timedRunner) ExecPlugin(ctx context.Context, path string, stdin []byte,
 // there, and the addresses of the gone are given to others. Every new pod's
 // policy is in force when it starts, no other flow notices, nothing is left.
 func TestCNIManyPods(t *testing.T) {
-	total := 60
+	total := 40
 	if s := os.Getenv(podsVar); s != "" {
 		var err error
 		total, err = strconv.Atoi(s)

@@ -12,13 +12,13 @@ import (
 	"github.com/sluice-net/sluice/control"
 )
 
-// TestPodChurn starts and stops a thousand pods on the links of twenty: each wave
+// TestPodChurn starts and stops six hundred pods on the links of twenty: each wave
 // has other pods, with other rights, in the place of those before, as when a
 // runtime gives a sandbox's address out again. Slots are given out again and
 // again, and a steady stream does not notice.
 func TestPodChurn(t *testing.T) {
 	t.Parallel()
-	const waves, crowd = 50, 20
+	const waves, crowd = 30, 20
 	n := newPair(t, setup{change: func(c *control.Config) { c.MaxPods = 30 }})
 	steady := n.podStream(n.friend, n.server, 4, 80)
 	began := steady.mark()
