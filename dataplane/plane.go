@@ -51,6 +51,7 @@ type Plane struct {
 	// interest is an event.Interest, read by the workers.
 	interest atomic.Uint32
 	uplinks  uplinks
+	turns    linkTurns // at the programs of pods' links; taken before mu
 
 	mu     sync.Mutex // guards what follows, and the kernel's endpoint maps
 	slots  []slot

@@ -19,6 +19,7 @@ import (
 type slot struct {
 	ep      endpoint.Endpoint
 	used    bool
+	guarded bool   // the programs are on its link
 	gen     uint32 // last given out
 	ready   bool   // gen is in force
 	ruleGen uint32 // rule.Endpoint.Generation that gen stands for
@@ -79,37 +80,59 @@ func (p *Plane) adoptSlots() error {
 // leaves the pod unjudged. Until the next Publish that knows the endpoint it
 // is isolated, unless an earlier agent served the link: then what is in force
 // stays so. Attach again to change the addresses. ep.ID is ignored.
+//
+// Each program of a new link waits for an RCU grace period, 10 ms and more, so
+// that is done without p.mu: rules are published meanwhile, also for this
+// endpoint, and other links are attached. Those who work on one link take turns.
 func (p *Plane) Attach(ep endpoint.Endpoint) (endpoint.ID, error) {
+	defer p.turns.take(ep.Link.Ifindex)()
+	fresh, err := p.bind(&ep)
+	if err != nil {
+		return endpoint.None, fmt.Errorf("attach %s: %w", ep, err)
+	}
+	err = errors.Join(
+		p.attach(xdpprog.PodIngress, ep.Link.Ifindex),
+		p.attach(xdpprog.PodEgress, ep.Link.Ifindex),
+	)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	id, err := p.slotFor(&ep)
-	if err != nil {
-		return endpoint.None, fmt.Errorf("attach %s: %w", ep, err)
-	}
-	ep.ID = id
-	s := &p.slots[id]
-	err = errors.Join(
-		p.objs.PutEndpoint(uint32(id), s.kernel(&ep)),
-		p.objs.SetOwnAddrs(uint32(id), ownAddrs(&ep)),
-		p.objs.SetPodAddrs(uint32(id), podAddrs(&ep)),
-		p.objs.BindLink(ep.Link.Ifindex, uint32(id)),
-	)
+	p.slots[ep.ID].guarded = err == nil
 	if err == nil {
-		err = errors.Join(
-			p.attach(xdpprog.PodIngress, ep.Link.Ifindex),
-			p.attach(xdpprog.PodEgress, ep.Link.Ifindex),
-		)
+		return ep.ID, nil
 	}
-	if err != nil {
-		if !s.used {
-			p.release(id, ep.Link.Ifindex)
+	err = fmt.Errorf("attach %s: %w", ep, err)
+	if fresh {
+		err = errors.Join(err, p.release(ep.ID, ep.Link.Ifindex))
+		p.refresh()
+	}
+	return endpoint.None, err
+}
+
+// bind gives a link a slot and tells workers and kernel what is behind it.
+// fresh: it was not attached before.
+func (p *Plane) bind(ep *endpoint.Endpoint) (fresh bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ep.ID, err = p.slotFor(ep); err != nil {
+		return false, err
+	}
+	s := &p.slots[ep.ID]
+	fresh = !s.used
+	if err := errors.Join(
+		p.objs.PutEndpoint(uint32(ep.ID), s.kernel(ep)),
+		p.objs.SetOwnAddrs(uint32(ep.ID), ownAddrs(ep)),
+		p.objs.SetPodAddrs(uint32(ep.ID), podAddrs(ep)),
+		p.objs.BindLink(ep.Link.Ifindex, uint32(ep.ID)),
+	); err != nil {
+		if fresh {
+			err = errors.Join(err, p.release(ep.ID, ep.Link.Ifindex))
 		}
-		return endpoint.None, fmt.Errorf("attach %s: %w", ep, err)
+		return false, err
 	}
-	s.ep, s.used = ep, true
-	p.byLink[ep.Link.Ifindex] = id
+	s.ep, s.used = *ep, true
+	p.byLink[ep.Link.Ifindex] = ep.ID
 	p.refresh()
-	return id, nil
+	return fresh, nil
 }
 
 // slotFor returns the slot that a link has, or a free one.
@@ -160,12 +183,15 @@ func (p *Plane) attach(at xdpprog.Point, ifindex int) error {
 
 // Detach stops diverting a pod's traffic. Its flows are void.
 func (p *Plane) Detach(id endpoint.ID) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if int(id) >= len(p.slots) || !p.slots[id].used {
+	ifindex, done, ok := p.linkOf(id)
+	if !ok {
 		return fmt.Errorf("detach endpoint %d: not attached", id)
 	}
-	err := p.drop(id)
+	defer done()
+	err := p.unprogram(ifindex)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err = errors.Join(err, p.release(id, ifindex))
 	p.refresh()
 	return err
 }
@@ -174,19 +200,47 @@ func (p *Plane) Detach(id endpoint.ID) error {
 // nothing from then on: its pod is gone or has another link, its sandbox may
 // still be up. Attach puts the link to use again, Uncut takes the programs off.
 func (p *Plane) Cut(id endpoint.ID) error {
+	ifindex, done, ok := p.linkOf(id)
+	if !ok {
+		return fmt.Errorf("cut endpoint %d off: not attached", id)
+	}
+	defer done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.release(id, ifindex)
+	p.refresh()
+	return err
+}
+
+// linkOf waits for the turn at the link of an attached endpoint, which stays
+// attached until done.
+func (p *Plane) linkOf(id endpoint.ID) (ifindex int, done func(), ok bool) {
+	for {
+		before, attached := p.indexOf(id)
+		if !attached {
+			return 0, nil, false
+		}
+		done = p.turns.take(before)
+		if now, attached := p.indexOf(id); attached && now == before {
+			return now, done, true
+		}
+		done() // another endpoint has the slot by now, or none
+	}
+}
+
+func (p *Plane) indexOf(id endpoint.ID) (ifindex int, attached bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if int(id) >= len(p.slots) || !p.slots[id].used {
-		return fmt.Errorf("cut endpoint %d off: not attached", id)
+		return 0, false
 	}
-	err := p.release(id, p.slots[id].ep.Link.Ifindex)
-	p.refresh()
-	return err
+	return p.slots[id].ep.Link.Ifindex, true
 }
 
 // Uncut takes the programs off a link that is not attached, as the link is gone
 // or not a pod's any more.
 func (p *Plane) Uncut(ifindex int) error {
+	defer p.turns.take(ifindex)()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, bound := p.byLink[ifindex]; bound {
@@ -252,11 +306,11 @@ func (p *Plane) Endpoints() []endpoint.Endpoint {
 }
 
 // Generation returns the generation of an endpoint's rules that is in force in
-// the kernel, 0 if it has none yet.
+// the kernel, 0 if it has none yet or its link is not diverted yet.
 func (p *Plane) Generation(id endpoint.ID) uint32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if int(id) >= len(p.slots) || !p.slots[id].used || !p.slots[id].ready {
+	if int(id) >= len(p.slots) || !p.slots[id].guarded || !p.slots[id].ready {
 		return 0
 	}
 	return p.slots[id].gen
