@@ -85,7 +85,7 @@ type Agent struct {
 	ends      *ends // the observer's
 	observer  *observe.Observer
 	metrics   *metrics.Metrics
-	turning   atomic.Int64 // since when the loop is at work, CLOCK_REALTIME; 0: it rests
+	turning   atomic.Int64 // since when the loop is at work, in ns from started by the monotonic clock; 0: it rests
 	sandboxes *sandboxes
 	lookups   lookups
 	started   time.Time

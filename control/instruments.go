@@ -66,7 +66,7 @@ func (a *Agent) webState() web.State {
 // does. A worker without a socket is none of that: it binds anew by itself.
 func (a *Agent) stuck() string {
 	if since := a.turning.Load(); since != 0 {
-		if took := time.Since(time.Unix(0, since)); took > stuckAfter {
+		if took := time.Since(a.started) - time.Duration(since); took > stuckAfter {
 			return fmt.Sprintf("the control loop has been at one turn for %v", took.Round(time.Second))
 		}
 	}

@@ -27,7 +27,7 @@ type input struct {
 // turn brings the dataplane in step with the store and the links. It reports
 // whether pods wait for their links.
 func (a *Agent) turn() (pending bool, _ error) {
-	a.turning.Store(time.Now().UnixNano())
+	a.turning.Store(max(int64(time.Since(a.started)), 1))
 	defer a.turning.Store(0)
 	state := a.source.State()
 	var err error

@@ -46,20 +46,16 @@ func (l *Learner) load() (note string) {
 			note = fmt.Sprintf("names of an earlier run: %q is left out", e.Name)
 			continue
 		}
-		e.Until = minTime(e.Until, l.now().Add(max(maxTTL, l.cfg.MinTTL)))
+		// From now on by the monotonic clock: what the wall clock does later
+		// neither ends nor prolongs it.
+		now := l.now()
+		e.Until = now.Add(min(e.Until.Sub(now), max(maxTTL, l.cfg.MinTTL)))
 		l.put(e)
 	}
 	if len(l.fresh) > 0 {
 		poke(l.wake)
 	}
 	return note
-}
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 func readFile(path string) ([]Entry, error) {

@@ -230,14 +230,19 @@ func (l *Learner) Published(turn uint64) {
 	}
 }
 
-// Entries lists what is known, by name, address and pod.
+// Entries lists what is known, by name, address and pod. Until is given by the
+// wall clock as it is now, whatever it was when the entry was learned.
 func (l *Learner) Entries() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := []Entry{}
+	out, now := []Entry{}, l.now()
 	for _, r := range l.records {
 		for _, e := range r.entries {
-			out = append(out, *e)
+			x := *e
+			if at := now.Add(x.Until.Sub(now)); at.Round(0).Sub(x.Until.Round(0)).Abs() > time.Second {
+				x.Until = at // the clock was set meanwhile
+			}
+			out = append(out, x)
 		}
 	}
 	slices.SortFunc(out, func(a, b Entry) int {
