@@ -211,5 +211,6 @@ func (x *explainer) explain(e *observe.Event) (string, json.RawMessage) {
 		fmt.Fprintf(&b, "%s of %s: %s: %s\n", l.name, of, paintWord(x.paint, l.leg.Verdict), l.leg.Why)
 		writeLeg(&b, x.paint, l.leg)
 	}
+	writeBackends(&b, x.paint, &t)
 	return b.String(), a.Trace
 }

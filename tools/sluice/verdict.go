@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -42,10 +43,13 @@ the same order:
   {"src":"NAMESPACE/POD","dst":"ip:203.0.113.7","proto":"TCP","port":443}
 
 src and dst are pods, or ip:ADDRESS; an address that a pod has stands for the
-pod. proto is TCP (the default), UDP, SCTP, ICMP or a number; without ports, port
-may be left out. Pods of two families talk by the first that both have. Pods of
+pod. dst may be svc:NAMESPACE/NAME, or a Service's address: it is then answered for
+each of its backends, and the verdict is "some" if not all of them can be reached. They
+are those of its EndpointSlices, without any those that its selector would make.
+proto is TCP (the default), UDP, SCTP, ICMP or a number; without ports, port may be
+left out. Pods of two families talk by the first that both have. Pods of
 the host network are their node's addresses. With --expect, queries carry
-"want":"allow" or "want":"deny": policies get unit tests.
+"want":"allow" or "want":"deny", of a Service also "some": policies get unit tests.
 
 With SRC, DST and PORT, the answer is a walk: tier by tier, policy by policy,
 what matched and what did not, and why.
@@ -64,6 +68,9 @@ answered.`,
 
   # Why is this denied?
   sluice verdict -f ./manifests shop/web shop/db TCP/5432
+
+  # Which pods behind a Service may it reach?
+  sluice verdict -f ./manifests shop/web svc:shop/api TCP/80
 
   # What policies with domain names say, given what the names resolve to
   sluice verdict -f ./manifests --dns names.yaml shop/web ip:198.51.100.9 443`,
@@ -173,6 +180,10 @@ func writeVerdicts(w io.Writer, format string, answers []verdict.Answer) error {
 	for i := range answers {
 		a := answers[i]
 		a.DecidedBy = inTiers(a.DecidedBy)
+		a.Backends = slices.Clone(a.Backends)
+		for k := range a.Backends {
+			a.Backends[k].DecidedBy = inTiers(a.Backends[k].DecidedBy)
+		}
 		if err := enc.Encode(&a); err != nil {
 			return err
 		}
@@ -205,8 +216,21 @@ func verdictTable(out io.Writer, answers []verdict.Answer) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", paintVerdict(paint, a.Verdict, a.Differs()),
 			a.Src, a.Dst, portOf(a), decided)
+		for k := range a.Backends {
+			b := &a.Backends[k]
+			text := verdict.Decision{DecidedBy: b.DecidedBy, Reason: b.Reason}.Text()
+			fmt.Fprintf(w, "  %s\t\t  %s\t\t%s\n", paintVerdict(paint, b.Verdict, false), backendName(b.Pod, b.Addr), text)
+		}
 	}
 	return w.Flush()
+}
+
+// backendName names where a Service leads to.
+func backendName(pod string, addr netip.AddrPort) string {
+	if pod == "" {
+		return "ip:" + addr.String()
+	}
+	return pod + " (" + addr.String() + ")"
 }
 
 // portOf is the protocol alone where there is no port.

@@ -58,6 +58,7 @@ func golden(t *testing.T, name, got string) {
 const (
 	shop       = "testdata/policy/shop"
 	shopNext   = "testdata/policy/shop-next"
+	services   = "testdata/policy/services"
 	shopAsked  = shop + "/queries.jsonl"
 	faulty     = "testdata/policy/faulty"
 	oneQuery   = `{"src":"shop/web","dst":"shop/api","proto":"TCP","port":8443}` + "\n"
@@ -98,6 +99,9 @@ func TestPolicyGolden(t *testing.T) {
 		{"walk-allowed", 0, []string{"verdict", "-f", shop, "shop/api", "shop/db", "5432", "--exit-code"}},
 		{"walk-node", 0, []string{"verdict", "-f", shop, "ops/agent", "shop/api", "icmp"}},
 		{"walk-json", 0, []string{"verdict", "-f", shop, "shop/web", "shop/db", "5432", "-o", "json"}},
+		{"service-jsonl", 0, []string{"verdict", "-f", services, "--queries", services + "/queries.jsonl", "--expect"}},
+		{"service-table", 0, []string{"verdict", "-f", services, "--queries", services + "/queries.jsonl", "-o", "table"}},
+		{"service-walk", 0, []string{"verdict", "-f", services, "a/caller", "svc:a/selected", "80"}},
 		{"lint", 1, []string{"policy", "lint", "-f", faulty}},
 		{"lint-json", 1, []string{"policy", "lint", "-f", faulty, "-o", "json"}},
 		{"lint-clean", 0, []string{"policy", "lint", "-f", shop}},

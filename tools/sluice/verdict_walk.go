@@ -40,6 +40,9 @@ func runWalk(cmd *cobra.Command, f *verdictFlags, args []string) error {
 	}
 	if out == "json" {
 		trace.DecidedBy = inTiers(trace.DecidedBy)
+		for _, b := range trace.Backends {
+			b.DecidedBy = inTiers(b.DecidedBy)
+		}
 		enc := json.NewEncoder(cmd.OutOrStdout())
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
@@ -68,15 +71,33 @@ func writeTrace(out io.Writer, t *verdict.Trace) error {
 	if t.Audit {
 		b.WriteString("would be denied, but the policies that deny are staged or in audit\n")
 	}
+	if t.Service == "" {
+		writeLegs(&b, paint, t)
+	} else {
+		fmt.Fprintf(&b, "\nService %s, where %s calls it: %s: %s\n", t.Service, t.Src, paintWord(paint, t.Egress.Verdict), t.Egress.Why)
+		writeBackends(&b, paint, t)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func writeLegs(b *strings.Builder, paint painter, t *verdict.Trace) {
 	for _, l := range []struct {
 		name, of string
 		leg      *verdict.Leg
 	}{{"egress", t.Src, &t.Egress}, {"ingress", t.Dst, &t.Ingress}} {
-		fmt.Fprintf(&b, "\n%s of %s: %s: %s\n", l.name, l.of, paintWord(paint, l.leg.Verdict), l.leg.Why)
-		writeLeg(&b, paint, l.leg)
+		fmt.Fprintf(b, "\n%s of %s: %s: %s\n", l.name, l.of, paintWord(paint, l.leg.Verdict), l.leg.Why)
+		writeLeg(b, paint, l.leg)
 	}
-	_, err := io.WriteString(out, b.String())
-	return err
+}
+
+// writeBackends writes the walks to where a Service leads.
+func writeBackends(b *strings.Builder, paint painter, t *verdict.Trace) {
+	for _, x := range t.Backends {
+		fmt.Fprintf(b, "\nbackend %s port %d: %s: %s\n", at(x.Dst, x.DstAddr.String()), x.Port, paintWord(paint, x.Verdict),
+			verdict.Decision{DecidedBy: x.DecidedBy, Reason: x.Reason}.Text())
+		writeLegs(b, paint, x)
+	}
 }
 
 // at adds the address to a name that isn't one.

@@ -11,11 +11,13 @@ import (
 	"github.com/sluice-net/sluice/control/store"
 )
 
-// End is one end of a connection: a pod, or an address that is no pod's.
+// End is one end of a connection: a pod, a Service, or an address that is no
+// pod's.
 type End struct {
-	Name  string // as it was asked for
-	Pod   *store.Pod
-	Addrs []netip.Addr // at least one
+	Name    string // as it was asked for
+	Pod     *store.Pod
+	Service *store.Service // if it was asked for by name
+	Addrs   []netip.Addr   // at least one
 }
 
 // Pair is the addresses that two ends talk by.
@@ -33,13 +35,14 @@ func (e End) query(a netip.Addr) resolve.End {
 	return q
 }
 
-// End finds what a query calls NAMESPACE/POD or ip:ADDRESS. An address that a
-// pod has stands for the pod.
+// End finds what a query calls NAMESPACE/POD, svc:NAMESPACE/NAME or ip:ADDRESS.
+// An address that a pod has stands for the pod.
 func (c *Cluster) End(name string) (e End, err error) {
 	c.Read(func(v store.View) {
-		text, isAddr := strings.CutPrefix(name, "ip:")
-		if isAddr {
+		if text, isAddr := strings.CutPrefix(name, "ip:"); isAddr {
 			e, err = addrEnd(v, text)
+		} else if svc, isService := strings.CutPrefix(name, svcPrefix); isService {
+			e, err = svcEnd(v, svc)
 		} else {
 			e, err = podEnd(v, name)
 		}
@@ -54,7 +57,7 @@ func (c *Cluster) EndOf(key store.Key) (End, error) { return c.End(key.String())
 func podEnd(v store.View, name string) (End, error) {
 	ns, pod, ok := strings.Cut(name, "/")
 	if !ok || ns == "" || pod == "" || strings.Contains(pod, "/") {
-		return End{}, fmt.Errorf("%q: want NAMESPACE/POD or ip:ADDRESS", name)
+		return End{}, fmt.Errorf("%q: want NAMESPACE/POD, svc:NAMESPACE/NAME or ip:ADDRESS", name)
 	}
 	p := v.Pod(store.Key{Namespace: ns, Name: pod})
 	if p == nil {

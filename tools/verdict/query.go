@@ -20,7 +20,7 @@ const (
 
 // Query is one question, as a line of a file has it.
 type Query struct {
-	Src, Dst string // NAMESPACE/POD or ip:ADDRESS
+	Src, Dst string // NAMESPACE/POD or ip:ADDRESS; Dst svc:NAMESPACE/NAME as well
 	Flow     Flow
 	Want     string // the verdict that is expected, if any is
 
@@ -39,6 +39,8 @@ type Answer struct {
 	Reason    string           `json:"reason,omitempty"` // where no policy is one
 	Audit     bool             `json:"audit,omitempty"`  // allowed only because a denial is an audit
 	Want      string           `json:"want,omitempty"`
+	Service   string           `json:"service,omitempty"`  // that the host translates the destination for
+	Backends  []Backend        `json:"backends,omitempty"` // where it leads
 	Error     string           `json:"error,omitempty"`
 }
 
@@ -104,8 +106,8 @@ func ParseQuery(line []byte) Query {
 	} else if q.Flow.Port, err = ParsePort(q.Flow.Protocol, scalar(in.Port)); err != nil {
 		errs = append(errs, err)
 	}
-	if q.Want != "" && q.Want != Allow && q.Want != Deny {
-		errs = append(errs, fmt.Errorf("want %q: want %s or %s", q.Want, Allow, Deny))
+	if q.Want != "" && q.Want != Allow && q.Want != Deny && q.Want != Some {
+		errs = append(errs, fmt.Errorf("want %q: want %s or %s, or %s of a Service's backends", q.Want, Allow, Deny, Some))
 	}
 	q.err = together(errs...)
 	return q
@@ -143,33 +145,48 @@ func (q Query) answer() Answer {
 // Answer answers a query. What can't be answered has an Error.
 func (c *Cluster) Answer(q Query) Answer {
 	a := q.answer()
-	d, err := c.answer(q)
-	switch {
-	case err != nil:
+	if err := c.answer(q, &a); err != nil {
 		a.Error = err.Error()
-		return a
-	case d.Allowed:
-		a.Verdict = Allow
-	default:
-		a.Verdict = Deny
 	}
-	a.DecidedBy = append(a.DecidedBy, d.DecidedBy...)
-	a.Reason, a.Audit = d.Reason, d.Audit
 	return a
 }
 
-func (c *Cluster) answer(q Query) (Decision, error) {
+func (c *Cluster) answer(q Query, a *Answer) error {
 	if q.err != nil {
-		return Decision{}, q.err
+		return q.err
 	}
 	src, err1 := c.End(q.Src)
 	dst, err2 := c.End(q.Dst)
-	if err := together(err1, err2); err != nil {
-		return Decision{}, err
+	if err := together(err1, err2, calls(src)); err != nil {
+		return err
 	}
 	pairs, err := Pairs(src, dst)
 	if err != nil {
-		return Decision{}, err
+		return err
 	}
-	return c.Judge(src, dst, pairs[0], q.Flow)
+	s, err := c.served(src, dst, pairs[0], q.Flow)
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		a.Verdict, a.Service, a.Backends = s.verdict, s.name, s.backends
+		a.DecidedBy, a.Reason, a.Audit = s.decidedBy()
+		return nil
+	}
+	d, err := c.Judge(src, dst, pairs[0], q.Flow)
+	if err != nil {
+		return err
+	}
+	a.Verdict = word(d.Allowed)
+	a.DecidedBy = append(a.DecidedBy, d.DecidedBy...)
+	a.Reason, a.Audit = d.Reason, d.Audit
+	return nil
+}
+
+// calls returns an error if an end can't open connections.
+func calls(src End) error {
+	if src.Service != nil {
+		return fmt.Errorf("Service %s: is no source: ask about its pods", src.Service.Key())
+	}
+	return nil
 }

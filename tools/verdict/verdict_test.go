@@ -113,7 +113,7 @@ func TestAnswer(t *testing.T) {
 		{"a node's address", `{"src":"a/thief","dst":"a/dual","port":80}`, "", "", "address fd01::3 is claimed by pod a/thief, node n3"},
 		{"a host-network pod at a claimed address", `{"src":"a/guest","dst":"a/dual","port":80}`, "", "", "address fd01::3 is claimed by pod a/thief, node n3"},
 		{"no family in common", `{"src":"a/four","dst":"a/six","port":80}`, "", "", "no IP family in common"},
-		{"name without namespace", `{"src":"four","dst":"a/six","port":80}`, "", "", `"four": want NAMESPACE/POD or ip:ADDRESS`},
+		{"name without namespace", `{"src":"four","dst":"a/six","port":80}`, "", "", `"four": want NAMESPACE/POD, svc:NAMESPACE/NAME or ip:ADDRESS`},
 		{"bad address", `{"src":"ip:10.0.0.256","dst":"a/six","port":80}`, "", "", "ip:10.0.0.256: must be a valid IP address"},
 		{"loopback", `{"src":"a/four","dst":"ip:127.0.0.1","port":80}`, "", "", "never leaves its host"},
 		{"no port", `{"src":"a/dual","dst":"a/four"}`, "", "", "port: Required value"},

@@ -26,6 +26,10 @@ type Trace struct {
 	Audit     bool             `json:"audit,omitempty"`
 	Egress    Leg              `json:"egress"`
 	Ingress   Leg              `json:"ingress"`
+	// Of a Service: its name, and the walks to where it leads. The legs are then
+	// what was said where it was called.
+	Service  string   `json:"service,omitempty"`
+	Backends []*Trace `json:"backends,omitempty"`
 }
 
 // Leg is the walk of one direction.
@@ -83,7 +87,20 @@ func (c *Cluster) Walk(src, dst End, f Flow) (*Trace, error) {
 	if err != nil {
 		return nil, err
 	}
-	pair := pairs[0]
+	if err := calls(src); err != nil {
+		return nil, err
+	}
+	s, err := c.served(src, dst, pairs[0], f)
+	if err != nil {
+		return nil, err
+	}
+	if s != nil {
+		return s.walk(c, src, dst, pairs[0], f)
+	}
+	return c.walkPair(src, dst, pairs[0], f)
+}
+
+func (c *Cluster) walkPair(src, dst End, pair Pair, f Flow) (*Trace, error) {
 	d, err := c.Judge(src, dst, pair, f)
 	if err != nil {
 		return nil, err
