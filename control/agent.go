@@ -105,6 +105,7 @@ type Agent struct {
 	looked    uint64                   // generation of the store that wanted is of
 	wanted    map[store.Key]*store.Pod // pods that may have a link here; nil before the first look
 	missing   []string                 // pods of this node that had no link then
+	unguarded []store.Key              // of attached: bound, and to be guarded after the next publish
 	// Endpoints changed since the last publish.
 	unpublished bool
 	pruned      bool // links that an earlier agent served and no pod claims

@@ -43,6 +43,9 @@ func (a *Agent) turn() (pending bool, _ error) {
 			a.unpublished = false
 		}
 	}
+	if e := a.guard(); e != nil {
+		err, a.relook = errors.Join(err, e), true
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status.pending, a.status.err = missing, err
@@ -128,7 +131,12 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 		found, err := a.find(look, len(replaced) == 0)
 		errs = append(errs, err)
 		for _, key := range slices.SortedFunc(maps.Keys(wanted), compareKeys) {
-			did, ok, err := a.attach(wanted[key], found)
+			if !synced && a.source.State().Synced {
+				// From now on links are guarded once there are rules for them.
+				a.Kick()
+				break
+			}
+			did, ok, err := a.attach(wanted[key], found, synced)
 			changed = changed || did
 			errs = append(errs, err)
 			if !ok && a.mine(wanted[key]) {
@@ -179,8 +187,11 @@ func compareKeys(a, b store.Key) int {
 // mine reports whether a pod is scheduled to this node, or to none.
 func (a *Agent) mine(p *store.Pod) bool { return p.NodeName == "" || p.NodeName == a.cfg.NodeName }
 
-// attach attaches one pod if its link was found.
-func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found) (did, ok bool, err error) {
+// attach attaches one pod if its link was found. If all is known, the link is
+// guarded only once rules are published: a pod that was there before the agent
+// is judged from the first packet on, and never cut off. Else it is isolated at
+// once: it may take long until there are rules.
+func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found, synced bool) (did, ok bool, err error) {
 	ep, attached := a.attached[pod.Key()]
 	if attached && slices.Equal(ep.Addrs, pod.Addrs()) {
 		return false, true, nil
@@ -199,12 +210,37 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found) (did, ok
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
 		Addrs: pod.Addrs(), LinkLocal: hit.LinkLocal, Link: hit.Link,
 	}
-	if ep.ID, err = a.plane.Attach(ep); err != nil {
+	var adopted bool
+	if ep.ID, adopted, err = a.plane.Bind(ep); err != nil {
+		return false, true, err
+	}
+	if synced && !adopted {
+		a.unguarded = append(a.unguarded, pod.Key())
+	} else if err = a.plane.Guard(ep.ID); err != nil {
 		return false, true, err
 	}
 	a.attached[pod.Key()] = ep
 	a.log.Info("pod attached", "pod", ep.String(), "iface", ep.Link.Name, "endpoint", ep.ID)
 	return true, true, nil
+}
+
+// guard guards the links of pods that were bound, and forgets those whose links
+// have gone meanwhile.
+func (a *Agent) guard() error {
+	var errs []error
+	for _, key := range a.unguarded {
+		ep, ok := a.attached[key]
+		if !ok {
+			continue
+		}
+		if err := a.plane.Guard(ep.ID); err != nil {
+			delete(a.attached, key)
+			a.unpublished = true
+			errs = append(errs, err)
+		}
+	}
+	a.unguarded = nil
+	return errors.Join(errs...)
 }
 
 // othersLink reports whether a link is that of an attached pod which has other

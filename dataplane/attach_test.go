@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -75,7 +76,7 @@ func newTestPlane(t *testing.T, filters Filters) *Plane {
 	cfg := Default()
 	cfg.PinPath, cfg.Clsact, cfg.Endpoints, cfg.HugePages = fmt.Sprintf("/proc/self/fd/%d", mnt), true, 7, false
 	cfg.FlowCache, cfg.AdmitCache, cfg.DenyCache, cfg.Fragments = 256, 64, 256, 64
-	cfg.Flow.Capacity = 1 << 12
+	cfg.Flow.Capacity, cfg.HeartbeatTimeout = 1<<12, 200*time.Millisecond
 	p, err := New(cfg, filters, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -80,59 +80,86 @@ func (p *Plane) adoptSlots() error {
 // leaves the pod unjudged. Until the next Publish that knows the endpoint it
 // is isolated, unless an earlier agent served the link: then what is in force
 // stays so. Attach again to change the addresses. ep.ID is ignored.
-//
-// Each program of a new link waits for an RCU grace period, 10 ms and more, so
-// that is done without p.mu: rules are published meanwhile, also for this
-// endpoint, and other links are attached. Those who work on one link take turns.
 func (p *Plane) Attach(ep endpoint.Endpoint) (endpoint.ID, error) {
-	defer p.turns.take(ep.Link.Ifindex)()
-	fresh, err := p.bind(&ep)
-	if err != nil {
-		return endpoint.None, fmt.Errorf("attach %s: %w", ep, err)
-	}
-	err = errors.Join(
-		p.attach(xdpprog.PodIngress, ep.Link.Ifindex),
-		p.attach(xdpprog.PodEgress, ep.Link.Ifindex),
-	)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.slots[ep.ID].guarded = err == nil
+	id, _, err := p.Bind(ep)
 	if err == nil {
-		return ep.ID, nil
+		err = p.Guard(id)
 	}
-	err = fmt.Errorf("attach %s: %w", ep, err)
-	if fresh {
-		err = errors.Join(err, p.release(ep.ID, ep.Link.Ifindex))
-		p.refresh()
+	if err != nil {
+		return endpoint.None, err
 	}
-	return endpoint.None, err
+	return id, nil
 }
 
-// bind gives a link a slot and tells workers and kernel what is behind it.
-// fresh: it was not attached before.
-func (p *Plane) bind(ep *endpoint.Endpoint) (fresh bool, err error) {
+// Bind is the first part of Attach, and quick: the endpoint has its place, so
+// that rules can be published for it. Its link is not diverted yet, unless it
+// was before; Guard does that. adopted: an earlier agent's programs are on the
+// link. They don't know this one's sockets, so Guard should come before Publish.
+func (p *Plane) Bind(ep endpoint.Endpoint) (id endpoint.ID, adopted bool, err error) {
+	defer p.turns.take(ep.Link.Ifindex)()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	before, bound := p.byLink[ep.Link.Ifindex]
+	adopted = bound && !p.slots[before].used
+	if err := p.bind(&ep); err != nil {
+		return endpoint.None, false, fmt.Errorf("attach %s: %w", ep, err)
+	}
+	return ep.ID, adopted, nil
+}
+
+func (p *Plane) bind(ep *endpoint.Endpoint) (err error) {
 	if ep.ID, err = p.slotFor(ep); err != nil {
-		return false, err
+		return err
 	}
 	s := &p.slots[ep.ID]
-	fresh = !s.used
 	if err := errors.Join(
 		p.objs.PutEndpoint(uint32(ep.ID), s.kernel(ep)),
 		p.objs.SetOwnAddrs(uint32(ep.ID), ownAddrs(ep)),
 		p.objs.SetPodAddrs(uint32(ep.ID), podAddrs(ep)),
 		p.objs.BindLink(ep.Link.Ifindex, uint32(ep.ID)),
 	); err != nil {
-		if fresh {
+		if !s.used {
 			err = errors.Join(err, p.release(ep.ID, ep.Link.Ifindex))
 		}
-		return false, err
+		return err
 	}
 	s.ep, s.used = *ep, true
 	p.byLink[ep.Link.Ifindex] = ep.ID
 	p.refresh()
-	return fresh, nil
+	return nil
+}
+
+// Guard is the other part of Attach: it puts the programs on the link of a
+// bound endpoint. If it can't, and they were not there before, the endpoint is
+// gone.
+//
+// Each program of a new link waits for an RCU grace period, 10 ms and more, so
+// that is done without p.mu: rules are published meanwhile, also for this
+// endpoint, and other links are attached. Those who work on one link take turns.
+func (p *Plane) Guard(id endpoint.ID) error {
+	ifindex, done, ok := p.linkOf(id)
+	if !ok {
+		return fmt.Errorf("attach endpoint %d: not bound", id)
+	}
+	defer done()
+	err := errors.Join(
+		p.attach(xdpprog.PodIngress, ifindex),
+		p.attach(xdpprog.PodEgress, ifindex),
+	)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.slots[id]
+	before := s.guarded
+	s.guarded = err == nil
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("attach %s: %w", s.ep, err)
+	if !before {
+		err = errors.Join(err, p.release(id, ifindex))
+		p.refresh()
+	}
+	return err
 }
 
 // slotFor returns the slot that a link has, or a free one.
@@ -348,7 +375,7 @@ func (p *Plane) Publish(table *classify.Table) error {
 	}
 	// Workers first: once a flow misses in the kernel, they must know better.
 	p.refresh()
-	if first && p.objs.Adopted() {
+	if first {
 		p.awaitWorkers()
 	}
 	var errs []error
@@ -360,9 +387,9 @@ func (p *Plane) Publish(table *classify.Table) error {
 }
 
 // awaitWorkers waits until all workers serve their queues: with new
-// generations all flows of an earlier agent miss at once, and none shall be
-// lost to a worker that is about to start. One that can't start must not hold
-// the rules up for long.
+// generations all flows of an earlier agent miss at once, or links are guarded
+// whose pods have talked before, and nothing shall be lost to a worker that is
+// about to start. One that can't start must not hold the rules up for long.
 func (p *Plane) awaitWorkers() {
 	for end := time.Now().Add(p.cfg.HeartbeatTimeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if !slices.ContainsFunc(p.workers, func(w *worker) bool { return !w.alive.Load() }) {
