@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -192,7 +194,7 @@ func (p *pod) object() *corev1.Pod {
 // TestScale follows a simulated server that holds a large cluster.
 func TestScale(t *testing.T) {
 	c := scaleOf(scale{2000, 400, 10, 5}, scale{50000, 10000, 250, 200})
-	n := newNode(t, setup{noAgent: true, change: func(c *control.Config) { c.MaxPods = 511 }})
+	n := newNode(t, setup{noAgent: true, change: func(c *control.Config) { c.MaxPods = 2047 }})
 	host := n.net.Host()
 	var l net.Listener
 	must(t, host.Do(func() (err error) {
@@ -236,19 +238,7 @@ func TestScale(t *testing.T) {
 	server.Set(deny)
 
 	n.cfg.Kubeconfig, n.cfg.Report = server.Kubeconfig(), false
-	began := time.Now()
-	n.launch()
-	for {
-		s, err := n.api.Status(n.Context())
-		if err == nil && s.Ready && s.Endpoints == c.local+2 {
-			break
-		}
-		if time.Since(began) > 3*time.Minute {
-			t.Fatalf("agent is not ready: %+v, %v", s, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Logf("agent ready after %.1f s", time.Since(began).Seconds())
+	n.readyWith(c.local + 2)
 	n.remember("at first")
 	w := n.watch(f, s)
 	w.closes(func() {}) // isolated
@@ -257,35 +247,80 @@ func TestScale(t *testing.T) {
 		t.Errorf("%d policies", len(all))
 	}
 	n.remember("at last")
-	n.starts(c.samples, func(p *cniPod) { server.Set(p.object()) })
+	n.starts(c.samples, "tcx", func(p *cniPod) { server.Set(p.object()) })
+	n.cfg.Clsact = true
+	n.signal(unix.SIGTERM)
+	n.readyWith(c.local + 2 + 2*c.samples)
+	n.starts(c.samples, "clsact", func(p *cniPod) { server.Set(p.object()) })
 }
 
-// starts starts pods by a real list of CNI plugins.
-func (n *node) starts(count int, declare func(*cniPod)) {
+// readyWith starts an agent and waits until it enforces so many pods' policies.
+func (n *node) readyWith(endpoints int) {
+	n.Helper()
+	began := time.Now()
+	n.launch()
+	for {
+		s, err := n.api.Status(n.Context())
+		if err == nil && s.Ready && s.Endpoints == endpoints {
+			break
+		}
+		if time.Since(began) > 3*time.Minute {
+			n.Fatalf("agent is not ready: %+v, %v", s, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	n.Logf("agent ready after %.1f s, with %d pods of its own", time.Since(began).Seconds(), endpoints)
+}
+
+// atOnce is how many pods a busy node starts at a time.
+const atOnce = 8
+
+// starts starts pods by a real list of CNI plugins: one after the other, then
+// several at a time.
+func (n *node) starts(count int, how string, declare func(*cniPod)) {
 	n.Helper()
 	r := n.newRuntime("ptp", "1.0.0", `"timeout": "20s"`)
-	var whole []time.Duration
-	for i := range count {
-		p := r.sandbox(fmt.Sprintf("start-%d", i))
-		p.labels = fmt.Sprintf("app: app-%d, version: v%d", i%10, i%3)
-		declare(p)
-		began := time.Now()
-		r.mustAdd(p)
-		whole = append(whole, time.Since(began))
-	}
-	var agents []time.Duration
-	for line := range strings.Lines(n.agent.log.String()) {
-		if _, text, ok := strings.Cut(strings.TrimSpace(line), " took="); ok && strings.Contains(line, "sandbox enforced") {
-			d, err := time.ParseDuration(text)
-			must(n.T, err)
-			agents = append(agents, d)
+	for _, several := range []int{1, atOnce} {
+		pods := make(chan *cniPod, count)
+		for i := range count {
+			p := r.sandbox(fmt.Sprintf("%s-%d-%d", how, several, i))
+			p.labels = fmt.Sprintf("app: app-%d, version: v%d", i%10, i%3)
+			declare(p)
+			pods <- p
 		}
+		close(pods)
+		logged := len(n.agent.log.String())
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		var whole, agents []time.Duration
+		for range several {
+			wg.Go(func() {
+				for p := range pods {
+					began := time.Now()
+					if err := r.add(p); err != nil {
+						n.Errorf("ADD of %s: %v", p.name, err)
+						return
+					}
+					mu.Lock()
+					whole = append(whole, time.Since(began))
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		for line := range strings.Lines(n.agent.log.String()[logged:]) {
+			if _, text, ok := strings.Cut(strings.TrimSpace(line), " took="); ok && strings.Contains(line, "sandbox enforced") {
+				d, err := time.ParseDuration(text)
+				must(n.T, err)
+				agents = append(agents, d)
+			}
+		}
+		if len(agents) != count || n.Failed() {
+			n.Fatalf("%d of %d pods enforced", len(agents), count)
+		}
+		n.Log(figures(fmt.Sprintf("%s, %d at a time: agent told of a pod's link to its policy in force", how, several), agents))
+		n.Log(figures(fmt.Sprintf("%s, %d at a time: ADD of the whole list, all plugins' processes included", how, several), whole))
 	}
-	if len(agents) != count {
-		n.Fatalf("%d of %d pods enforced", len(agents), count)
-	}
-	n.Log(figures("agent told of a pod's link to its policy in force", agents))
-	n.Log(figures("ADD of the whole list, all plugins' processes included", whole))
 }
 
 func (n *node) policies() []api.Policy {
