@@ -91,14 +91,16 @@ func (p *profiler) stop(ctx context.Context) (pr Profile, err error) {
 // maxSymbols is how many symbols a profile names.
 const maxSymbols = 25
 
-// sortProfile reads lines such as " 1.23%|[k] veth_xmit".
+// sortProfile reads lines such as " 1.23%|[k] veth_xmit", which some versions of
+// perf fill up with spaces.
 func sortProfile(text string) (pr Profile) {
 	sums := map[string]float64{}
 	var busy float64
 	for line := range strings.Lines(text) {
-		percent, symbol, ok := strings.Cut(strings.TrimSpace(line), "%|")
-		v, err := strconv.ParseFloat(strings.TrimSpace(percent), 64)
-		if !ok || err != nil {
+		percent, symbol, ok := strings.Cut(line, "|")
+		percent, whole := strings.CutSuffix(strings.TrimSpace(percent), "%")
+		v, err := strconv.ParseFloat(percent, 64)
+		if !ok || !whole || err != nil {
 			continue
 		}
 		symbol = strings.TrimSpace(symbol)

@@ -9,7 +9,7 @@ func TestSortProfile(t *testing.T) {
 	p := sortProfile(`# To display the perf.data header info, please use --header/--header-only options.
 # Overhead|Symbol
     50.00%|[k] default_idle
-    20.00%|[k] veth_xmit
+    20.00%  |[k] veth_xmit       
     15.00%|[.] github.com/sluice-net/sluice/dataplane/classify.(*Table).Classify
     10.00%|[k] __bpf_prog_run
      5.00%|[k] something_else
