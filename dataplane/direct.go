@@ -14,6 +14,12 @@ import (
 // pod that packets went to lately, opened when the first of them have gone the
 // long way. A link has one queue, which one UMEM can use: with several workers
 // each pod is served directly by one of them, by the others through the port.
+//
+// A frame that was sent comes back when its receiver is done with it, and a pod
+// may be in no hurry: its administrator can have it keep packets in a queue. So a
+// pod may have only some of the frames on their way to it, and all pods together
+// no more than a quarter of them. What is beyond that goes by the port, whose
+// frames come back at once whatever becomes of them.
 
 // Ring sizes of a direct socket: a few bursts. The fill ring is there because
 // the kernel wants one.
@@ -26,27 +32,44 @@ const (
 // socket has it, or had it a moment ago.
 const directRetry = int64(100 * time.Millisecond)
 
+// kickAgain is how often the kernel is asked to send what it did not take.
+const kickAgain = int64(time.Millisecond)
+
 // direct is a worker's way straight into one pod.
 type direct struct {
 	sock    *xsk.Socket
 	ifindex int
 	used    bool // holds descriptors of this burst that were not kicked
-	retryNs int64
+	out     int  // descriptors that were sent and have not come back
+
+	kickedNs int64 // when it last was
+	retryNs  int64
 
 	hears   bool  // receives as well
 	heardNs int64 // when it last did
 	deaf    int   // link that can't be heard on
 }
 
-// directTo returns the way into a pod, or nil: by the port, then. It makes a
-// note to open one.
-func (w *worker) directTo(slot endpoint.ID, l *local) *direct {
+// directTo returns the way into a pod for some descriptors, or nil: by the port,
+// then. It makes a note to open one.
+func (w *worker) directTo(slot endpoint.ID, l *local, descs int) *direct {
 	if int(slot) >= len(w.direct) || int(slot)%w.cfg.Workers != w.id {
 		return nil
 	}
 	d := &w.direct[slot]
 	if d.sock != nil && d.ifindex == l.ifindex {
-		return d
+		if w.roomFor(d, descs) {
+			return d
+		}
+		if d.used || w.nowNs-d.kickedNs > kickAgain {
+			w.kick(d)
+		} else {
+			w.takeBack(d)
+		}
+		if d.sock != nil && w.roomFor(d, descs) {
+			return d
+		}
+		return nil
 	}
 	if w.wanted == endpoint.None && w.nowNs >= d.retryNs {
 		w.wanted = slot
@@ -111,7 +134,8 @@ func (w *worker) closeDirect(d *direct) {
 	if err := d.sock.Close(); err != nil {
 		w.log.Warn("close socket on pod's link", "err", err)
 	}
-	d.sock, d.used = nil, false
+	w.inPods -= d.out
+	d.sock, d.used, d.out = nil, false, 0
 }
 
 // closeStale closes sockets on links that are no pod's any more, a few a turn.
@@ -126,31 +150,46 @@ func (w *worker) closeStale(snap *snapshot) {
 	}
 }
 
-// queue puts a packet's descriptors on a direct socket; false if there is no
-// room for all of them.
-func (w *worker) queue(d *direct, slot endpoint.ID, descs []xsk.Desc) bool {
-	if d.sock.Unsent()+len(descs) > directTx {
-		w.kick(d)
-		if d.sock == nil || d.sock.Unsent()+len(descs) > directTx {
-			return false
-		}
-	}
+// roomFor reports whether a pod may have descriptors more on their way.
+func (w *worker) roomFor(d *direct, descs int) bool {
+	return d.out+descs <= w.cfg.podOut() && w.inPods+descs <= w.cfg.Frames/4
+}
+
+// podOut is how many descriptors may be on their way to one pod.
+func (c *Config) podOut() int { return min(directTx, max(c.Frames/16, burstSize)) }
+
+// takeBack takes back the frames that a pod is done with.
+func (w *worker) takeBack(d *direct) {
+	w.inPods -= d.out
+	d.sock.Reclaim()
+	d.out = d.sock.Unsent()
+	w.inPods += d.out
+}
+
+// queue puts a packet's descriptors, for which there is room, on a direct socket.
+func (w *worker) queue(d *direct, slot endpoint.ID, descs []xsk.Desc) {
 	d.sock.Send(descs)
+	d.out += len(descs)
+	w.inPods += len(descs)
 	if !d.used {
 		d.used = true
 		w.b.direct = append(w.b.direct, slot)
 	}
-	return true
 }
 
 // kick has the kernel send what a direct socket holds.
 func (w *worker) kick(d *direct) {
-	d.used = false
+	d.used, d.kickedNs = false, w.nowNs
+	pending := d.sock.Pending()
 	for range maxKicks {
 		switch d.sock.Kick() {
 		case xsk.Again:
-			d.sock.Reclaim()
-			continue
+			left := d.sock.Pending()
+			if d.sock.Reclaim() > 0 || left < pending {
+				pending = left
+				continue
+			}
+			// The kernel takes no more while the pod holds so much.
 		case xsk.Dead:
 			w.counts.Add(stat.WakeupErrors, 1)
 			w.closeDirect(d)
@@ -162,5 +201,5 @@ func (w *worker) kick(d *direct) {
 		}
 		break
 	}
-	d.sock.Reclaim()
+	w.takeBack(d)
 }

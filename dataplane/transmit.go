@@ -35,13 +35,11 @@ func (w *worker) transmit(snap *snapshot) {
 		w.counts.Add(stat.TxPackets, 1)
 		w.counts.Add(stat.TxBytes, uint64(p.length))
 		d, slot := w.address(snap, p, &b.hdrs[i])
-		switch {
-		case d == nil:
+		if d == nil {
 			nOut += copy(b.out[nOut:], descs)
-		case !w.queue(d, slot, descs):
-			w.counts.Drop(stat.TxFull)
-			nGone += copy(b.gone[nGone:], descs)
+			continue
 		}
+		w.queue(d, slot, descs)
 	}
 	w.umem.FreeDescs(b.gone[:nGone])
 	for _, slot := range b.direct {
@@ -81,7 +79,7 @@ func (w *worker) address(snap *snapshot, p *pkt, h *packet.Header) (d *direct, s
 
 // into writes the destination of a frame that goes into a pod.
 func (w *worker) into(p *pkt, slot endpoint.ID, l *local, v xdpprog.Verb) (*direct, endpoint.ID) {
-	d := w.directTo(slot, l)
+	d := w.directTo(slot, l, int(p.descs))
 	if d == nil {
 		xdpprog.PutTag(p.frame, v, uint8(w.id), uint32(slot))
 		return nil, slot

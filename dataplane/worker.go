@@ -52,6 +52,7 @@ type worker struct {
 	pairs    pairs
 	offload  offloader
 	direct   []direct // by slot
+	inPods   int      // descriptors on their way by direct sockets
 	listener listener
 	intakes  intakes        // of queues of uplinks
 	wanted   endpoint.ID    // to whose pod a direct socket is to be opened

@@ -53,6 +53,11 @@ func TestTablesFull(t *testing.T) {
 // answers but with an ICMP error.
 func (n *node) spray(from, to *pod, count int) {
 	n.Helper()
+	n.sprayPorts(from, to, 30000, count)
+}
+
+func (n *node) sprayPorts(from, to *pod, first, count int) {
+	n.Helper()
 	var conn *net.UDPConn
 	must(n.T, from.Namespace().Do(func() (err error) {
 		conn, err = net.ListenUDP("udp", &net.UDPAddr{IP: from.v4.AsSlice()})
@@ -60,7 +65,7 @@ func (n *node) spray(from, to *pod, count int) {
 	}))
 	defer conn.Close()
 	for i := range count {
-		_, err := conn.WriteToUDPAddrPort([]byte("spray"), at(to.v4, uint16(30000+i)))
+		_, err := conn.WriteToUDPAddrPort([]byte("spray"), at(to.v4, uint16(first+i)))
 		if err != nil && !isRefused(err) {
 			n.Fatal(err)
 		}

@@ -29,6 +29,15 @@ func disableOffloads(name string) error {
 	return nil
 }
 
+// receiveByNAPI turns GRO on for a link's reception.
+func receiveByNAPI(name string) error {
+	v := ethtoolValue{cmd: unix.ETHTOOL_SGRO, data: 1}
+	if err := ethtool(name, unsafe.Pointer(&v)); err != nil {
+		return fmt.Errorf("turn GRO on for %s: %w", name, err)
+	}
+	return nil
+}
+
 // ethtool runs one command with the structure at data.
 func ethtool(name string, data unsafe.Pointer) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -28,16 +28,21 @@ const (
 // Ports makes steering ports: veth pairs with one queue, whose kernel's end has
 // no transmit offloads, so that what reaches the worker is segmented and
 // checksummed. It implements dataplane.Ports.
+//
+// The kernel's end receives by NAPI, with GRO, because that makes a frame forget
+// the socket that sent it (skb_prepare_for_gro, drivers/net/veth.c). Otherwise
+// it would count as sent only when its receiver is done with it, and a pod that
+// keeps its packets in a queue would block the port for all.
 type Ports struct{}
 
 // Ensure returns the port of a worker, made anew if it is not there or not
 // whole or of another MTU. An existing port is left as it is, with what is in
-// its queues.
+// its queues, but for how it receives.
 func (Ports) Ensure(worker, mtu int) (dataplane.Port, error) {
 	kernel, far := fmt.Sprint(kernelPrefix, worker), fmt.Sprint(workerPrefix, worker)
 	port, err := findPort(kernel, far, mtu)
 	if err == nil {
-		return port, nil
+		return port, receiveByNAPI(kernel)
 	}
 	for _, name := range []string{kernel, far} {
 		if l, err := netlink.LinkByName(name); err == nil {
@@ -47,6 +52,9 @@ func (Ports) Ensure(worker, mtu int) (dataplane.Port, error) {
 		}
 	}
 	if err := makePort(kernel, far, mtu); err != nil {
+		return port, err
+	}
+	if err := receiveByNAPI(kernel); err != nil {
 		return port, err
 	}
 	return findPort(kernel, far, mtu)
