@@ -11,9 +11,34 @@ import (
 	"github.com/sluice-net/sluice/control/api"
 )
 
-// newFlows sends each packet on a flow of its own. What a filter that can't
-// keep up with does not admit is lost, and not tried again.
-func newFlows(ctx context.Context, s *Stage, d time.Duration) (_ []Metric, err error) {
+// startFunc starts a generator.
+type startFunc func(context.Context) (*traffic.Flooding, error)
+
+// newFlows sends each packet on a flow of its own, out of real sockets.
+func newFlows(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
+	return admissions(ctx, s, d, traffic.Flood{
+		Client: end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
+		Sockets: newSockets, Ports: newPorts, Once: true,
+	}.Start)
+}
+
+// newFrames sends ready-made frames likewise: a generator that spends so little
+// on each that what it meets is the limit.
+func newFrames(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
+	w, err := s.wire()
+	if err != nil {
+		return nil, err
+	}
+	l, err := blast{sizes: smallest, flows: s.Workload.Flows}.load(s, w)
+	if err != nil {
+		return nil, err
+	}
+	return admissions(ctx, s, d, traffic.Blast{Client: w.out, Ifindex: w.outIndex, Load: l, Count: uint64(s.Workload.Flows)}.Start)
+}
+
+// admissions counts the packets of new flows that arrive. What a filter that
+// can't keep up with does not admit is lost, and not tried again.
+func admissions(ctx context.Context, s *Stage, d time.Duration, begin startFunc) (_ []Metric, err error) {
 	sink, err := openSink(s, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, err
@@ -25,10 +50,7 @@ func newFlows(ctx context.Context, s *Stage, d time.Duration) (_ []Metric, err e
 		return nil, err
 	}
 	start := time.Now()
-	f, err := traffic.Flood{
-		Client: end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
-		Sockets: newSockets, Ports: newPorts, Once: true,
-	}.Start(ctx)
+	f, err := begin(ctx)
 	if err != nil {
 		return nil, err
 	}

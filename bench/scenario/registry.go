@@ -53,6 +53,8 @@ const (
 	manySockets  = 2
 	newSockets   = 24
 	newPorts     = 61440
+	// As many as no system gets through in half a second.
+	newFrameFlows = 1 << 19
 )
 
 // Workloads lists all workloads, in the order of the report.
@@ -88,6 +90,8 @@ func basics() []Workload {
 			Systems: routers, Family: 4, CPUs: 1, Flows: 1 << 17, Run: connect(16, anyCPU)},
 		{Name: "new-flows", Standard: []string{"kernel", "nftables", "nfqueue", "sluice"}, About: "every packet the first of a new UDP flow (sendmmsg on CPU 0), counted where it arrives",
 			Systems: []string{"kernel", "nftables", "ipset", "nfqueue", "sluice", "sluice-2w", "sluice-quiet", "sluice-traced"}, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
+		{Name: "new-flows-frames", About: "the same, 60-byte frames out of a packet socket (sendmmsg on CPU 0, no qdisc): the sender spends little on each",
+			Systems: []string{"kernel", "nftables", "sluice", "sluice-2w", "sluice-quiet", "inspect", Ceiling}, Family: 4, CPUs: 2, Flows: newFrameFlows, Run: newFrames},
 		{Name: "every-packet", Standard: []string{"asavie", "asavie-tuned", "dpdk", "ovs", "inspect", Ceiling}, About: "60-byte UDP frames of one flow out of a packet socket (sendmmsg on CPU 0, no qdisc), every packet in userspace; sink as in udp-small",
 			Systems: inspects, Family: 4, CPUs: 2, Flows: 1, Frames: true, Run: small(traffic.PacketSocket, 1).blasting()},
 		{Name: "every-packet-64k", About: "the same with 65536 flows in random order",
