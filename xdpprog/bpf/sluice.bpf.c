@@ -227,7 +227,8 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 				 enum hook hook)
 {
 	__u8 src = p->side & 1;
-	struct flow_value fresh = {}, *v;
+	__u32 segs = skb->gso_segs;
+	struct flow_value fresh = {};
 	struct admit_key k = {};
 	struct admit_value *a;
 	struct note *n;
@@ -267,6 +268,16 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 	}
 	fresh.initiator = src;
 	fresh.flags = a->flags;
+	fresh.last_seen_ns = now;
+	if (src == SIDE_A) {
+		fresh.packets[SIDE_A] = segs > 1 ? segs : 1;
+		fresh.bytes[SIDE_A] = skb->len;
+		fresh.tcp_flags[SIDE_A] = p->tcp_flags;
+	} else {
+		fresh.packets[SIDE_B] = segs > 1 ? segs : 1;
+		fresh.bytes[SIDE_B] = skb->len;
+		fresh.tcp_flags[SIDE_B] = p->tcp_flags;
+	}
 	if (bpf_map_update_elem(&flows, &p->key, &fresh, BPF_NOEXIST)) {
 		bpf_ringbuf_discard(n, BPF_RB_NO_WAKEUP);
 		return MISS;
@@ -289,9 +300,6 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 	submit_note(n);
 	asking(p, slot, hook);
 	count(COUNT_ADMITTED);
-	v = bpf_map_lookup_elem(&flows, &p->key);
-	if (v)
-		note_packet(skb, v, p);
 	if (hook == HOOK_FROM_POD && fresh.flags & FLOW_SHORTCUT)
 		return shortcut(skb, p, to);
 	return hit();
