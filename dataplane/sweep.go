@@ -6,17 +6,19 @@ import (
 	"github.com/sluice-net/sluice/xdpprog"
 )
 
-// sweepBudget is how many flows may expire in one sweep, and sweepScan how
-// many entries it looks at: every 5 ms, so 800,000 entries a second.
+// sweepBudget is how many flows may expire in one sweep, every 5 ms. It looks at
+// so many entries that it has seen all of them after sweepRound sweeps, half a
+// second, but not at more than sweepScan: 800,000 a second.
 const (
 	sweepBudget = 128
 	sweepScan   = 4096
+	sweepRound  = 100
 )
 
 // sweep removes flows that have been idle for too long. The packets of an
 // offloaded flow don't pass here: the kernel is asked when it last saw one.
 func (w *worker) sweep() {
-	n := w.flows.Sweep(w.nowNs, sweepScan, w.due[:])
+	n := w.flows.Sweep(w.nowNs, min(sweepScan, w.flows.Used()/sweepRound+1), w.due[:])
 	for _, ref := range w.due[:n] {
 		e := w.flows.At(ref)
 		if e.Flags&flow.Offloaded != 0 {

@@ -3,8 +3,8 @@
 // there are no locks, and no memory is allocated after New.
 //
 // Cost: 128 bytes a flow and about 13 bytes of index a flow of capacity, as
-// flat slabs that the garbage collector doesn't scan and of which the kernel
-// backs only what was used. A batched Lookup reads one cache line of index and
+// flat slabs that the garbage collector doesn't scan. Of the entries the kernel
+// backs only what was used, of the index all from the start. A batched Lookup reads one cache line of index and
 // one of entry a key, and the misses of a batch overlap.
 //
 // Overflow: a new flow that finds no room takes the place of an expired one,
@@ -43,9 +43,13 @@ func New(cfg Config, hasher packet.Hasher) (*Table, error) {
 		return nil, fmt.Errorf("create flow table: %w", err)
 	}
 	n := prime(cfg.Capacity/bucketLoad + 1)
+	buckets := make([]bucket, n)
+	// Flows spread over the index at once, so that the first ones would have a
+	// page fault each to read and another to write.
+	clear(buckets)
 	return &Table{
 		hasher:  hasher,
-		buckets: make([]bucket, n),
+		buckets: buckets,
 		probes:  min(n, maxProbes),
 		entries: make([]Entry, cfg.Capacity),
 		free:    noPlace,
@@ -58,6 +62,9 @@ func (t *Table) Len() int { return t.live }
 
 // Cap returns the number of flows that fit.
 func (t *Table) Cap() int { return len(t.entries) }
+
+// Used returns how many entries Sweep has to look at to see every flow.
+func (t *Table) Used() int { return int(t.used) }
 
 // Pressure returns the used part of the table, 0 to 1.
 func (t *Table) Pressure() float64 { return float64(t.live) / float64(len(t.entries)) }
