@@ -15,12 +15,14 @@ import (
 
 // blast describes the frames of a workload, and how they leave.
 type blast struct {
-	via    traffic.Via
-	sizes  []traffic.SizeShare
-	flows  int
-	zipf   float64
-	attack traffic.Attack // in place of the above
-	pcap   bool           // in place of the above: Plan.Pcap
+	via   traffic.Via
+	sizes []traffic.SizeShare
+	flows int
+	zipf  float64
+	// clients have many source ports and few destination ports.
+	clients bool
+	attack  traffic.Attack // in place of the above
+	pcap    bool           // in place of the above: Plan.Pcap
 	// answered flows have had a packet from the far end before anything is
 	// measured, so that connection tracking takes them to be established.
 	answered bool
@@ -82,7 +84,7 @@ func (b blast) load(s *Stage, w wire) (*traffic.Load, error) {
 		l, _, err := traffic.Replay(f, w.fromMAC, w.toMAC, from, to)
 		return l, err
 	}
-	return traffic.Mix{FromMAC: w.fromMAC, ToMAC: w.toMAC, From: from, To: to, Sizes: b.sizes, Flows: b.flows, Zipf: b.zipf}.Load()
+	return traffic.Mix{FromMAC: w.fromMAC, ToMAC: w.toMAC, From: from, To: to, Sizes: b.sizes, Flows: b.flows, Zipf: b.zipf, Clients: b.clients}.Load()
 }
 
 // prepare makes the frames, and has the far end answer each flow, if they are

@@ -23,17 +23,20 @@ func newFlows(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) 
 }
 
 // newFrames sends ready-made frames likewise: a generator that spends so little
-// on each that what it meets is the limit.
-func newFrames(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
-	w, err := s.wire()
-	if err != nil {
-		return nil, err
+// on each that what it meets is the limit. Each goes to another port, or with
+// clients from another port to one of few.
+func newFrames(clients bool) runFunc {
+	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
+		w, err := s.wire()
+		if err != nil {
+			return nil, err
+		}
+		l, err := blast{sizes: smallest, flows: s.Workload.Flows, clients: clients}.load(s, w)
+		if err != nil {
+			return nil, err
+		}
+		return admissions(ctx, s, d, traffic.Blast{Client: w.out, Ifindex: w.outIndex, Load: l, Count: uint64(s.Workload.Flows)}.Start)
 	}
-	l, err := blast{sizes: smallest, flows: s.Workload.Flows}.load(s, w)
-	if err != nil {
-		return nil, err
-	}
-	return admissions(ctx, s, d, traffic.Blast{Client: w.out, Ifindex: w.outIndex, Load: l, Count: uint64(s.Workload.Flows)}.Start)
 }
 
 // admissions counts the packets of new flows that arrive. What a filter that

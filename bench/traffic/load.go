@@ -24,8 +24,10 @@ type Mix struct {
 	// Sizes are those of Ethernet frames with their checksum of 4 bytes, as
 	// RFC 2544 counts them: 64 is the least.
 	Sizes []SizeShare
-	// Flows differ in their ports.
-	Flows int
+	// Flows differ in their ports: few source ports and many destination ports,
+	// or with Clients the other way round, as clients of few services do.
+	Flows   int
+	Clients bool
 	// Zipf, if greater than 1, is the exponent by which few flows have most of
 	// the packets; else all flows have the same.
 	Zipf float64
@@ -121,14 +123,18 @@ func (m Mix) frame(flow, size int) []byte {
 	f := ethernet(m.FromMAC, m.ToMAC, size)
 	ipv4(f, m.From, m.To, protoUDP, size-ethLen)
 	udp := f[ethLen+20:]
-	binary.BigEndian.PutUint16(udp, uint16(firstLocal+flow/manyPorts))
-	binary.BigEndian.PutUint16(udp[2:], uint16(FirstPort+flow%manyPorts))
+	few, many := flow/manyPorts, flow%manyPorts
+	if m.Clients {
+		few, many = many, few
+	}
+	binary.BigEndian.PutUint16(udp, uint16(firstLocal+few))
+	binary.BigEndian.PutUint16(udp[2:], uint16(FirstPort+many))
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	return f
 }
 
 // manyPorts is how many destination ports a source port has before the next
-// one has its turn.
+// one has its turn, or the other way round.
 const manyPorts = 32768
 
 const (
