@@ -6,36 +6,36 @@ import (
 
 // addresses maps remote addresses to classes, of 16 or 32 bits.
 //
-// IPv4 is a trie of 16, 8 and 8 bits. An entry of root and mid is an offset
-// into the next level, shifted left by 8, and a mask for the next byte of the
-// address: 0xff to choose from a block of 256 entries, 0 where the whole
-// prefix has one class and the entry at the offset holds for every byte. The
-// first entries of mid and leaf are kept for that: entry c leads to class c.
-// So every lookup does the same, whatever it finds.
+// IPv4 is a trie of four levels, one a byte. An entry of nodes says where the
+// next block begins, in nodes or at last in leaf. A prefix of one class has
+// blocks too, which are the same for everything of that class: so every lookup
+// does the same, adds each byte to what the one before it has found, whatever
+// it finds.
 //
 // IPv6 is a hash of the bound addresses, in aligned groups of 1<<group
-// neighbours, and for what is in none of them a trie of 16 bits and then 8 a
-// level. An entry of root6 and nodes is an offset into nodes, shifted left by
-// one, and the bit full instead of a mask; entry c leads to itself for class c.
+// neighbours, and for what is in none of them a trie of 8 bits a level. There
+// a prefix of one class needs no blocks: an entry of nodes6 is an offset into
+// nodes6, shifted left by one, and the bit full if a block begins there; entry
+// c leads to itself for class c.
 type addresses[C uint16 | uint32] struct {
-	root []uint32 // by the upper 16 bits of an IPv4 address
-	mid  []uint32
-	leaf []C
+	root  uint32 // where the block of the first byte begins
+	nodes []uint32
+	leaf  []C
 
 	seed   [2]uint64
 	parts  []*part // a power of two of them
 	group  uint8
-	groups []C      // first of a group + low bits of the address → class
-	root6  []uint32 // by the upper 16 bits of an IPv6 address
-	nodes  []uint32
-	depth  int // levels of the deepest prefix below the root
+	groups []C // first of a group + low bits of the address → class
+	root6  uint32
+	nodes6 []uint32
+	depth  int // levels of the deepest prefix
 
 	// sparse says that IPv4 addresses too scattered for the trie are looked
 	// up as the IPv6 addresses that packet.Addr writes them as.
 	sparse bool
 }
 
-// full in an entry of nodes says that a block follows.
+// full in an entry of nodes6 says that a block follows.
 const full = 1
 
 // slots is the size of a part: 24 KB, which an update copies.
@@ -50,6 +50,10 @@ type slot struct {
 	hi, lo uint64
 	first  uint32
 }
+
+// low are the bits of an address's lower half that tell a group's addresses
+// apart.
+func (a *addresses[C]) low() uint64 { return 1<<(a.group&63) - 1 }
 
 // place returns a group's part and its two slots there.
 func (a *addresses[C]) place(hi, lo uint64) (part, one, two uint64) {
@@ -96,7 +100,8 @@ const v4Mapped = 0xffff << 32
 
 // classify4 takes all queries for IPv4 ones and says whether they are.
 func (a *addresses[C]) classify4(q []Query, class []uint32) bool {
-	root, mid, leaf := a.root[:1<<16], a.mid, a.leaf
+	nodes, leaf := a.nodes, a.leaf
+	root := nodes[a.root:][:blockSize]
 	class = class[:len(q)]
 	hi, lo := uint64(0), uint64(0)
 	for i := range q {
@@ -104,9 +109,10 @@ func (a *addresses[C]) classify4(q []Query, class []uint32) bool {
 		hi |= q[i].Remote.Hi
 		lo |= r
 		v := uint32(r)
-		e := root[v>>16]
-		e = mid[e>>8+(v>>8)&e&0xff]
-		class[i] = uint32(leaf[e>>8+v&e&0xff])
+		e := root[v>>24]
+		e = nodes[e+v>>16&0xff]
+		e = nodes[e+v>>8&0xff]
+		class[i] = uint32(leaf[e+v&0xff])
 	}
 	return hi|lo>>32 == 0
 }
@@ -133,7 +139,7 @@ func (a *addresses[C]) classify6(q []Query, class []uint32) {
 	var missed [batch]uint32
 	class = class[:len(q)]
 	a.probe(q, class)
-	low, groups := uint64(1)<<(a.group&63)-1, a.groups
+	low, groups := a.low(), a.groups
 	n := 0
 	for i := range q {
 		first := class[i]
@@ -149,11 +155,11 @@ func (a *addresses[C]) classify6(q []Query, class []uint32) {
 // probe finds the first of each address's group, or 0. Which of the two slots
 // has it is random, so a branch would often be mispredicted.
 func (a *addresses[C]) probe(q []Query, class []uint32) {
-	parts, group := a.parts, a.group&63
+	parts, low := a.parts, a.low()
 	seed0, seed1, mask := a.seed[0], a.seed[1], uint64(len(parts)-1)
 	class = class[:len(q)]
 	for i := range q {
-		hi, lo := q[i].Remote.Hi, q[i].Remote.Lo>>group
+		hi, lo := q[i].Remote.Hi, q[i].Remote.Lo&^low
 		h := mix(hi^seed0, lo^seed1) // as place does
 		p := parts[h>>32&mask]
 		s1, s2 := &p[h%slots], &p[h>>10%slots]
@@ -167,13 +173,12 @@ func zeroMask(d uint64) uint32 { return uint32((d|-d)>>63) - 1 }
 // longest finds the class of the listed queries by their longest prefix. Each
 // walks as many levels as the deepest prefix has, so that the walks overlap.
 func (a *addresses[C]) longest(q []Query, list []uint32, class []uint32) {
-	nodes, upper, lower := a.nodes, min(a.depth, 6), max(a.depth-6, 0)
+	root, nodes, upper, lower := a.root6, a.nodes6, min(a.depth, 8), max(a.depth-8, 0)
 	for _, i := range list {
-		word := q[i].Remote.Hi
-		e := a.root6[word>>48]
+		e, word := root, q[i].Remote.Hi
 		for range upper {
+			e = nodes[e>>1+uint32(word>>56)&-(e&full)]
 			word <<= 8
-			e = nodes[e>>1+uint32(word>>48&0xff)&-(e&full)]
 		}
 		word = q[i].Remote.Lo
 		for range lower {

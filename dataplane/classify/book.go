@@ -7,33 +7,46 @@ import (
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
-// book holds the rows of a builder, in slabs that only ever grow.
+// book holds the rows of a builder. Its slabs only ever grow; records are
+// copied before one of them changes.
 type book struct {
-	headers []header
 	rows    []bookRow
 	users   [][]Row // by dense peer: rows that use it, or did once
-
-	index   []uint32 // Table.pages
-	columns int      // pages of a row
+	columns int     // pages of a row
+	classes int     // port classes
 	pages   interner
 	page    []uint32 // scratch
-	local   []uint32
-	classes int // port classes, entries of local for a row
 	cells   []Verdict
+	widest  int // largest number of units of a row
 
-	// Narrow copies of pages and local, as far as they are published.
+	// What is published: records of the rows that haven't changed since, and
+	// narrow copies of pages.
+	records   records
+	changed   []Row
+	profile8  []uint8
 	profile16 []uint16
-	local8    []uint8
-	widest    int // largest number of cells of a row
-	shared    bool
-	fresh     int // rows in index from here on aren't published
 }
 
-// bookRow is what updates need to know of a row.
+// bookRow is a row as updates change it.
 type bookRow struct {
 	program *rule.Program
-	width   int // local port classes
-	cells   int
+	cells   uint32   // where its cells begin
+	units   int      // of cells
+	width   int      // local port classes
+	local   []uint32 // by port class
+	pages   []uint32 // by class/pageSize
+	changed bool     // and so among book.changed
+}
+
+// stride is how many units the verdicts of a profile take.
+func (r *bookRow) stride() int { return (r.width + unit - 1) / unit }
+
+// appendCells appends the verdicts of a profile, and fills its last unit up.
+func appendCells[V Verdict | uint32](cells []Verdict, verdicts []V) []Verdict {
+	for _, v := range verdicts {
+		cells = append(cells, Verdict(v))
+	}
+	return append(cells, make([]Verdict, -len(verdicts)&(unit-1))...)
 }
 
 func newBook(portClasses, classes int) book {
@@ -45,26 +58,27 @@ func newBook(portClasses, classes int) book {
 
 // put writes a row over an old one, or for DenyRow behind the last one.
 func (b *book) put(at Row, program *rule.Program, r row, p *peers) Row {
-	h := header{pages: uint32(len(b.index)), ports: uint32(len(b.local)), cells: uint32(len(b.cells))}
-	b.local = append(b.local, r.local...)
-	b.cells = append(b.cells, r.cells...)
-	b.widest = max(b.widest, len(r.cells))
-	for i := range b.columns {
+	if at == DenyRow {
+		at = Row(len(b.rows))
+		b.rows = append(b.rows, bookRow{})
+	}
+	x := bookRow{program: program, cells: uint32(len(b.cells)), width: r.width, local: r.local,
+		pages: make([]uint32, b.columns), changed: b.rows[at].changed}
+	for cells := r.cells; len(cells) > 0; cells = cells[r.width:] {
+		b.cells = appendCells(b.cells, cells[:r.width])
+		x.units += x.stride()
+	}
+	b.widest = max(b.widest, x.units)
+	for i := range x.pages {
 		from := min(i*pageSize, len(r.profile))
 		clear(b.page)
 		for k, p := range r.profile[from:min(from+pageSize, len(r.profile))] {
-			b.page[k] = p * uint32(r.width)
+			b.page[k] = p * uint32(x.stride())
 		}
-		b.index = append(b.index, b.pages.add(b.page)*pageSize)
+		x.pages[i] = b.pages.add(b.page)
 	}
-	b.own()
-	if at == DenyRow {
-		at = Row(len(b.headers))
-		b.headers = append(b.headers, h)
-		b.rows = append(b.rows, bookRow{})
-	}
-	b.headers[at] = h
-	b.rows[at] = bookRow{program, r.width, len(r.cells)}
+	b.rows[at] = x
+	b.touch(at)
 	for len(b.users) < int(p.count) {
 		b.users = append(b.users, nil)
 	}
@@ -78,83 +92,71 @@ func (b *book) put(at Row, program *rule.Program, r row, p *peers) Row {
 	return at
 }
 
-// own makes headers writable.
-func (b *book) own() {
-	if b.shared {
-		b.headers, b.shared = slices.Clone(b.headers), false
+// touch notes that the record of a row isn't what it should be.
+func (b *book) touch(at Row) {
+	if r := &b.rows[at]; !r.changed {
+		r.changed = true
+		b.changed = append(b.changed, at)
 	}
 }
 
 // addClass gives a row the profile of a new class.
 func (b *book) addClass(at Row, class uint32, verdicts []uint32) {
 	profile := b.profile(at, verdicts)
-	h := &b.headers[at]
 	if profile == 0 {
 		return
 	}
-	if int(h.pages) < b.fresh {
-		b.own()
-		h = &b.headers[at]
-		from := h.pages
-		h.pages = uint32(len(b.index))
-		b.index = append(b.index, b.index[from:int(from)+b.columns]...)
-	}
-	page := &b.index[h.pages+class/pageSize]
-	copy(b.page, b.pages.words[*page:*page+pageSize])
+	page := &b.rows[at].pages[class/pageSize]
+	copy(b.page, b.pages.at(*page))
 	b.page[class%pageSize] = profile
-	*page = b.pages.add(b.page) * pageSize
+	*page = b.pages.add(b.page)
+	b.touch(at)
 }
 
 // profile returns the number of a row's profile, a new one if need be.
 func (b *book) profile(at Row, verdicts []uint32) uint32 {
-	r, h := &b.rows[at], &b.headers[at]
-	cells := b.cells[h.cells : int(h.cells)+r.cells]
+	r := &b.rows[at]
+	cells := b.cells[r.cells : int(r.cells)+r.units*unit]
 search:
-	for from := 0; from < r.cells; from += r.width {
+	for from := 0; from < r.units; from += r.stride() {
 		for i, v := range verdicts {
-			if cells[from+i] != Verdict(v) {
+			if cells[from*unit+i] != Verdict(v) {
 				continue search
 			}
 		}
 		return uint32(from)
 	}
-	if int(h.cells)+r.cells != len(b.cells) {
-		b.own()
-		h = &b.headers[at]
-		h.cells = uint32(len(b.cells))
+	if int(r.cells)+len(cells) != len(b.cells) {
+		r.cells = uint32(len(b.cells))
 		b.cells = append(b.cells, cells...)
+		b.touch(at)
 	}
-	for _, v := range verdicts {
-		b.cells = append(b.cells, Verdict(v))
-	}
-	r.cells += r.width
-	b.widest = max(b.widest, r.cells)
-	return uint32(r.cells - r.width)
+	b.cells = appendCells(b.cells, verdicts)
+	r.units += r.stride()
+	b.widest = max(b.widest, r.units)
+	return uint32(r.units - r.stride())
 }
 
 // remap gives all rows local port classes for new port classes, each of which
 // is a part of an old one.
 func (b *book) remap(old []uint32) {
-	local := make([]uint32, 0, len(b.headers)*len(old))
-	b.own()
-	for i := range b.headers {
-		from := b.headers[i].ports
-		b.headers[i].ports = uint32(len(local))
+	for i := range b.rows {
+		local := make([]uint32, 0, len(old))
 		for _, class := range old {
-			local = append(local, b.local[from+class])
+			local = append(local, b.rows[i].local[class])
 		}
+		b.rows[i].local = local
+		b.touch(Row(i))
 	}
-	b.local, b.local8, b.classes = local, nil, len(old)
+	b.classes = len(old)
 }
 
 // words is how much memory the slabs use, in words.
-func (b *book) words() int {
-	return len(b.index) + len(b.pages.words) + len(b.local) + len(b.cells)
-}
+func (b *book) words() int { return len(b.pages.words) + len(b.cells) }
 
 // check reports slabs that offsets of 32 bits can't address.
 func (b *book) check() error {
-	for _, n := range []int{len(b.index), len(b.pages.words), len(b.local), len(b.cells)} {
+	for _, n := range []int{len(b.pages.words), len(b.cells)} {
 		if n > 1<<32-1 {
 			return fmt.Errorf("%d rows: %d entries, want less than %d", len(b.rows), n, uint64(1)<<32)
 		}
@@ -164,20 +166,45 @@ func (b *book) check() error {
 
 // publish hands the slabs to a table, and freezes them.
 func (b *book) publish(t *Table, p *ports) {
-	t.headers, t.pages, t.cells = b.headers, b.index, b.cells
-	b.shared, b.fresh = true, len(b.index)
-	if b.widest <= 1<<16 {
+	b.encode()
+	t.records, t.cells = b.records, b.cells
+	t.portNodes = p.nodes
+	if b.classes <= 1<<8 {
+		t.port8 = p.narrow()
+	} else {
+		t.port32 = p.leaf
+	}
+	switch {
+	case b.widest <= 1<<8:
+		b.profile8 = narrow(b.profile8, b.pages.words)
+		t.profile8 = b.profile8
+	case b.widest <= 1<<16:
 		b.profile16 = narrow(b.profile16, b.pages.words)
 		t.profile16 = b.profile16
-	} else {
+	default:
 		t.profile32 = b.pages.words
 	}
-	if b.classes <= 1<<8 {
-		b.local8 = narrow(b.local8, b.local)
-		t.port8 = portClasses[uint8]{proto: p.proto, table: p.narrow(), local: b.local8}
-	} else {
-		t.port32 = portClasses[uint32]{proto: p.proto, table: p.table, local: b.local}
+}
+
+// encode brings the records up to date.
+func (b *book) encode() {
+	layout := layRecords(b.classes, b.columns, b.pages.len())
+	same := layout == b.records.layout
+	if same && len(b.changed) == 0 {
+		return
 	}
+	old := b.records
+	b.records = records{layout, make([]byte, len(b.rows)*layout.stride)}
+	if same {
+		copy(b.records.bytes, old.bytes)
+	}
+	for i := range b.rows {
+		if r := &b.rows[i]; r.changed || !same {
+			b.records.put(Row(i), r)
+			r.changed = false
+		}
+	}
+	b.changed = b.changed[:0]
 }
 
 // narrow appends to a narrow copy what it lacks.

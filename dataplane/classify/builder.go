@@ -135,5 +135,6 @@ func (b *builder) publish() *Table {
 		t.class32 = b.paint32.publish()
 	}
 	b.book.publish(t, b.ports)
+	t.prepare()
 	return t
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/dataplane/classify"
+	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/dataplane/rule/ruletest"
 )
@@ -21,9 +22,17 @@ func compare(t *testing.T, table *classify.Table, set *rule.Set, rng *rand.Rand,
 
 func compareProbes(t *testing.T, table *classify.Table, set *rule.Set, probes []ruletest.Probe) {
 	t.Helper()
-	out := make([]classify.Verdict, len(probes))
-	table.Classify(queries(table, probes), out)
+	if err := table.CheckOffsets(); err != nil {
+		t.Fatal(err)
+	}
+	q := queries(table, probes)
+	out, portable := make([]classify.Verdict, len(probes)), make([]classify.Verdict, len(probes))
+	table.Classify(q, out)
+	table.ClassifyPortably(q, portable)
 	for i, p := range probes {
+		if out[i] != portable[i] {
+			t.Fatalf("%+v: assembly says %#x, Go %#x", p, out[i], portable[i])
+		}
 		action, audit, log, cause := ruletest.Evaluate(set, p.Endpoint, p.Direction, p.Remote, p.Proto, p.Port)
 		v := out[i]
 		if v.Allowed() != (action == rule.Allow) || v.Audit() != audit || v.Log() != log || table.Cause(v) != cause {
@@ -48,6 +57,44 @@ func TestAgainstOracle(t *testing.T) {
 		compare(t, table, set, rng, 100+rng.IntN(100))
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// TestPortable compares lookups in assembly with those in Go, for each of the
+// realistic clusters, both families and batches of both.
+func TestPortable(t *testing.T) {
+	for _, scale := range ruletest.Scales[:3] {
+		set := sets[scale.Name]()
+		table := build(t, set)
+		if err := table.CheckOffsets(); err != nil {
+			t.Fatal(err)
+		}
+		var mixed []classify.Query
+		for _, v6 := range []bool{false, true} {
+			q := queries(table, ruletest.Traffic{Seed: 9, Count: 1 << 13, IPv6: v6}.Trace(set))
+			comparePortable(t, table, q)
+			mixed = append(mixed, q...)
+		}
+		rng := rand.New(rand.NewPCG(9, 9))
+		rng.Shuffle(len(mixed), func(i, k int) { mixed[i], mixed[k] = mixed[k], mixed[i] })
+		for i := range mixed {
+			if i%16 == 0 {
+				mixed[i].Row, mixed[i].Proto = classify.Row(rng.Uint32()), packet.Proto(rng.Uint32())
+			}
+		}
+		comparePortable(t, table, mixed)
+	}
+}
+
+func comparePortable(t *testing.T, table *classify.Table, q []classify.Query) {
+	t.Helper()
+	out, portable := make([]classify.Verdict, len(q)), make([]classify.Verdict, len(q))
+	table.Classify(q, out)
+	table.ClassifyPortably(q, portable)
+	for i := range q {
+		if out[i] != portable[i] {
+			t.Fatalf("%+v: assembly says %#x, Go %#x", q[i], out[i], portable[i])
 		}
 	}
 }

@@ -26,8 +26,8 @@ func (p *painter[C]) allot(groups int) {
 // set6 gives one address a class in the hash. The other addresses of a new
 // group get the classes that the trie has for them.
 func (p *painter[C]) set6(a packet.Addr, class uint32) {
-	hi, lo := a.Hi, a.Lo>>p.group
-	low := uint32(a.Lo & (1<<p.group - 1))
+	hi, lo := a.Hi, a.Lo&^p.low()
+	low := uint32(a.Lo & p.low())
 	at, one, two := p.place(hi, lo)
 	for _, i := range [2]uint64{one, two} {
 		s := &p.parts[at][i]
@@ -45,7 +45,7 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 	}
 	first := uint32(len(p.groups))
 	for i := range uint64(1) << p.group {
-		p.groups = append(p.groups, C(p.longest6(packet.Addr{Hi: a.Hi, Lo: lo<<p.group | i})))
+		p.groups = append(p.groups, C(p.longest6(packet.Addr{Hi: a.Hi, Lo: lo | i})))
 	}
 	p.groups[first+low] = C(class)
 	for s := (slot{hi, lo, first}); !p.insert(&s); {
@@ -55,9 +55,9 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 
 // longest6 finds the class of an address in the trie alone.
 func (p *painter[C]) longest6(a packet.Addr) uint32 {
-	e := p.root6[a.Hi>>48]
-	for i := 2; e&full != 0; i++ {
-		e = p.nodes[e>>1+byteOf(a, i)]
+	e := p.root6
+	for i := 0; e&full != 0; i++ {
+		e = p.nodes6[e>>1+byteOf(a, i)]
 	}
 	return e >> 1
 }

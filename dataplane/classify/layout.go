@@ -7,7 +7,7 @@ import (
 )
 
 // maxBlocks is how many blocks of a level the trie of IPv4 may have before it
-// gives way to the hash. Offsets of 24 bits allow for twice as many.
+// gives way to the hash, which takes less memory then.
 const maxBlocks = 1 << 15
 
 // space is what is to be laid out: the spans of both families, and the bound
@@ -15,7 +15,7 @@ const maxBlocks = 1 << 15
 type space struct {
 	spans4, spans6   []span
 	points4, points6 []point
-	leafs, mids      int // blocks that IPv4 needs
+	leafs, mids      int // blocks of the last level that IPv4 needs, and of the one above
 	sparse           bool
 }
 
@@ -25,7 +25,8 @@ func (s *space) settle(c *classes) {
 	c.settle(s.spans4, s.points4)
 	c.settle(s.spans6, s.points6)
 	s.leafs, s.mids = blocks4(s.spans4, s.points4)
-	if s.sparse = max(s.leafs, s.mids) > maxBlocks || c.sets.len() > maxClasses4; !s.sparse {
+	s.leafs += distinct(s.spans4)
+	if s.sparse = max(s.leafs, s.mids) > maxBlocks; !s.sparse {
 		return
 	}
 	below, above := cut(s.spans6, v4First, after(v4Last))
@@ -50,8 +51,15 @@ func cut(all []span, first, after packet.Addr) (below, above []span) {
 	return all[:n:n], append([]span{head}, all[m:]...)
 }
 
-// maxClasses4 is how many reserved entries leave room for the blocks.
-const maxClasses4 = 1 << 22
+// distinct counts the classes of spans, each of which may need a block that
+// all its prefixes share.
+func distinct(spans []span) int {
+	seen := map[uint32]bool{}
+	for _, s := range spans {
+		seen[s.free] = true
+	}
+	return len(seen)
+}
 
 // blocks4 counts the blocks of 1<<8 and of 1<<16 addresses that have several
 // classes.
@@ -87,7 +95,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 	p := newPainter[C](capacity, seed, group)
 	p.sparse = s.sparse
 	groups := count(s.points6, group)
-	p.mid = slices.Grow(p.mid, blockSize*s.mids)
+	p.nodes = slices.Grow(p.nodes, blockSize*s.mids)
 	p.leaf = slices.Grow(p.leaf, blockSize*s.leafs)
 	p.groups = slices.Grow(p.groups, groups<<group)
 	for i, sp := range s.spans4 {
@@ -97,8 +105,13 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 		}
 		p.range4(sp.start.V4(), last.V4(), sp.free)
 	}
-	for _, pt := range s.points4 {
-		p.set4(pt.addr.V4(), pt.class)
+	for rest := s.points4; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].addr.V4()>>8 == rest[0].addr.V4()>>8 {
+			n++
+		}
+		p.set4(rest[:n])
+		rest = rest[n:]
 	}
 	for i, sp := range s.spans6 {
 		last := v6Last

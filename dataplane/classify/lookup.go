@@ -1,5 +1,7 @@
 package classify
 
+import "encoding/binary"
+
 // batch is how many queries go through a stage together.
 const batch = 64
 
@@ -13,48 +15,83 @@ func (t *Table) Classify(q []Query, out []Verdict) {
 }
 
 func (t *Table) classify(q []Query, out []Verdict) {
+	if !t.classifyFast(q, out) {
+		t.classifyPortably(q, out)
+	}
+}
+
+// classifyPortably answers at most batch queries, on any machine and of tables
+// of any size.
+func (t *Table) classifyPortably(q []Query, out []Verdict) {
 	var memory [2][batch]uint32
 	class, cell := memory[0][:len(q)], memory[1][:len(q)]
-	if t.class16.root != nil {
+	if t.class16.nodes != nil {
 		t.class16.classify(q, class)
 	} else {
 		t.class32.classify(q, class)
 	}
-	if t.port8.table != nil {
-		locate(t, &t.port8, q, class, cell)
-	} else {
-		locate(t, &t.port32, q, class, cell)
+	switch {
+	case t.records.wide && t.port32 != nil:
+		locateWide(t, t.port32, q, class, cell)
+	case t.records.wide:
+		locateWide(t, t.port8, q, class, cell)
+	default:
+		t.locate(q, class, cell)
 	}
-	if t.profile16 != nil {
+	switch {
+	case t.profile8 != nil:
+		judge(t.profile8, t.cells, class, cell, out)
+	case t.profile16 != nil:
 		judge(t.profile16, t.cells, class, cell, out)
-	} else {
+	default:
 		judge(t.profile32, t.cells, class, cell, out)
 	}
 }
 
 // locate finds where each query's profile number is, in class, and where its
 // cell is in the first profile of the row.
-func locate[P uint8 | uint32](t *Table, p *portClasses[P], q []Query, class, cell []uint32) {
-	headers, pages := t.headers, t.pages
-	table, local := p.table, p.local
+func (t *Table) locate(q []Query, class, cell []uint32) {
+	records, stride, pages := t.records.bytes, t.records.stride, t.records.pages
+	rows := len(records) / stride
+	nodes, leaf := t.portNodes, t.port8
+	protos := nodes[:blockSize]
 	class, cell = class[:len(q)], cell[:len(q)]
 	for i := range q {
-		row := q[i].Row
-		if int(row) >= len(headers) {
-			row = DenyRow
+		row := int(q[i].Row)
+		if row >= rows {
+			row = int(DenyRow)
 		}
-		h := &headers[row]
+		row *= stride
 		c := class[i]
-		class[i] = pages[h.pages+c/pageSize] + c%pageSize
-		port := uint32(table[p.proto[q[i].Proto]&(uint32(q[i].Port)|0xffff0000)])
-		cell[i] = h.cells + uint32(local[h.ports+port])
+		at := row + pages + int(c/pageSize)*2
+		class[i] = uint32(binary.LittleEndian.Uint16(records[at:at+2]))*pageSize + c%pageSize
+		port := uint32(q[i].Port)
+		at = row + localAt + int(leaf[nodes[protos[q[i].Proto]+port>>8]+port&0xff])
+		cell[i] = binary.LittleEndian.Uint32(records[row:row+4]) + uint32(records[at])
+	}
+}
+
+// locateWide is locate for wide records.
+func locateWide[P uint8 | uint32](t *Table, leaf []P, q []Query, class, cell []uint32) {
+	r := &t.records
+	for i := range q {
+		row := int(q[i].Row)
+		if row >= len(r.bytes)/r.stride {
+			row = int(DenyRow)
+		}
+		record := r.bytes[row*r.stride:][:r.stride]
+		c := class[i]
+		class[i] = binary.LittleEndian.Uint32(record[r.pages+int(c/pageSize)*4:])*pageSize + c%pageSize
+		port := uint32(q[i].Port)
+		at := leaf[t.portNodes[t.portNodes[q[i].Proto]+port>>8]+port&0xff]
+		cell[i] = binary.LittleEndian.Uint32(record) + binary.LittleEndian.Uint32(record[localAt+4*int(at):])
 	}
 }
 
 // judge reads the verdicts.
-func judge[P uint16 | uint32](profiles []P, cells []Verdict, class, cell []uint32, out []Verdict) {
+func judge[P uint8 | uint16 | uint32](profiles []P, cells []Verdict, class, cell []uint32, out []Verdict) {
 	cell, out = cell[:len(class)], out[:len(class)]
 	for i := range class {
-		out[i] = cells[cell[i]+uint32(profiles[class[i]])]
+		out[i] = cells[cell[i]+uint32(profiles[class[i]])*unit]
 	}
 }

@@ -11,37 +11,36 @@ import (
 // is changed, everything else is appended.
 type painter[C uint16 | uint32] struct {
 	addresses[C]
-	capacity uint32 // classes that have reserved entries
+	capacity uint32 // classes that nodes6 has entries for
+
+	// uniform has by level and class where the block of one class begins that
+	// all prefixes of the class share, plus 1, or 0 where there is none yet.
+	uniform [levels][]uint32
 
 	// Blocks that begin at or above these are not published yet.
-	freshMid, freshLeaf, freshGroups uint32
+	freshNodes, freshLeaf, freshGroups uint32
 	// What readers may hold of these has to be copied before it is written.
-	sharedRoot, sharedParts bool
-	sharedPart              []bool
+	sharedParts bool
+	sharedPart  []bool
 }
 
 // blockSize is how many entries a byte of an address chooses from.
 const blockSize = 256
 
-// single and many are the masks of entries of root and mid.
+// levels are those of IPv4's trie; the last one is in leaf.
 const (
-	single = 0
-	many   = blockSize - 1
+	levels    = 4
+	leafLevel = levels - 1
 )
 
 // newPainter returns a painter for which all addresses have class 0.
 func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8) *painter[C] {
 	p := &painter[C]{capacity: capacity}
 	p.seed, p.group = seed, group
-	p.root = make([]uint32, 1<<16)
-	p.leaf = make([]C, capacity)
-	p.mid = make([]uint32, capacity)
-	p.nodes = make([]uint32, capacity)
-	p.root6 = make([]uint32, 1<<16)
+	p.root = p.own(0, p.uniformBlock(0, 0))
+	p.nodes6 = make([]uint32, capacity)
 	for c := range capacity {
-		p.leaf[c] = C(c)
-		p.mid[c] = c<<8 | single
-		p.nodes[c] = c << 1
+		p.nodes6[c] = c << 1
 	}
 	// A miss in the hash reads groups[0:1<<group], and ignores what it finds.
 	p.groups = make([]C, 1<<group)
@@ -51,8 +50,8 @@ func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8)
 
 // publish returns what readers may use from now on, and freezes it.
 func (p *painter[C]) publish() addresses[C] {
-	p.freshMid, p.freshLeaf, p.freshGroups = uint32(len(p.mid)), uint32(len(p.leaf)), uint32(len(p.groups))
-	p.sharedRoot, p.sharedParts = true, true
+	p.freshNodes, p.freshLeaf, p.freshGroups = uint32(len(p.nodes)), uint32(len(p.leaf)), uint32(len(p.groups))
+	p.sharedParts = true
 	for i := range p.sharedPart {
 		p.sharedPart[i] = true
 	}
@@ -63,117 +62,135 @@ func (p *painter[C]) publish() addresses[C] {
 // wait for a slab to be copied.
 func (p *painter[C]) reserve() {
 	const blocks = 512
-	p.mid = slices.Grow(p.mid, blocks*blockSize)
+	p.nodes = slices.Grow(p.nodes, leafLevel*blocks*blockSize)
 	p.leaf = slices.Grow(p.leaf, blocks*blockSize)
 	p.groups = slices.Grow(p.groups, blocks<<p.group)
 }
 
 // words is how much memory the slabs use that only grow.
-func (p *painter[C]) words() int { return len(p.mid) + len(p.leaf) + len(p.groups) }
+func (p *painter[C]) words() int { return len(p.nodes) + len(p.leaf) + len(p.groups) }
 
-// maxOffset is what an entry of root or mid can hold.
-const maxOffset = 1 << 24
+// maxOffset is what an entry of nodes can hold.
+const maxOffset = 1<<32 - 1
 
 // move gives addresses their classes, or refuses to if there isn't room.
 func (p *painter[C]) move(list []point, classes int) bool {
-	room := blockSize * (len(list) + 1)
-	if classes > int(p.capacity) || !p.sparse && max(len(p.mid), len(p.leaf))+room > maxOffset {
+	room := levels * blockSize * (len(list) + 1)
+	if classes > int(p.capacity) || max(len(p.nodes), len(p.leaf))+room > maxOffset {
 		return false
 	}
-	for _, pt := range list {
-		if pt.addr.Is4() && !p.sparse {
-			p.set4(pt.addr.V4(), pt.class)
+	for i := range list {
+		if list[i].addr.Is4() && !p.sparse {
+			p.set4(list[i : i+1])
 		} else {
-			p.set6(pt.addr, pt.class)
+			p.set6(list[i].addr, list[i].class)
 		}
 	}
 	return true
 }
 
-// range4 gives the IPv4 addresses first to last a class.
-func (p *painter[C]) range4(first, last, class uint32) {
-	for first>>16 != last>>16 {
-		p.range16(first, first|0xffff, class)
-		first = first&^0xffff + 1<<16
+// uniformBlock returns the block of a level in which everything is of one
+// class.
+func (p *painter[C]) uniformBlock(level int, class uint32) uint32 {
+	for len(p.uniform[level]) <= int(class) {
+		p.uniform[level] = append(p.uniform[level], 0)
 	}
-	p.range16(first, last, class)
-}
-
-// range16 is range4 within one block of the root.
-func (p *painter[C]) range16(first, last, class uint32) {
-	if first&0xffff == 0 && last&0xffff == 0xffff {
-		p.setRoot(first, class<<8|single)
-		return
+	if at := p.uniform[level][class]; at != 0 {
+		return at - 1
 	}
-	for first>>8 != last>>8 {
-		p.range8(first, first|0xff, class)
-		first = first&^0xff + 1<<8
+	var at uint32
+	if level == leafLevel {
+		at = uint32(len(p.leaf))
+		p.leaf = appendRepeat(p.leaf, C(class), blockSize)
+	} else {
+		below := p.uniformBlock(level+1, class)
+		at = uint32(len(p.nodes))
+		p.nodes = appendRepeat(p.nodes, below, blockSize)
 	}
-	p.range8(first, last, class)
-}
-
-func (p *painter[C]) setRoot(addr, entry uint32) {
-	if p.sharedRoot {
-		p.root, p.sharedRoot = slices.Clone(p.root), false
-	}
-	p.root[addr>>16] = entry
-}
-
-// range8 is range4 within one block of mid.
-func (p *painter[C]) range8(first, last, class uint32) {
-	if first&0xff == 0 && last&0xff == 0xff {
-		at := p.midBlock(first) + first>>8&0xff
-		p.mid[at] = class<<8 | single
-		return
-	}
-	leaf := p.leafBlock(first)
-	for i := first & 0xff; i <= last&0xff; i++ {
-		p.leaf[leaf+i] = C(class)
-	}
-}
-
-// set4 gives one IPv4 address a class.
-func (p *painter[C]) set4(addr, class uint32) {
-	at := p.leafBlock(addr) + addr&0xff
-	p.leaf[at] = C(class)
-}
-
-// midBlock returns the block of an address's upper 16 bits, to be written.
-func (p *painter[C]) midBlock(addr uint32) uint32 {
-	e := p.root[addr>>16]
-	if e&many != 0 && e>>8 >= p.freshMid {
-		return e >> 8
-	}
-	at := uint32(len(p.mid))
-	p.mid = appendBlock(p.mid, e>>8, e&many != 0)
-	p.setRoot(addr, at<<8|many)
+	p.uniform[level][class] = at + 1
 	return at
 }
 
-// leafBlock returns the block of an address's upper 24 bits, to be written.
-func (p *painter[C]) leafBlock(addr uint32) uint32 {
-	at := p.midBlock(addr) + addr>>8&0xff
-	e := p.mid[at]
-	if e&many != 0 && e>>8 >= p.freshLeaf {
-		return e >> 8
+// isUniform reports whether a block is shared by all prefixes of its class.
+func (p *painter[C]) isUniform(level int, at uint32) bool {
+	e := at
+	for range leafLevel - level {
+		e = p.nodes[e]
 	}
-	leaf := uint32(len(p.leaf))
-	p.leaf = appendBlock(p.leaf, e>>8, e&many != 0)
-	p.mid[at] = leaf<<8 | many
-	return leaf
+	class := int(p.leaf[e])
+	return class < len(p.uniform[level]) && p.uniform[level][class] == at+1
+}
+
+// own returns a block to be written: the one at an offset, or a copy of it if
+// others use that one.
+func (p *painter[C]) own(level int, at uint32) uint32 {
+	if level == leafLevel {
+		if at >= p.freshLeaf && !p.isUniform(level, at) {
+			return at
+		}
+		p.leaf = append(p.leaf, p.leaf[at:at+blockSize]...)
+		return uint32(len(p.leaf) - blockSize)
+	}
+	if at >= p.freshNodes && !p.isUniform(level, at) {
+		return at
+	}
+	p.nodes = append(p.nodes, p.nodes[at:at+blockSize]...)
+	return uint32(len(p.nodes) - blockSize)
+}
+
+// range4 gives the IPv4 addresses first to last a class.
+func (p *painter[C]) range4(first, last, class uint32) {
+	p.root = p.own(0, p.root)
+	p.paint(0, p.root, first, last, class)
+}
+
+// paint is range4 within one block, which may be written.
+func (p *painter[C]) paint(level int, at, first, last, class uint32) {
+	shift := 8 * (leafLevel - level)
+	rest := uint32(1)<<shift - 1 // of the address, for the levels below
+	from, to := first>>shift&0xff, last>>shift&0xff
+	for b := from; b <= to; b++ {
+		if level == leafLevel {
+			p.leaf[at+b] = C(class)
+			continue
+		}
+		lo, hi := uint32(0), rest
+		if b == from {
+			lo = first & rest
+		}
+		if b == to {
+			hi = last & rest
+		}
+		if lo == 0 && hi == rest {
+			below := p.uniformBlock(level+1, class)
+			p.nodes[at+b] = below
+			continue
+		}
+		below := p.own(level+1, p.nodes[at+b])
+		p.nodes[at+b] = below
+		p.paint(level+1, below, lo, hi, class)
+	}
+}
+
+// set4 gives IPv4 addresses that have the upper 24 bits in common their
+// classes.
+func (p *painter[C]) set4(points []point) {
+	p.root = p.own(0, p.root)
+	at, addr := p.root, points[0].addr.V4()
+	for level := range leafLevel {
+		b := addr >> (8 * (leafLevel - level)) & 0xff
+		below := p.own(level+1, p.nodes[at+b])
+		p.nodes[at+b] = below
+		at = below
+	}
+	for _, pt := range points {
+		p.leaf[at+pt.addr.V4()&0xff] = C(pt.class)
+	}
 }
 
 // range6 gives the addresses first to last a class in the trie.
 func (p *painter[C]) range6(first, last packet.Addr, class uint32) {
-	from, to := first.Hi>>48, last.Hi>>48
-	for b := from; b <= to; b++ {
-		if b > from && b < to {
-			p.root6[b] = class << 1
-			continue
-		}
-		lo, hi := within(first, last, b > from, b < to)
-		p.root6[b] = p.level(p.root6[b], 2, lo, hi, class)
-	}
+	p.root6 = p.level(p.root6, 0, first, last, class)
 }
 
 // level is range6 within an entry whose prefix has depth bytes; it returns
@@ -182,17 +199,17 @@ func (p *painter[C]) level(e uint32, depth int, first, last packet.Addr, class u
 	if zeroFrom(first, depth) && onesFrom(last, depth) {
 		return class << 1
 	}
-	p.depth = max(p.depth, depth-1)
+	p.depth = max(p.depth, depth+1)
 	if e&full == 0 {
-		block := uint32(len(p.nodes))
-		p.nodes = appendBlock(p.nodes, e>>1, false)
+		block := uint32(len(p.nodes6))
+		p.nodes6 = appendRepeat(p.nodes6, e, blockSize)
 		e = block<<1 | full
 	}
 	from, to := byteOf(first, depth), byteOf(last, depth)
 	for b := from; b <= to; b++ {
 		lo, hi := within(first, last, b > from, b < to)
-		child := p.level(p.nodes[e>>1+b], depth+1, lo, hi, class)
-		p.nodes[e>>1+b] = child
+		child := p.level(p.nodes6[e>>1+b], depth+1, lo, hi, class)
+		p.nodes6[e>>1+b] = child
 	}
 	return e
 }
@@ -206,15 +223,6 @@ func within(first, last packet.Addr, fromStart, toEnd bool) (packet.Addr, packet
 		last = v6Last
 	}
 	return first, last
-}
-
-// appendBlock appends a block to a slab: a copy of the block at from, or the
-// entry at from, 256 times.
-func appendBlock[T any](s []T, from uint32, block bool) []T {
-	if block {
-		return append(s, s[from:from+blockSize]...)
-	}
-	return appendRepeat(s, s[from], blockSize)
 }
 
 // appendRepeat appends v n times.

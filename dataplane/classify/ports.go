@@ -18,10 +18,11 @@ const (
 type ports struct {
 	sets    interner // of encoded ranges
 	classes int
-	member  [][]uint32  // port set → its port classes
-	proto   [256]uint32 // as in portClasses
-	table   []uint32
-	table8  []uint8
+	member  [][]uint32 // port set → its port classes
+	nodes   []uint32   // as in Table.portNodes and …
+	leaf    []uint32   // … port32
+	leaf8   []uint8
+	named   [256]bool // protocols that sets name
 }
 
 func newPorts() *ports {
@@ -84,13 +85,13 @@ func (p *ports) build() {
 		proto    int
 		from, to uint32
 	}
-	items, named := []item{{}}, 0
+	items := []item{{}}
 	var first [256]uint32 // item of each named protocol
 	for proto, list := range edges {
 		if len(list) == 0 {
 			continue
 		}
-		named++
+		p.named[proto] = true
 		list = append(list, 0, 1<<16)
 		slices.Sort(list)
 		list = slices.Compact(list)
@@ -115,14 +116,60 @@ func (p *ports) build() {
 		}
 	}
 	number := p.number(&r)
-	p.table = make([]uint32, 1<<16, (1+named)<<16)
-	p.table[0] = number[r.class[0]]
+	p.nodes, p.leaf = make([]uint32, blockSize, 2*blockSize), nil
+	var u uniformPorts
+	p.nodes = appendRepeat(p.nodes, u.block(p, number[r.class[0]]), blockSize)
+	for proto := range p.nodes[:blockSize] {
+		p.nodes[proto] = blockSize
+	}
 	for i, it := range items[1:] {
 		if it.from == 0 {
-			p.proto[it.proto] = uint32(len(p.table)) | 0xffff
+			p.nodes[it.proto] = uint32(len(p.nodes))
+			p.nodes = appendRepeat(p.nodes, 0, blockSize)
 		}
-		p.table = appendRepeat(p.table, number[r.class[i+1]], int(it.to-it.from))
+		p.paint(&u, p.nodes[it.proto], it.from, it.to, number[r.class[i+1]])
 	}
+}
+
+// uniformPorts has by class where its block in leaf begins, plus 1, that is
+// of this class alone.
+type uniformPorts []uint32
+
+func (u *uniformPorts) block(p *ports, class uint32) uint32 {
+	for len(*u) <= int(class) {
+		*u = append(*u, 0)
+	}
+	if (*u)[class] == 0 {
+		(*u)[class] = uint32(len(p.leaf)) + 1
+		p.leaf = appendRepeat(p.leaf, class, blockSize)
+	}
+	return (*u)[class] - 1
+}
+
+// paint gives the ports from one on, up to another one, a class. It is called
+// in the order of the ports.
+func (p *ports) paint(u *uniformPorts, block, from, to, class uint32) {
+	for from < to {
+		next := min(from&^0xff+blockSize, to)
+		at := block + from>>8
+		switch {
+		case next-from == blockSize:
+			p.nodes[at] = u.block(p, class)
+		case from&0xff == 0:
+			p.nodes[at] = uint32(len(p.leaf))
+			p.leaf = appendRepeat(p.leaf, class, blockSize)
+		default:
+			for i := range next - from {
+				p.leaf[p.nodes[at]+from&0xff+i] = class
+			}
+		}
+		from = next
+	}
+}
+
+// class returns the class of a port.
+func (p *ports) class(proto int, port uint32) uint32 {
+	return p.leaf[p.nodes[p.nodes[proto]+port>>8]+port&0xff]
 }
 
 // number gives the refiner's classes that have items dense numbers, and
@@ -161,32 +208,26 @@ func pairs(words []uint32) []protoRange {
 	return out
 }
 
-// narrow returns the table in bytes; there are at most 256 classes.
+// narrow returns leaf in bytes; there are at most 256 classes.
 func (p *ports) narrow() []uint8 {
-	if p.table8 == nil {
-		p.table8 = narrow(p.table8, p.table)
+	if p.leaf8 == nil {
+		p.leaf8 = narrow(p.leaf8, p.leaf)
 	}
-	return p.table8
+	return p.leaf8
 }
 
 // origins returns, for each port class, the one of p that it is a part of;
 // next has all sets of p, and others.
 func (p *ports) origins(next *ports) []uint32 {
 	out := make([]uint32, next.classes)
-	out[next.table[0]] = p.table[0]
-	for proto, e := range next.proto {
-		for port := uint32(0); e != 0 && port < 1<<16; port++ {
-			out[next.table[e&(port|0xffff0000)]] = p.table[p.proto[proto]&(port|0xffff0000)]
+	for proto, named := range next.named {
+		if !named {
+			out[next.class(proto, 0)] = p.class(proto, 0)
+			continue
+		}
+		for port := range uint32(1 << 16) {
+			out[next.class(proto, port)] = p.class(proto, port)
 		}
 	}
 	return out
-}
-
-// portClasses maps protocol and port to the port classes of each row.
-type portClasses[P uint8 | uint32] struct {
-	// proto has for a protocol that rules name the number of its part of
-	// table, above 16 ones; for the others 0, the one entry that they share.
-	proto [256]uint32
-	table []P
-	local []P // row's part + port class → local port class
 }

@@ -10,7 +10,7 @@ import (
 
 // words is how much memory all slabs use that only grow.
 func (b *builder) words() int {
-	n := b.book.words() + len(b.ports.table)
+	n := b.book.words() + len(b.ports.leaf)
 	if b.paint16 != nil {
 		n += b.paint16.words()
 	} else {
@@ -158,8 +158,7 @@ func (b *builder) addClasses(first uint32, except []rule.ProgramID) bool {
 	w := b.rower()
 	for row, list := range judged {
 		r := &b.book.rows[row]
-		from := int(b.book.headers[row].ports)
-		w.begin(r.program, b.book.local[from:from+b.book.classes], r.width)
+		w.begin(r.program, r.local, r.width)
 		for _, class := range list {
 			b.book.addClass(row, class, w.judgeSet(r.program, b.classes.sets.at(class)))
 		}

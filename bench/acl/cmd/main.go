@@ -21,16 +21,24 @@ func main() {
 	flag.IntVar(&cfg.Batch, "batch", cfg.Batch, "packets classified at once")
 	flag.IntVar(&cfg.CPU, "cpu", cfg.CPU, "the CPU that both run on")
 	flag.IntVar(&cfg.MemoryMB, "memory", cfg.MemoryMB, "memory for rte_acl, in MB")
+	skipAlone := flag.Bool("compare-only", false, "leave out what Sluice costs by itself, with IPv6 and 500,000 addresses")
 	flag.Parse()
 	cfg.Scales = strings.Split(*scales, ",")
-	list, err := acl.Run(cfg, func(what string) { fmt.Fprintln(os.Stderr, what) })
+	progress := func(what string) { fmt.Fprintln(os.Stderr, what) }
+	list, err := acl.Run(cfg, progress)
+	var alone []acl.Alone
+	if err == nil && !*skipAlone {
+		alone, err = acl.RunAlone(cfg, progress)
+	}
 	if err == nil && *asJSON {
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", "  ")
-		err = e.Encode(list)
+		err = e.Encode(map[string]any{"compared": list, "alone": alone})
 	} else if err == nil {
 		fmt.Printf("librte_acl of DPDK %s; one CPU, batches of %d, %d rounds in turns\n\n", acl.Version(), cfg.Batch, cfg.Rounds)
-		err = acl.Print(os.Stdout, list)
+		if err = acl.Print(os.Stdout, list); err == nil && alone != nil {
+			acl.PrintAlone(os.Stdout, alone)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "acl:", err)
