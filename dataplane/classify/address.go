@@ -29,16 +29,26 @@ type addresses[C uint16 | uint32] struct {
 	root6  uint32
 	nodes6 []uint32
 	depth  int // levels of the deepest prefix
+	stem   stem
 
 	// sparse says that IPv4 addresses too scattered for the trie are looked
 	// up as the IPv6 addresses that packet.Addr writes them as.
 	sparse bool
 }
 
+// stem is the levels that the trie of IPv6 begins with and that lookups skip,
+// because all prefixes have the same bytes there: an address goes on at inside
+// if its upper half agrees with prefix in mask, and at outside if not.
+type stem struct {
+	levels          int
+	prefix, mask    uint64
+	inside, outside uint32
+}
+
 // full in an entry of nodes6 says that a block follows.
 const full = 1
 
-// slots is the size of a part: 24 KB, which an update copies.
+// slots is the size of a part: 32 KB, which an update copies.
 const slots = 1024
 
 // part is one share of the hash of groups. A group is in one of two slots.
@@ -49,7 +59,14 @@ type part [slots]slot
 type slot struct {
 	hi, lo uint64
 	first  uint32
+	_      [3]uint32 // so that it is in one cache line
 }
+
+// A hash's bits from these on choose a group's two slots.
+const (
+	firstSlot  = 5 // as a slot takes 1<<5 bytes
+	secondSlot = 15
+)
 
 // low are the bits of an address's lower half that tell a group's addresses
 // apart.
@@ -58,7 +75,7 @@ func (a *addresses[C]) low() uint64 { return 1<<(a.group&63) - 1 }
 // place returns a group's part and its two slots there.
 func (a *addresses[C]) place(hi, lo uint64) (part, one, two uint64) {
 	h := mix(hi^a.seed[0], lo^a.seed[1])
-	return h >> 32 & uint64(len(a.parts)-1), h % slots, h >> 10 % slots
+	return h >> 32 & uint64(len(a.parts)-1), h >> firstSlot % slots, h >> secondSlot % slots
 }
 
 func mix(a, b uint64) uint64 {
@@ -162,7 +179,7 @@ func (a *addresses[C]) probe(q []Query, class []uint32) {
 		hi, lo := q[i].Remote.Hi, q[i].Remote.Lo&^low
 		h := mix(hi^seed0, lo^seed1) // as place does
 		p := parts[h>>32&mask]
-		s1, s2 := &p[h%slots], &p[h>>10%slots]
+		s1, s2 := &p[h>>firstSlot%slots], &p[h>>secondSlot%slots]
 		class[i] = s1.first&zeroMask(s1.hi^hi|(s1.lo^lo)) | s2.first&zeroMask(s2.hi^hi|(s2.lo^lo))
 	}
 }
@@ -170,12 +187,22 @@ func (a *addresses[C]) probe(q []Query, class []uint32) {
 // zeroMask returns all ones for 0 and 0 for everything else.
 func zeroMask(d uint64) uint32 { return uint32((d|-d)>>63) - 1 }
 
+// upper and lower are how many levels beyond the stem a lookup goes through in
+// either half of an address.
+func (a *addresses[C]) upper() int { return min(a.depth, 8) - a.stem.levels }
+func (a *addresses[C]) lower() int { return max(a.depth-8, 0) }
+
 // longest finds the class of the listed queries by their longest prefix. Each
 // walks as many levels as the deepest prefix has, so that the walks overlap.
 func (a *addresses[C]) longest(q []Query, list []uint32, class []uint32) {
-	root, nodes, upper, lower := a.root6, a.nodes6, min(a.depth, 8), max(a.depth-8, 0)
+	nodes, s, upper, lower := a.nodes6, a.stem, a.upper(), a.lower()
 	for _, i := range list {
-		e, word := root, q[i].Remote.Hi
+		word := q[i].Remote.Hi
+		e := s.outside
+		if (word^s.prefix)&s.mask == 0 {
+			e = s.inside
+		}
+		word <<= 8 * (s.levels & 7)
 		for range upper {
 			e = nodes[e>>1+uint32(word>>56)&-(e&full)]
 			word <<= 8

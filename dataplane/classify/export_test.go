@@ -3,6 +3,7 @@ package classify
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // ClassifyPortably is Classify without assembly.
@@ -20,7 +21,7 @@ func (t *Table) CheckOffsets() error {
 	var classes, portClasses uint32
 	var err error
 	if a := &t.class16; a.nodes != nil {
-		classes, err = checkTrie(a.nodes, a.leaf, a.root, levels)
+		classes, err = checkTrie(a.nodes, a.leaf, a.root)
 		for _, c := range a.groups {
 			classes = max(classes, uint32(c))
 		}
@@ -40,7 +41,12 @@ func (t *Table) CheckOffsets() error {
 		}
 	}
 	if err == nil && t.port8 != nil {
-		portClasses, err = checkTrie(t.portNodes, t.port8, 0, levels-1)
+		for _, at := range t.portNodes {
+			if int(at)+blockSize > len(t.port8) {
+				return fmt.Errorf("port8: block %d of %d", at, len(t.port8))
+			}
+		}
+		portClasses = uint32(slices.Max(t.port8))
 	}
 	if err != nil || t.records.wide || t.profile32 != nil {
 		return err
@@ -49,9 +55,9 @@ func (t *Table) CheckOffsets() error {
 }
 
 // checkTrie returns the largest value that a trie leads to.
-func checkTrie[C uint8 | uint16](nodes []uint32, leaf []C, root uint32, depth int) (largest uint32, err error) {
+func checkTrie(nodes []uint32, leaf []uint16, root uint32) (largest uint32, err error) {
 	here := map[uint32]bool{root: true}
-	for range depth - 1 {
+	for range leafLevel {
 		below := map[uint32]bool{}
 		for at := range here {
 			if int(at)+blockSize > len(nodes) {

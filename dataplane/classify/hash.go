@@ -48,7 +48,7 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 		p.groups = append(p.groups, C(p.longest6(packet.Addr{Hi: a.Hi, Lo: lo | i})))
 	}
 	p.groups[first+low] = C(class)
-	for s := (slot{hi, lo, first}); !p.insert(&s); {
+	for s := (slot{hi: hi, lo: lo, first: first}); !p.insert(&s); {
 		p.regrow()
 	}
 }
@@ -138,7 +138,7 @@ func count(points []point, group uint8) int {
 func bestGroup(points []point) uint8 {
 	best, least := uint8(0), ^uint64(0)
 	for _, group := range []uint8{0, 4, 8} {
-		bytes := uint64(count(points, group)) * (slots*24/usualLoad + 2<<group)
+		bytes := uint64(count(points, group)) * (slots*32/usualLoad + 2<<group)
 		if bytes < least {
 			best, least = group, bytes
 		}

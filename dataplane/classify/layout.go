@@ -120,6 +120,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 		}
 		p.range6(sp.start, last, sp.free)
 	}
+	p.findStem()
 	p.allot(groups)
 	for _, pt := range s.points6 {
 		p.set6(pt.addr, pt.class)

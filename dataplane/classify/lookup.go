@@ -53,8 +53,7 @@ func (t *Table) classifyPortably(q []Query, out []Verdict) {
 func (t *Table) locate(q []Query, class, cell []uint32) {
 	records, stride, pages := t.records.bytes, t.records.stride, t.records.pages
 	rows := len(records) / stride
-	nodes, leaf := t.portNodes, t.port8
-	protos := nodes[:blockSize]
+	nodes, leaf := t.portNodes[:1<<16], t.port8
 	class, cell = class[:len(q)], cell[:len(q)]
 	for i := range q {
 		row := int(q[i].Row)
@@ -66,7 +65,7 @@ func (t *Table) locate(q []Query, class, cell []uint32) {
 		at := row + pages + int(c/pageSize)*2
 		class[i] = uint32(binary.LittleEndian.Uint16(records[at:at+2]))*pageSize + c%pageSize
 		port := uint32(q[i].Port)
-		at = row + localAt + int(leaf[nodes[protos[q[i].Proto]+port>>8]+port&0xff])
+		at = row + localAt + int(leaf[nodes[uint32(q[i].Proto)<<8+port>>8]+port&0xff])
 		cell[i] = binary.LittleEndian.Uint32(records[row:row+4]) + uint32(records[at])
 	}
 }
@@ -83,7 +82,7 @@ func locateWide[P uint8 | uint32](t *Table, leaf []P, q []Query, class, cell []u
 		c := class[i]
 		class[i] = binary.LittleEndian.Uint32(record[r.pages+int(c/pageSize)*4:])*pageSize + c%pageSize
 		port := uint32(q[i].Port)
-		at := leaf[t.portNodes[t.portNodes[q[i].Proto]+port>>8]+port&0xff]
+		at := leaf[t.portNodes[uint32(q[i].Proto)<<8+port>>8]+port&0xff]
 		cell[i] = binary.LittleEndian.Uint32(record) + binary.LittleEndian.Uint32(record[localAt+4*int(at):])
 	}
 }

@@ -22,8 +22,8 @@ type tables struct {
 	high         uint64 // bits of an address's lower half that its group has in common
 	seed0, seed1 uint64
 	groups       *uint16
-	root6        uint64
 	nodes6       *uint32
+	stem         stem
 	upper, lower uint64 // levels that the two halves of an address go through
 }
 
@@ -45,7 +45,7 @@ func (t *Table) prepare() {
 	c := &t.class16
 	f.parts, f.lastPart, f.high = &c.parts[0], uint64(len(c.parts)-1), ^c.low()
 	f.seed0, f.seed1, f.groups = c.seed[0], c.seed[1], &c.groups[0]
-	f.root6, f.nodes6, f.upper, f.lower = uint64(c.root6), &c.nodes6[0], uint64(min(c.depth, 8)), uint64(max(c.depth-8, 0))
+	f.nodes6, f.stem, f.upper, f.lower = &c.nodes6[0], c.stem, uint64(c.upper()), uint64(c.lower())
 	if t.profile8 != nil {
 		f.profile8 = &t.profile8[0]
 	} else {

@@ -214,6 +214,36 @@ func (p *painter[C]) level(e uint32, depth int, first, last packet.Addr, class u
 	return e
 }
 
+// findStem finds what all prefixes of the trie have in common, up to 7 bytes.
+func (p *painter[C]) findStem() {
+	s := stem{inside: p.root6}
+	for s.levels < 7 && s.inside&full != 0 {
+		inside, outside, at, n := uint32(0), uint32(0), 0, 0
+		for i, e := range p.nodes6[s.inside>>1:][:blockSize] {
+			if e&full != 0 {
+				inside, at, n = e, i, n+1
+			} else {
+				outside = e
+			}
+		}
+		others := 0
+		for _, e := range p.nodes6[s.inside>>1:][:blockSize] {
+			if e == outside {
+				others++
+			}
+		}
+		if n != 1 || others != blockSize-1 || s.levels > 0 && outside != s.outside {
+			break
+		}
+		shift := 56 - 8*s.levels
+		s.prefix |= uint64(at) << shift
+		s.mask |= 0xff << shift
+		s.inside, s.outside = inside, outside
+		s.levels++
+	}
+	p.stem = s
+}
+
 // within replaces the ends of a range that lie in other blocks.
 func within(first, last packet.Addr, fromStart, toEnd bool) (packet.Addr, packet.Addr) {
 	if fromStart {

@@ -116,42 +116,32 @@ func (p *ports) build() {
 		}
 	}
 	number := p.number(&r)
-	p.nodes, p.leaf = make([]uint32, blockSize, 2*blockSize), nil
-	var u uniformPorts
-	p.nodes = appendRepeat(p.nodes, u.block(p, number[r.class[0]]), blockSize)
-	for proto := range p.nodes[:blockSize] {
-		p.nodes[proto] = blockSize
-	}
+	p.nodes = make([]uint32, 1<<16)
+	p.leaf = appendRepeat(nil, number[r.class[0]], blockSize) // at 0, where all nodes lead so far
+	u := uniformPorts{number[r.class[0]]: 1}
 	for i, it := range items[1:] {
-		if it.from == 0 {
-			p.nodes[it.proto] = uint32(len(p.nodes))
-			p.nodes = appendRepeat(p.nodes, 0, blockSize)
-		}
-		p.paint(&u, p.nodes[it.proto], it.from, it.to, number[r.class[i+1]])
+		p.paint(u, uint32(it.proto)<<8, it.from, it.to, number[r.class[i+1]])
 	}
 }
 
 // uniformPorts has by class where its block in leaf begins, plus 1, that is
 // of this class alone.
-type uniformPorts []uint32
+type uniformPorts map[uint32]uint32
 
-func (u *uniformPorts) block(p *ports, class uint32) uint32 {
-	for len(*u) <= int(class) {
-		*u = append(*u, 0)
-	}
-	if (*u)[class] == 0 {
-		(*u)[class] = uint32(len(p.leaf)) + 1
+func (u uniformPorts) block(p *ports, class uint32) uint32 {
+	if u[class] == 0 {
+		u[class] = uint32(len(p.leaf)) + 1
 		p.leaf = appendRepeat(p.leaf, class, blockSize)
 	}
-	return (*u)[class] - 1
+	return u[class] - 1
 }
 
-// paint gives the ports from one on, up to another one, a class. It is called
-// in the order of the ports.
-func (p *ports) paint(u *uniformPorts, block, from, to, class uint32) {
+// paint gives the ports of a protocol, whose nodes begin at nodes, a class,
+// from one on, up to another one. It is called in the order of the ports.
+func (p *ports) paint(u uniformPorts, nodes, from, to, class uint32) {
 	for from < to {
 		next := min(from&^0xff+blockSize, to)
-		at := block + from>>8
+		at := nodes + from>>8
 		switch {
 		case next-from == blockSize:
 			p.nodes[at] = u.block(p, class)
@@ -169,7 +159,7 @@ func (p *ports) paint(u *uniformPorts, block, from, to, class uint32) {
 
 // class returns the class of a port.
 func (p *ports) class(proto int, port uint32) uint32 {
-	return p.leaf[p.nodes[p.nodes[proto]+port>>8]+port&0xff]
+	return p.leaf[p.nodes[uint32(proto)<<8+port>>8]+port&0xff]
 }
 
 // number gives the refiner's classes that have items dense numbers, and
