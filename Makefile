@@ -126,9 +126,10 @@ test-oracles:
 
 # A short turn of every fuzz target of this module. Inputs that cover something new
 # are kept where go test keeps them, below GOCACHE.
+FUZZ ?= ./...
 fuzz:
 	@mkdir -p bin/fuzz
-	@set -e; for pkg in $$($(GO) list -f '{{.ImportPath}}:{{.Dir}}' ./...); do \
+	@set -e; for pkg in $$($(GO) list -f '{{.ImportPath}}:{{.Dir}}' $(FUZZ)); do \
 		dir=$${pkg#*:} pkg=$${pkg%%:*}; \
 		targets=$$(cat /dev/null $$dir/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f .*/\1/p'); \
 		[ -n "$$targets" ] || continue; \
