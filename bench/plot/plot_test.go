@@ -4,19 +4,15 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"image"
 	"image/png"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sluice-net/sluice/bench/golden"
 	"github.com/sluice-net/sluice/bench/plot"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func figures() map[string]plot.Figure {
 	return map[string]plot.Figure{
@@ -43,24 +39,8 @@ func figures() map[string]plot.Figure {
 func TestSVGIsGolden(t *testing.T) {
 	for name, f := range figures() {
 		t.Run(name, func(t *testing.T) {
-			var got bytes.Buffer
-			if err := plot.SVG(&got, f); err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join("testdata", name+".svg.golden")
-			if *update {
-				if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got.Bytes(), want) {
-				t.Errorf("got\n%s", got.Bytes())
-			}
-			for d := xml.NewDecoder(&got); ; {
+			got := golden.Check(t, name+".svg", func(out io.Writer) error { return plot.SVG(out, f) })
+			for d := xml.NewDecoder(bytes.NewReader(got)); ; {
 				_, err := d.Token()
 				if errors.Is(err, io.EOF) {
 					break

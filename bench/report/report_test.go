@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"image/png"
 	"io"
 	"os"
@@ -15,11 +14,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-net/sluice/bench/golden"
 	"github.com/sluice-net/sluice/bench/report"
 	"github.com/sluice-net/sluice/bench/scenario"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // results are fixed numbers of two workloads of one family, multiplied for the
 // one system by a factor.
@@ -58,29 +56,8 @@ func results(factor float64) *scenario.Results {
 	return r
 }
 
-func golden(t *testing.T, name string, write func(io.Writer) error) {
-	t.Helper()
-	var got bytes.Buffer
-	if err := write(&got); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got.Bytes(), want) {
-		t.Errorf("%s: got\n%s", name, got.Bytes())
-	}
-}
-
 func TestPageIsGolden(t *testing.T) {
-	golden(t, "index.html", func(out io.Writer) error { return report.WriteHTML(out, results(1.9)) })
+	golden.Check(t, "index.html", func(out io.Writer) error { return report.WriteHTML(out, results(1.9)) })
 }
 
 func TestPageNeedsNothingElse(t *testing.T) {
@@ -223,7 +200,7 @@ func TestCompareIsGolden(t *testing.T) {
 	b.Samples = append(b.Samples, scenario.Sample{Workload: "policies-10", System: "ovs",
 		Metrics: []scenario.Metric{{Name: "received", Unit: "Mpps", Value: 1, Better: scenario.Higher}}})
 	b.Workloads[1].Systems = append(b.Workloads[1].Systems, "ovs")
-	golden(t, "compare", report.Compare(results(1), b).WriteTable)
+	golden.Check(t, "compare", report.Compare(results(1), b).WriteTable)
 }
 
 func TestVerdicts(t *testing.T) {

@@ -3,17 +3,13 @@ package scenario_test
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"io"
-	"os"
-	"path/filepath"
 	"reflect"
 	"testing"
 
+	"github.com/sluice-net/sluice/bench/golden"
 	"github.com/sluice-net/sluice/bench/scenario"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // results are fixed numbers: one system that is clearly faster, one of which
 // nothing can be said, one that lacks a metric, and a disturbed sample.
@@ -53,23 +49,7 @@ func TestReportsAreGolden(t *testing.T) {
 		"benchstat": (*scenario.Results).WriteBenchstat,
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got bytes.Buffer
-			if err := write(results(), &got); err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got.Bytes(), want) {
-				t.Errorf("got\n%s\nwant\n%s", got.Bytes(), want)
-			}
+			golden.Check(t, name, func(out io.Writer) error { return write(results(), out) })
 		})
 	}
 }
