@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the benchmark measures Sluice against, from Debian's packages:
+# Installs what the benchmark measures Sluice against, and by, from Debian's packages:
 # only what is missing, and without starting any service. What can't be
 # installed is named, and the benchmark skips it with a reason.
 set -uo pipefail
@@ -16,6 +16,7 @@ want ipset ipset
 want cc gcc libc6-dev
 want pkg-config pkg-config
 want ovs-vswitchd openvswitch-switch
+want perf linux-perf
 pkg-config --exists libdpdk 2>/dev/null || missing="$missing libdpdk-dev"
 [ -n "$missing" ] || exit 0
 

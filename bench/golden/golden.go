@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -32,8 +33,26 @@ func Check(t *testing.T, name string, write func(io.Writer) error) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(got.Bytes(), want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", path, got.Bytes(), want)
+	if line, g, w := difference(got.Bytes(), want); line > 0 {
+		t.Errorf("%s: line %d is\n%s\nwant\n%s", path, line, g, w)
 	}
 	return got.Bytes()
+}
+
+// difference is the first line that differs, 0 if none does.
+func difference(got, want []byte) (line int, g, w string) {
+	a, b := strings.Split(string(got), "\n"), strings.Split(string(want), "\n")
+	for i := range max(len(a), len(b)) {
+		g, w = "(end)", "(end)"
+		if i < len(a) {
+			g = a[i]
+		}
+		if i < len(b) {
+			w = b[i]
+		}
+		if g != w {
+			return i + 1, g, w
+		}
+	}
+	return 0, "", ""
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"image"
 	"image/png"
 	"io"
@@ -32,6 +33,15 @@ func figures() map[string]plot.Figure {
 				{Name: "linear", Points: []plot.Point{{1, []float64{1}}, {100, []float64{0.7, 0.72}}, {10000, []float64{0.01}}}},
 				{Name: "flat", Points: []plot.Point{{1, []float64{1}}, {10000, []float64{0.99, 1.01}}}},
 			},
+		},
+		"stacks": plot.Stacks{
+			Title: "policies: where the time goes", Axis: "share of the busy time",
+			Stacks: []plot.Stack{
+				{Label: "kernel", Parts: []plot.Part{{"IP stack", 0.6}, {"copies & sums", 0.3}, {plot.Rest, 0.1}}},
+				{Label: "sluice", Parts: []plot.Part{{"BPF", 0.5}, {"IP stack", 0.49}, {"copies & sums", 0.01}}},
+				{Label: "none"},
+			},
+			Notes: []string{"A test."},
 		},
 	}
 }
@@ -110,12 +120,28 @@ func raster(t *testing.T, f plot.Figure) image.Image {
 func TestEmptyFigures(t *testing.T) {
 	for _, f := range []plot.Figure{plot.Bars{}, plot.Lines{}, plot.Lines{Series: []plot.Series{{Name: "x"}}},
 		plot.Bars{Bars: []plot.Bar{{Label: "zero", Values: []float64{0, 0}}}},
+		plot.Stacks{},
 		plot.Lines{Series: []plot.Series{{Name: "one", Points: []plot.Point{{X: 5, Values: []float64{0}}}}}}} {
 		var b bytes.Buffer
 		if err := plot.SVG(&b, f); err != nil || strings.Contains(b.String(), "NaN") || strings.Contains(b.String(), "Inf") {
 			t.Errorf("%+v: %v\n%s", f, err, b.String())
 		}
 		raster(t, f)
+	}
+}
+
+// What is too much for the colours goes to the rest: nothing is lost of a whole.
+func TestStacksAreWhole(t *testing.T) {
+	var parts []plot.Part
+	for i := range 20 {
+		parts = append(parts, plot.Part{Name: fmt.Sprint("part ", i), Share: 0.05})
+	}
+	var b bytes.Buffer
+	if err := plot.SVG(&b, plot.Stacks{Stacks: []plot.Stack{{Label: "many", Parts: parts}}}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), ">40<") { // 8 of 20 have no colour of their own
+		t.Errorf("got\n%s", b.String())
 	}
 }
 

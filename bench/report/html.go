@@ -44,7 +44,8 @@ not the speed of any of them on a network card.</p>
 {{if .Outcomes}}<h2>Targets</h2>
 <p>What the project wants to reach on a machine of two CPUs, side by side in one run.</p>
 <table><tr><th>Target</th><th>Want</th><th>Got, median (from, to)</th><th></th></tr>
-{{range .Outcomes}}<tr><td>{{.What}}</td><td>{{.Want}}</td><td>{{.Got}}</td><td>{{.Verdict}}</td></tr>
+{{range .Outcomes}}<tr><td>{{.What}}</td><td>{{.Want}}</td><td>{{.Got}}</td><td>{{.Verdict}}{{if .Where}}<br>
+<small>where the time goes: {{.Where}}</small>{{end}}</td></tr>
 {{end}}</table>{{end}}
 {{if .Skipped}}<h2>Skipped</h2><ul>{{range .Skipped}}<li>{{.}}</li>{{end}}</ul>{{end}}
 {{if .Failures}}<h2 class="warn">Failed</h2><ul>{{range .Failures}}<li><pre>{{.}}</pre></li>{{end}}</ul>{{end}}
@@ -52,6 +53,12 @@ not the speed of any of them on a network card.</p>
 {{range .Plots}}<figure id="{{.Name}}">
 {{.SVG}}</figure>
 {{end}}
+{{if .Profiles}}<h2>Hottest functions</h2>
+<p>Of what was profiled, as parts of the busy time of all CPUs; the figures above sort all of them by stage.</p>
+{{range .Profiles}}<details><summary>{{.Workload}}, {{.System}}: {{.Samples}} samples</summary>
+<table>{{range .Symbols}}<tr><td>{{.Percent}}</td><td><code>{{.Name}}</code></td></tr>
+{{end}}</table></details>
+{{end}}{{end}}
 <h2>All numbers</h2>
 <pre>{{.Table}}</pre>
 </body></html>
@@ -81,7 +88,7 @@ func WriteHTML(out io.Writer, r *scenario.Results) error {
 	return page.Execute(out, map[string]any{
 		"Started": r.Started.Format(time.RFC3339), "Partial": r.Partial, "Runs": r.Runs,
 		"Setting": about(r), "Systems": pairs(r.Systems), "Skipped": r.Skipped, "Failures": r.Failures,
-		"Outcomes": Outcomes(r), "Plots": plots, "Table": table.String(),
+		"Outcomes": Outcomes(r), "Plots": plots, "Profiles": r.Profiles, "Table": table.String(),
 	})
 }
 

@@ -25,6 +25,29 @@ func Plots(r *scenario.Results) []Plot {
 	for _, b := range blocks {
 		plots = append(plots, bars(b, r)...)
 	}
+	return append(plots, profiles(r)...)
+}
+
+// profiles are where the time goes, a figure a workload.
+func profiles(r *scenario.Results) (plots []Plot) {
+	for _, w := range r.Workloads {
+		f := plot.Stacks{Title: w.Name + ": where the time goes", About: w.About,
+			Axis: "busy time of all CPUs, generator and sink included, by stage"}
+		for _, p := range r.Profiles {
+			if p.Workload != w.Name {
+				continue
+			}
+			st := plot.Stack{Label: p.System}
+			for _, s := range p.Stages {
+				st.Parts = append(st.Parts, plot.Part{Name: s.Name, Share: s.Share})
+			}
+			f.Stacks = append(f.Stacks, st)
+			f.Notes = []string{"In one more measurement, " + p.About() + "; numbers are percents.", r.Machine.String()}
+		}
+		if len(f.Stacks) > 0 {
+			plots = append(plots, Plot{fileName("profile-" + w.Name), f})
+		}
+	}
 	return plots
 }
 

@@ -32,6 +32,11 @@ func results(factor float64) *scenario.Results {
 		Systems:  map[string]string{"kernel": "no policy", "sluice": "<b>Sluice</b>", "generator": "nothing"},
 		Skipped:  []string{"ovs: no ovs-vswitchd"},
 		Failures: []string{"policies-10, kernel, run 1: broken"},
+		Profiles: []scenario.Profile{{
+			Workload: "policies-10", System: "sluice", Event: "cpu-clock", Samples: 200,
+			Stages:  []scenario.Share{{Name: "BPF & maps", Share: 0.6}, {Name: "IP stack", Share: 0.4}},
+			Symbols: []scenario.Share{{Name: "ip_rcv<x>", Share: 0.25}},
+		}},
 	}
 	for i, n := range []float64{1, 10, 1000} {
 		name := []string{"policies-1", "policies-10", "policies-1000"}[i]
@@ -71,8 +76,8 @@ func TestPageNeedsNothingElse(t *testing.T) {
 			t.Errorf("the page has %q in it", bad)
 		}
 	}
-	if n := strings.Count(page, "<svg"); n != 4 {
-		t.Errorf("%d plots, want one a workload and one of them all", n)
+	if n := strings.Count(page, "<svg"); n != 5 {
+		t.Errorf("%d plots, want one a workload, one of them all and one of a profile", n)
 	}
 }
 

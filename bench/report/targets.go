@@ -3,6 +3,8 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/sluice-net/sluice/bench/scenario"
@@ -33,12 +35,31 @@ var targets = []target{
 	{"10,000 policies, by one policy", "policies-10k", "received", "sluice", elsewhere + "policies-1", 0.95, false},
 	{"new flows a second and worker", "new-flows", "admitted", "sluice", "", 300e3, false},
 	{"requests kept beside a flood of random 5-tuples, %", "beside-random", "kept", "sluice", "", 90, false},
+	{"requests kept beside a flood of random 5-tuples, %", "beside-random", "kept", "inspect", "", 90, false},
 }
 
 // Outcome is what a run says of a target.
 type Outcome struct {
 	What, Want, Got string
 	Verdict         string
+	// Where the time goes, if the target was missed and a profile was made.
+	Where string
+
+	missed bool
+	pairs  []scenario.Pair // that it is about
+}
+
+// Missed are the measurements of missed targets, each with what it is compared
+// to: where their time goes is worth to know.
+func Missed(r *scenario.Results) (out []scenario.Pair) {
+	for _, o := range Outcomes(r) {
+		for _, p := range o.pairs {
+			if o.missed && !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
 }
 
 // Outcomes are those targets of which a run says anything.
@@ -57,7 +78,8 @@ func Outcomes(r *scenario.Results) (out []Outcome) {
 		if !ok {
 			continue
 		}
-		o := Outcome{What: t.system + ": " + t.what, Want: "≥ ", Got: scenario.Number(ratio.Median), Verdict: t.verdict(ratio)}
+		o := Outcome{What: t.system + ": " + t.what, Want: "≥ ", Got: scenario.Number(ratio.Median), Verdict: t.verdict(ratio), pairs: t.pairs()}
+		o.missed = strings.HasPrefix(o.Verdict, missed)
 		if t.atMost {
 			o.Want = "≤ "
 		}
@@ -74,7 +96,24 @@ func Outcomes(r *scenario.Results) (out []Outcome) {
 		if limit := b.Limits[t.system]; limit != "" {
 			o.Verdict += "; " + limit
 		}
+		for _, p := range r.Profiles {
+			if o.missed && p.Workload == t.workload && p.System == t.system {
+				o.Where = p.Where()
+			}
+		}
 		out = append(out, o)
+	}
+	return out
+}
+
+// pairs are the measurements that a target is about.
+func (t target) pairs() []scenario.Pair {
+	out := []scenario.Pair{{Workload: t.workload, System: t.system}}
+	if other, ok := strings.CutPrefix(t.to, elsewhere); ok {
+		return append(out, scenario.Pair{Workload: other, System: t.system})
+	}
+	if t.to != "" {
+		out = append(out, scenario.Pair{Workload: t.workload, System: t.to})
 	}
 	return out
 }
@@ -82,23 +121,16 @@ func Outcomes(r *scenario.Results) (out []Outcome) {
 // ratio is what a target is about, run by run.
 func (t target) ratio(blocks map[string]*scenario.Block, s *scenario.Series) (scenario.Ratio, bool) {
 	base := map[int]float64{}
-	switch {
-	case t.to == "":
+	if pairs := t.pairs(); len(pairs) == 1 {
 		for run := range s.ByRun {
 			base[run] = 1
 		}
-	case len(t.to) > len(elsewhere) && t.to[:len(elsewhere)] == elsewhere:
-		other := blocks[t.to[len(elsewhere):]]
-		if other == nil || other.Series(t.system, t.metric) == nil {
+	} else {
+		b := blocks[pairs[1].Workload]
+		if b == nil || b.Series(pairs[1].System, t.metric) == nil {
 			return scenario.Ratio{}, false
 		}
-		base = other.Series(t.system, t.metric).ByRun
-	default:
-		other := blocks[t.workload].Series(t.to, t.metric)
-		if other == nil {
-			return scenario.Ratio{}, false
-		}
-		base = other.ByRun
+		base = b.Series(pairs[1].System, t.metric).ByRun
 	}
 	r := scenario.Compare(s.ByRun, base)
 	return r, r.Pairs > 0
@@ -114,12 +146,15 @@ func (t target) verdict(r scenario.Ratio) string {
 	case low:
 		return "met in every run"
 	case high:
-		return "missed in every run"
+		return missed + " in every run"
 	case (r.Median >= t.bound) != t.atMost || r.Median == t.bound:
 		return "met by the median, not by every run"
 	}
-	return "missed by the median, not by every run"
+	return missed + " by the median, not by every run"
 }
+
+// missed is what verdicts of targets that were missed begin with.
+const missed = "missed"
 
 // WriteTargets writes the outcomes for people; nothing if there are none.
 func WriteTargets(out io.Writer, r *scenario.Results) error {
@@ -132,5 +167,15 @@ func WriteTargets(out io.Writer, r *scenario.Results) error {
 	for _, o := range list {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", o.What, o.Want, o.Got, o.Verdict)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, o := range list {
+		if o.Where != "" {
+			if _, err := fmt.Fprintf(out, "  where the time of %s goes: %s\n", o.pairs[0], o.Where); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package report_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +60,24 @@ func TestTargets(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("%s is missing:\n%s", about, b.String())
+		}
+	}
+	missed := []scenario.Pair{
+		{Workload: "tcp-rr-same", System: "sluice"}, {Workload: "tcp-rr-same", System: "kernel"}, {Workload: "new-flows", System: "sluice"},
+	}
+	if got := report.Missed(r); !slices.Equal(got, missed) {
+		t.Errorf("missed: got %v, want %v", got, missed)
+	}
+	for _, p := range append(missed, scenario.Pair{Workload: "udp-small", System: "sluice"}) {
+		r.Profiles = append(r.Profiles, scenario.Profile{Workload: p.Workload, System: p.System, Stages: []scenario.Share{{Name: "IP stack of " + p.String(), Share: 1}}})
+	}
+	var where bytes.Buffer
+	if err := report.WriteTargets(&where, r); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{"new-flows, sluice goes: 100% IP stack of new-flows, sluice": true, "of tcp-rr-same, sluice goes": true, "of udp-small": false, "of tcp-rr-same, kernel": false} {
+		if strings.Contains(where.String(), text) != want {
+			t.Errorf("%q: want %v\n%s", text, want, where.String())
 		}
 	}
 	if strings.Contains(b.String(), "DPDK") || strings.Contains(b.String(), "10,000") {

@@ -15,17 +15,17 @@ type Progress struct {
 type clock struct {
 	steps []step
 	begun time.Time
-	sum   map[[2]string]time.Duration // by workload and system
-	times map[[2]string]int
+	sum   map[Pair]time.Duration // by workload and system
+	times map[Pair]int
 	spent time.Duration
 	made  int
 }
 
 func newClock(steps []step) *clock {
-	return &clock{steps: steps, begun: time.Now(), sum: map[[2]string]time.Duration{}, times: map[[2]string]int{}}
+	return &clock{steps: steps, begun: time.Now(), sum: map[Pair]time.Duration{}, times: map[Pair]int{}}
 }
 
-func (s step) key() [2]string { return [2]string{s.workload.Name, s.system.Name} }
+func (s step) key() Pair { return Pair{s.workload.Name, s.system.Name} }
 
 // took notes the time of a step.
 func (c *clock) took(i int, d time.Duration) {

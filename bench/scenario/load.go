@@ -73,36 +73,77 @@ const kthreadd = 2
 // is found with its parent, so that the sum never shrinks.
 func othersTime() (time.Duration, error) { return othersTimeIn("/proc", os.Getpid()) }
 
-func othersTimeIn(proc string, self int) (time.Duration, error) {
+func othersTimeIn(proc string, self int) (sum time.Duration, err error) {
+	all, err := readProcesses(proc)
+	for _, p := range all {
+		if !p.of(self) && !p.of(kthreadd) {
+			sum += p.spent
+		}
+	}
+	return sum, err
+}
+
+// procStat is a process: what it has spent, with its children that have ended.
+type procStat struct {
+	pid, parent int
+	spent       time.Duration
+}
+
+// of reports whether a process is another or a child of it.
+func (p procStat) of(pid int) bool { return p.pid == pid || p.parent == pid }
+
+func readProcesses(proc string) (all []procStat, err error) {
 	stats, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "stat"))
 	if err != nil {
-		return 0, fmt.Errorf("list processes: %w", err)
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	var sum time.Duration
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			continue // it has just ended
 		}
-		pid, err1 := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		var p procStat
+		var err1, err2 error
+		p.pid, err1 = strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // from field 3 on, proc_pid_stat(5)
 		if err1 != nil || len(f) < 15 {
-			return 0, fmt.Errorf("read CPU time: %s is short", path)
+			return nil, fmt.Errorf("read CPU time: %s is short", path)
 		}
-		parent, err := strconv.Atoi(f[1])
-		if err != nil {
-			return 0, fmt.Errorf("read CPU time: %w", err)
-		}
-		if pid == self || parent == self || pid == kthreadd || parent == kthreadd {
-			continue
+		if p.parent, err2 = strconv.Atoi(f[1]); err2 != nil {
+			return nil, fmt.Errorf("read CPU time: %w", err2)
 		}
 		for _, text := range f[11:15] { // utime, stime, cutime, cstime
 			n, err := strconv.ParseInt(text, 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("read CPU time: %w", err)
+				return nil, fmt.Errorf("read CPU time: %w", err)
 			}
-			sum += time.Duration(n) * tick
+			p.spent += time.Duration(n) * tick
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// processKinds tells this process, its children and the kernel's threads from
+// the profiler and from all others.
+func processKinds(self, perf int) (func(pid int) string, error) {
+	all, err := readProcesses("/proc")
+	if err != nil {
+		return nil, err
+	}
+	own := map[int]bool{0: true} // the idle loop's
+	for _, p := range all {
+		if p.of(self) || p.of(kthreadd) {
+			own[p.pid] = true
 		}
 	}
-	return sum, nil
+	return func(pid int) string {
+		switch {
+		case pid == perf:
+			return stagePerf
+		case own[pid]:
+			return ""
+		}
+		return stageOthers
+	}, nil
 }

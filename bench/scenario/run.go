@@ -22,9 +22,10 @@ type Plan struct {
 	Retries int
 	// Cable, if not nil, is what is measured in place of a node.
 	Cable *Cable
-	// Profile samples where the CPUs' time goes, in a round of its own after all
-	// others: sampling costs some of it.
-	Profile bool
+	// Profile, if not nil, says of which measurements it is to be found where the
+	// CPUs' time went. They are made once more after all others: sampling costs
+	// some of it.
+	Profile func(*Results) []Pair
 	// Pcap is a file with packets for the workloads that replay them.
 	Pcap string
 	// around, if not nil, is called to call what measures.
@@ -170,8 +171,9 @@ func (p Plan) Run(ctx context.Context) (*Results, error) {
 			errors.New(strings.Join(skipped, "\n")))
 	}
 	r.describe(p.Workloads, steps)
-	if err = p.walk(ctx, r, steps); err == nil && p.Profile {
-		err = p.profile(ctx, r, steps)
+	c := newClock(steps)
+	if err = p.walk(ctx, r, steps, c); err == nil && p.Profile != nil {
+		err = p.profile(ctx, r, steps, c)
 	}
 	r.Finished = time.Now()
 	return r, err
@@ -191,14 +193,17 @@ func (r *Results) describe(workloads []Workload, steps []step) {
 }
 
 // walk makes the measurements one by one.
-func (p Plan) walk(ctx context.Context, r *Results, steps []step) error {
-	c := newClock(steps)
+func (p Plan) walk(ctx context.Context, r *Results, steps []step, c *clock) error {
+	within := p.Within
+	if within > 0 && p.Profile != nil {
+		within -= min(profileReserve, within/10)
+	}
 	for i, s := range steps {
 		if ctx.Err() != nil {
 			r.Partial = fmt.Sprintf("interrupted after %d of %d measurements", i, len(steps))
 			return context.Cause(ctx)
 		}
-		if p.Within > 0 && !c.fits(i, p.Within) {
+		if within > 0 && !c.fits(i, within) {
 			r.Partial = fmt.Sprintf("%v were enough for %d of %d measurements", p.Within, i, len(steps))
 			if at := len(steps) / p.Runs; i%at == 0 && i > 0 {
 				r.Runs, r.Partial = i/at, "" // whole rounds: fewer runs, but nothing is missing
@@ -206,7 +211,7 @@ func (p Plan) walk(ctx context.Context, r *Results, steps []step) error {
 			return nil
 		}
 		if p.Progress != nil {
-			p.Progress(Progress{i, len(steps), c.remaining(i, p.Within),
+			p.Progress(Progress{i, len(steps), c.remaining(i, within),
 				fmt.Sprintf("%s, %s, run %d of %d", s.workload.Name, s.system.Name, s.run+1, p.Runs)})
 		}
 		begun := time.Now()

@@ -23,8 +23,13 @@ var benchForms = map[string]func(*scenario.Results, io.Writer) error{
 	"json":  (*scenario.Results).WriteJSON, "benchstat": (*scenario.Results).WriteBenchstat,
 }
 
+// benchProfiles is of what it is found where the time goes.
+var benchProfiles = map[string]func(*scenario.Results) []scenario.Pair{
+	"missed": report.Missed, "all": scenario.Everything, "none": nil,
+}
+
 func newBenchCommand() *cobra.Command {
-	var output, dir, toMAC string
+	var output, dir, toMAC, profile string
 	plan, cable := scenario.Plan{}, scenario.DefaultCable()
 	cmd := &cobra.Command{
 		Use:   "bench [SCENARIO...]",
@@ -62,6 +67,11 @@ Ctrl-C keeps what has been measured, marked as partial.
 			if plan.Workloads, err = scenario.Select(args); err != nil {
 				return usageError(err)
 			}
+			which, ok := benchProfiles[profile]
+			if !ok {
+				return usageError(fmt.Errorf("--profile=%s: want missed, all or none", profile))
+			}
+			plan.Profile = which
 			if cable.TX != "" || cable.RX != "" {
 				if toMAC != "" {
 					if cable.ToMAC, err = net.ParseMAC(toMAC); err != nil {
@@ -94,7 +104,8 @@ Ctrl-C keeps what has been measured, marked as partial.
 	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each scenario, at most")
 	flags.DurationVar(&plan.Duration, "duration", 500*time.Millisecond, "of each measurement")
 	flags.DurationVar(&plan.Within, "within", 10*time.Minute, "begin no round of runs that would not end by then; 0: no limit")
-	flags.BoolVar(&plan.Profile, "profile", false, "one more round under perf: where the time goes, by stage")
+	flags.StringVar(&profile, "profile", "missed", "measure once more under perf, and say by stage where the time goes: those that missed a target, all, or none")
+	flags.Lookup("profile").NoOptDefVal = "all"
 	flags.StringVar(&plan.Pcap, "pcap", "", "capture whose packets the replay scenario sends")
 	flags.StringVar(&cable.TX, "tx-if", "", "measure what is between two interfaces: the one to send by")
 	flags.StringVar(&cable.RX, "rx-if", "", "the one to receive by")
@@ -105,6 +116,7 @@ Ctrl-C keeps what has been measured, marked as partial.
 	flags.StringVarP(&output, "output", "o", "table", "table, json or benchstat, to the standard output")
 	flags.StringVar(&dir, "out", "results", "folder in which the folder of this run is made; \"\": none")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "benchstat"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"missed", "all", "none"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("systems", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		var names []string
 		for _, s := range scenario.Systems() {
