@@ -123,7 +123,7 @@ func beside(a traffic.Attack) runFunc {
 				defer func() { err = errors.Join(err, f.Stop()) }()
 			}
 			r, err := traffic.Request{
-				Client: end(s.A, 0), Server: end(s.B, 0), To: s.service(), Warmup: warmup, Duration: d / 2,
+				Client: end(s.A, 0), Server: end(s.B, 0), To: s.service(), Warmup: warmup(d), Duration: d / 2,
 			}.Run(ctx)
 			if err != nil {
 				return 0, err

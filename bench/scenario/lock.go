@@ -21,8 +21,27 @@ const runDir = "/run/sluice"
 
 const stagePrefix = "bench-"
 
-func stageName(pid int) string { return stagePrefix + strconv.Itoa(pid) }
-func stageDir(pid int) string  { return filepath.Join(runDir, stageName(pid)) }
+// stageName is bench-PID, or bench-PID-LANE.
+func stageName(pid, lane int) string {
+	name := stagePrefix + strconv.Itoa(pid)
+	if lane > 0 {
+		name += "-" + strconv.Itoa(lane)
+	}
+	return name
+}
+
+func stageDir(name string) string { return filepath.Join(runDir, name) }
+
+// stagePID is the process behind the name of a stage, 0 if it is none.
+func stagePID(name string) int {
+	rest, ok := strings.CutPrefix(name, stagePrefix)
+	number, _, _ := strings.Cut(rest, "-")
+	pid, err := strconv.Atoi(number)
+	if !ok || err != nil {
+		return 0
+	}
+	return pid
+}
 
 // lock waits until no other benchmark runs on this machine.
 func (p Plan) lock(ctx context.Context) (unlock func(), err error) {
@@ -55,21 +74,26 @@ func sweepDead() error {
 	spaces, err := netlab.Namespaces("sluice-" + stagePrefix)
 	errs := []error{err}
 	dirs, _ := filepath.Glob(filepath.Join(runDir, stagePrefix+"*")) // the pattern is well-formed
-	pids := map[int]bool{}
-	for _, name := range append(spaces, dirs...) {
-		_, rest, _ := strings.Cut(filepath.Base(name), stagePrefix)
-		number, _, _ := strings.Cut(rest, "-")
-		if pid, err := strconv.Atoi(number); err == nil && unix.Kill(pid, 0) == unix.ESRCH {
-			pids[pid] = true
+	dead := map[string]bool{}
+	note := func(name string) {
+		if pid := stagePID(name); pid > 0 && unix.Kill(pid, 0) == unix.ESRCH {
+			dead[name] = true
 		}
 	}
-	for pid := range pids {
-		dir := stageDir(pid)
+	for _, space := range spaces {
+		name, _, _ := strings.Cut(strings.TrimPrefix(space, "sluice-"), "--") // see netlab.Prefix
+		note(name)
+	}
+	for _, dir := range dirs {
+		note(filepath.Base(dir))
+	}
+	for name := range dead {
+		dir := stageDir(name)
 		if err := unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
-			errs = append(errs, fmt.Errorf("unmount bpffs of benchmark %d: %w", pid, err))
+			errs = append(errs, fmt.Errorf("unmount bpffs of %s: %w", name, err))
 			continue // don't delete through a mount
 		}
-		errs = append(errs, netlab.Sweep(stageName(pid)), os.RemoveAll(dir))
+		errs = append(errs, netlab.Sweep(name), os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }

@@ -30,6 +30,7 @@ type Plan struct {
 	Pcap string
 	// around, if not nil, is called to call what measures.
 	around func(ctx context.Context, dir string, measure func() error) error
+	lane   int    // tells apart what one process measures at a time
 	Self   string // the binary that has the agent and the peers in it
 	// Within, if not 0, is how long all may take: a round of runs that will not
 	// fit is not begun.
@@ -260,7 +261,7 @@ func (p Plan) calm(ctx context.Context, st step) (best Sample, err error) {
 
 // measure builds a node, makes one measurement on it and takes it down.
 func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
-	s, err := newStage(stageName(os.Getpid()), stageDir(os.Getpid()), p.Self, st.workload, p.Cable)
+	s, err := newStage(stageName(os.Getpid(), p.lane), p.Self, st.workload, p.Cable)
 	if err != nil {
 		return sample, err
 	}

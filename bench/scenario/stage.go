@@ -39,7 +39,8 @@ var (
 // servicePort is where the servers of all workloads listen.
 const servicePort = 2049
 
-func newStage(name, dir, self string, w *Workload, cable *Cable) (_ *Stage, err error) {
+func newStage(name, self string, w *Workload, cable *Cable) (_ *Stage, err error) {
+	dir := stageDir(name)
 	s := &Stage{Workload: w, self: self, dir: dir}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create folder of the stage: %w", err)
@@ -109,6 +110,14 @@ func (s *Stage) addr(p *netlab.Pod) netip.Addr {
 		return p.Addrs()[1]
 	}
 	return p.Addrs()[0]
+}
+
+// family is that of the workload's packets.
+func (s *Stage) family() int {
+	if s.Workload == nil || s.cable != nil {
+		return 4
+	}
+	return s.Workload.Family
 }
 
 // service is where pod B serves.

@@ -97,7 +97,19 @@ func TestCamel(t *testing.T) {
 }
 
 func TestStageNamesCarryTheProcess(t *testing.T) {
-	if a, b := stageName(os.Getpid()), stageName(os.Getpid()+1); a == b || stageDir(1) == stageDir(2) {
-		t.Errorf("%s and %s", a, b)
+	names := map[string]bool{}
+	for _, pid := range []int{os.Getpid(), os.Getpid() + 1} {
+		for lane := range 3 {
+			name := stageName(pid, lane)
+			if stagePID(name) != pid || names[name] {
+				t.Errorf("%s: of process %d", name, stagePID(name))
+			}
+			names[name] = true
+		}
+	}
+	for _, name := range []string{"", "bench", "bench-", "bench-x", "e2e-12", "12"} {
+		if pid := stagePID(name); pid != 0 {
+			t.Errorf("%q: of process %d", name, pid)
+		}
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/sluice-net/sluice/bench/traffic"
 )
 
-// warmup precedes every measurement: caches, congestion windows, clocks.
-const warmup = 300 * time.Millisecond
+// warmup precedes a measurement of so long: caches, congestion windows, clocks.
+func warmup(d time.Duration) time.Duration { return min(d, 300*time.Millisecond) }
 
 const anyCPU = traffic.AnyCPU
 
@@ -39,7 +39,7 @@ func stream(at placement) runFunc {
 			return nil, err
 		}
 		r, err := traffic.Stream{
-			Client: end(s.A, at.client), Server: end(s.B, at.server), To: s.service(), Warmup: warmup, Duration: d,
+			Client: end(s.A, at.client), Server: end(s.B, at.server), To: s.service(), Warmup: warmup(d), Duration: d,
 		}.Run(ctx)
 		if err != nil {
 			return nil, err
@@ -108,7 +108,7 @@ func txStats(p *netlab.Pod) (st linkStats, err error) {
 func request(at placement) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 		r, err := traffic.Request{
-			Client: end(s.A, at.client), Server: end(s.B, at.server), To: s.service(), Warmup: warmup, Duration: d,
+			Client: end(s.A, at.client), Server: end(s.B, at.server), To: s.service(), Warmup: warmup(d), Duration: d,
 		}.Run(ctx)
 		if err != nil {
 			return nil, err
@@ -132,7 +132,7 @@ func connect(parallel, cpu int) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 		r, err := traffic.Connect{
 			Client: end(s.A, cpu), Server: end(s.B, cpu), To: s.service(),
-			Parallel: parallel, Warmup: warmup, Duration: d,
+			Parallel: parallel, Warmup: warmup(d), Duration: d,
 		}.Run(ctx)
 		if err != nil {
 			return nil, err
@@ -170,7 +170,7 @@ func arrivals(ctx context.Context, s *Stage, d time.Duration, proto uint8, flows
 			return nil, err
 		}
 	}
-	if err := sleep(ctx, warmup); err != nil {
+	if err := sleep(ctx, warmup(d)); err != nil {
 		return nil, err
 	}
 	return countFlood(ctx, f, sink, d)
@@ -235,7 +235,7 @@ func raw(ctx context.Context, s *Stage, d time.Duration) (_ []Metric, err error)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Stop()) }()
-	if err := sleep(ctx, warmup); err != nil {
+	if err := sleep(ctx, warmup(d)); err != nil {
 		return nil, err
 	}
 	ms, err := countFlood(ctx, f, sink, d)

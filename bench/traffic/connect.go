@@ -76,7 +76,7 @@ func (q Connect) Run(ctx context.Context) (r ConnectResult, err error) {
 	}
 	r.Connections = r.Latency.Count()
 	if r.Connections == 0 {
-		return r, errors.New("no connection completed in the measured time")
+		return r, fmt.Errorf("connections to %v: %w", q.To, ErrNothing)
 	}
 	return r, nil
 }

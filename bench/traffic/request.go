@@ -72,7 +72,7 @@ func (q Request) ask(c *crew) (r RequestResult, err error) {
 	}
 	r.Elapsed = q.Duration
 	if r.Latency.Count() == 0 {
-		return r, errors.New("no answer in the measured time")
+		return r, fmt.Errorf("requests to %v: %w", q.To, ErrNothing)
 	}
 	return r, nil
 }

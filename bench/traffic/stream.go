@@ -76,7 +76,7 @@ func (s Stream) Run(ctx context.Context) (r StreamResult, err error) {
 	r.DSACKs = uint64(after.Dsack_dups - before.Dsack_dups)
 	r.RTT = time.Duration(after.Rtt) * time.Microsecond
 	if r.Bytes == 0 {
-		return r, fmt.Errorf("stream to %v: nothing arrived in %v", s.To, r.Elapsed)
+		return r, fmt.Errorf("stream to %v: %w", s.To, ErrNothing)
 	}
 	return r, nil
 }

@@ -45,6 +45,10 @@ type crew struct {
 
 var errEnd = errors.New("end of measurement")
 
+// ErrNothing is that not even one of what is counted came to its end in the
+// measured time: it was too short, or nothing gets through.
+var ErrNothing = errors.New("nothing came in the measured time")
+
 func newCrew(ctx context.Context) *crew {
 	c := &crew{}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
