@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -30,6 +31,10 @@ type blast struct {
 
 // smallest is the smallest Ethernet frame: 64 bytes with its checksum.
 var smallest = []traffic.SizeShare{{Bytes: 64, Share: 1}}
+
+// smallest6 has room for a number over IPv6; so has none of RFC 5180's sizes below
+// 128.
+var smallest6 = []traffic.SizeShare{{Bytes: 128, Share: 1}}
 
 // small frames of so many flows.
 func small(via traffic.Via, flows int) blast {
@@ -68,9 +73,11 @@ func (s *Stage) wire() (w wire, err error) {
 
 // load makes the frames.
 func (b blast) load(s *Stage, w wire) (*traffic.Load, error) {
-	from, to := addrsA[0], addrsB[0]
+	var from, to netip.Addr
 	if s.cable != nil {
 		from, to = s.cable.From, s.cable.To
+	} else {
+		from, to = s.addr(s.A), s.addr(s.B)
 	}
 	switch {
 	case b.attack != "":
@@ -133,10 +140,14 @@ func once(ctx context.Context, b traffic.Blast) error {
 // settle is how long what is in some queue needs to get through, at least.
 const settle = 30 * time.Millisecond
 
-// counted is the protocol of which packets are counted where they arrive.
-func (b blast) counted() uint8 {
-	if b.attack == traffic.SYNFlood {
+// counted is the protocol of which packets are counted where they arrive: what the
+// IP header says that it carries.
+func (b blast) counted(family int) uint8 {
+	switch {
+	case b.attack == traffic.SYNFlood:
 		return unix.IPPROTO_TCP
+	case b.attack == traffic.Fragments && family == 6:
+		return unix.IPPROTO_FRAGMENT
 	}
 	return unix.IPPROTO_UDP
 }
@@ -148,6 +159,6 @@ func (b blast) blasting() runFunc {
 		if err != nil {
 			return nil, err
 		}
-		return arrivals(ctx, s, d, b.counted(), 0, traffic.Blast{Client: w.out, Ifindex: w.outIndex, Via: b.via, Load: l}.Start)
+		return arrivals(ctx, s, d, b.counted(s.family()), 0, traffic.Blast{Client: w.out, Ifindex: w.outIndex, Via: b.via, Load: l}.Start)
 	}
 }

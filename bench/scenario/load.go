@@ -12,6 +12,7 @@ import (
 // load is what the CPUs of the machine have done since it was started.
 type load struct {
 	busy, softirq time.Duration // softirq is part of busy
+	stolen        time.Duration // by the hypervisor, while there was something to do
 }
 
 // readLoad reads /proc/stat. Time is counted by the kernel's tick, so that
@@ -23,16 +24,19 @@ func readLoad() (load, error) {
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
 	f := strings.Fields(line) // cpu user nice system idle iowait irq softirq steal
-	if len(f) < 8 {
+	if len(f) < 9 {
 		return load{}, fmt.Errorf("read load: %q", line)
 	}
 	var l load
-	for i, text := range f[1:8] {
+	for i, text := range f[1:9] {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
 			return load{}, fmt.Errorf("read load: %w", err)
 		}
-		if i == 3 || i == 4 {
+		if i == 7 {
+			l.stolen = time.Duration(n) * tick
+		}
+		if i == 3 || i == 4 || i == 7 {
 			continue
 		}
 		l.busy += time.Duration(n) * tick

@@ -7,11 +7,16 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-net/sluice/bench/traffic"
 )
 
 // fromFrames are the systems that frames are carried by, whatever is in them.
 var fromFrames = []string{"kernel", "nftables", "dpdk", "ovs", "asavie-tuned", "sluice", "inspect", Ceiling}
+
+// fromFrames6 are those of them that know IPv6.
+var fromFrames6 = []string{"kernel", "nftables", "asavie-tuned", "sluice", "inspect", Ceiling}
 
 // methods are what RFC 2544 measures, by frames that carry numbers.
 func methods() []Workload {
@@ -24,6 +29,9 @@ func methods() []Workload {
 		{Name: "rfc2544-imix", Frames: true, About: fmt.Sprintf(what, "IMIX (7 × 64, 4 × 594, 1 × 1518) of 1024 flows"),
 			Systems: fromFrames, Family: 4, CPUs: 2, Flows: someFlows,
 			Run: rfc2544(blast{sizes: traffic.IMIX, flows: someFlows, answered: true})},
+		{Name: "rfc2544-v6", About: fmt.Sprintf(what, "128-byte frames over IPv6 (RFC 8219) of 1024 flows out of a packet socket"),
+			Systems: fromFrames6, Family: 6, CPUs: 2, Flows: someFlows,
+			Run: rfc2544(blast{sizes: smallest6, flows: someFlows, answered: true})},
 	}
 }
 
@@ -62,10 +70,16 @@ func loads() (ws []Workload) {
 // attacks are floods that nobody means well with, and what they do to others.
 func attacks() (ws []Workload) {
 	for _, a := range traffic.Attacks {
-		ws = append(ws, Workload{
-			Name: "attack-" + string(a), About: fmt.Sprintf("%s out of a packet socket in pod A; what pod B gets of it that is %s", attackNames[a], counted(a)),
-			Systems: filters, Family: 4, CPUs: 2, Flows: 1 << 17, Run: blast{attack: a}.blasting(),
-		})
+		for _, family := range []int{4, 6} {
+			w := Workload{
+				Name: "attack-" + string(a), About: fmt.Sprintf("%s out of a packet socket in pod A; what pod B gets of it that is %s", attackNames[a], counted(a, family)),
+				Systems: filters, Family: family, CPUs: 2, Flows: 1 << 17, Run: blast{attack: a}.blasting(),
+			}
+			if family == 6 {
+				w.Name, w.About, w.Systems = w.Name+"-v6", "over IPv6: "+w.About, filters6
+			}
+			ws = append(ws, w)
+		}
 	}
 	for _, a := range []traffic.Attack{traffic.RandomTuples, traffic.SYNFlood} {
 		var standard []string
@@ -81,9 +95,12 @@ func attacks() (ws []Workload) {
 	return ws
 }
 
-func counted(a traffic.Attack) string {
-	if a == traffic.SYNFlood {
+func counted(a traffic.Attack, family int) string {
+	switch (blast{attack: a}).counted(family) {
+	case unix.IPPROTO_TCP:
 		return "TCP"
+	case unix.IPPROTO_FRAGMENT:
+		return "a fragment"
 	}
 	return "UDP"
 }

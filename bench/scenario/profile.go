@@ -74,7 +74,7 @@ func readSample(line string) (pid int, symbol, file string, ok bool) {
 	line = strings.TrimSpace(line)
 	number, rest, _ := strings.Cut(line, " ")
 	pid, err := strconv.Atoi(number)
-	_, rest, _ = strings.Cut(strings.TrimSpace(rest), " ") // the address
+	_, rest, _ = strings.Cut(strings.TrimSpace(rest), " ")      // the address
 	if name, ok := strings.CutSuffix(rest, " (deleted))"); ok { // a file such as "/memfd:forward (deleted)"
 		rest = name + ")"
 	}

@@ -9,13 +9,14 @@ import (
 var (
 	enforcers = []string{"nftables", "nft-linear", "ipset", "nfqueue", "dpdk", "ovs", "sluice", "inspect", Ceiling}
 	filters   = append([]string{"kernel"}, enforcers...)
+	filters6  = []string{"kernel", "nftables", "nft-linear", "sluice", "inspect", Ceiling} // that know IPv6
 )
 
 // policies are the same frames under more and more policies.
 func policies() (ws []Workload) {
 	some := small(traffic.PacketSocket, someFlows).blasting()
 	denies := denied(blast{via: traffic.PacketSocket, sizes: smallest, flows: someFlows}.blasting())
-	const what = "60-byte UDP frames of 1024 flows out of a packet socket, %d policies of one peer each on pod B"
+	const what = "60-byte UDP frames of 1024 flows out of a packet socket, policies of one peer each on pod B: %d"
 	add := func(name string, n int, hit Hit, sweep, about string, systems []string, run runFunc) *Workload {
 		ws = append(ws, Workload{
 			Name: name, About: fmt.Sprintf(what, n) + about, Systems: systems, Family: 4, CPUs: 2, Flows: someFlows,

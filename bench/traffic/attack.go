@@ -24,32 +24,37 @@ var Attacks = []Attack{RandomTuples, SYNFlood, Fragments, Malformed}
 // attackFrames is how many different frames an attack has.
 const attackFrames = 1 << 16
 
-// Load makes the frames of an attack, always the same ones. Their sources are
-// the attacker's own.
+const tcpLen = 20
+
+// Load makes the frames of an attack over IPv4 or IPv6, always the same ones.
+// Their sources are the attacker's own, and what does not lie about it has right
+// checksums: connection tracking takes the rest for invalid, which costs it less.
 func (a Attack) Load(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) (*Load, error) {
-	if !from.Is4() || !to.Is4() {
-		return nil, fmt.Errorf("attack from %v to %v: want addresses of IPv4", from, to)
+	if err := sameFamily(from, to); err != nil {
+		return nil, fmt.Errorf("attack: %w", err)
 	}
 	r := rand.New(rand.NewPCG(0xbad, 0xbad))
 	l := &Load{}
+	m := maker{fromMAC, toMAC, from, to, r}
 	for i := range uint32(attackFrames) {
-		f := ethernet(fromMAC, toMAC, minFrame-fcs)
-		ipv4(f, from, to, protoUDP, len(f)-ethLen)
-		l4 := f[ethLen+20:]
-		binary.BigEndian.PutUint16(l4, uint16(r.Uint32()))
-		binary.BigEndian.PutUint16(l4[2:], uint16(r.Uint32()))
-		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
+		var f []byte
 		switch a {
 		case RandomTuples:
 			if r.IntN(2) == 0 {
-				tcp(f, r, byte(r.Uint32()))
+				f = m.tcp(byte(r.Uint32()))
+			} else {
+				f = m.udp()
 			}
 		case SYNFlood:
-			tcp(f, r, 0x02)
+			f = m.tcp(0x02)
 		case Fragments:
-			fragment(f, r)
+			f = m.fragment()
 		case Malformed:
-			f = malform(f, r)
+			if from.Is4() {
+				f = m.malformed4()
+			} else {
+				f = m.malformed6()
+			}
 		default:
 			return nil, fmt.Errorf("attack %q: want one of %v", a, Attacks)
 		}
@@ -59,52 +64,74 @@ func (a Attack) Load(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr) (*Loa
 	return l, nil
 }
 
-// tcp makes a frame TCP's, with some flags.
-func tcp(f []byte, r *rand.Rand, flags byte) {
-	f[ethLen+9] = protoTCP
-	sumIPv4(f)
-	h := f[ethLen+20:]
-	binary.BigEndian.PutUint32(h[4:], r.Uint32())
-	binary.BigEndian.PutUint32(h[8:], 0)
-	h[12], h[13] = 5<<4, flags
+// maker makes frames of random ports.
+type maker struct {
+	fromMAC, toMAC net.HardwareAddr
+	from, to       netip.Addr
+	r              *rand.Rand
+}
+
+// l4 is where L4 is in a frame without options or extension headers.
+func (m maker) l4() int { return ethLen + ipLen(m.from) }
+
+// size of the smallest frame with so much behind the IP header.
+func (m maker) size(payload int) int { return max(minFrame-fcs, m.l4()+payload) }
+
+func (m maker) udp() []byte {
+	return udpFrame(m.fromMAC, m.toMAC, m.from, m.to, uint16(m.r.Uint32()), uint16(m.r.Uint32()), m.size(udpLen))
+}
+
+func (m maker) tcp(flags byte) []byte {
+	f := ipFrame(m.fromMAC, m.toMAC, m.from, m.to, protoTCP, m.size(tcpLen))
+	h := f[m.l4():]
+	binary.BigEndian.PutUint16(h, uint16(m.r.Uint32()))
+	binary.BigEndian.PutUint16(h[2:], uint16(m.r.Uint32()))
+	binary.BigEndian.PutUint32(h[4:], m.r.Uint32())
+	h[12], h[13] = tcpLen/4<<4, flags
 	binary.BigEndian.PutUint16(h[14:], 65535)
+	sumL4(f, m.l4()-ethLen, protoTCP)
+	return f
 }
 
-// fragment makes a frame one fragment of many: the first, one in the middle or
-// the last, of a datagram of its own.
-func fragment(f []byte, r *rand.Rand) {
-	const more = 1 << 13
-	binary.BigEndian.PutUint16(f[ethLen+4:], uint16(r.Uint32()))
-	at := []uint16{more, more | uint16(1+r.IntN(8000)), uint16(1 + r.IntN(8000))}[r.IntN(3)]
-	binary.BigEndian.PutUint16(f[ethLen+6:], at)
-	sumIPv4(f)
+const ext6Len = 8 // of the smallest extension header
+
+// extended makes a frame of UDP over IPv6 with an extension header before it:
+// one of 8 bytes, whose first two are those of every kind.
+func (m maker) extended(kind byte) (frame, header []byte) {
+	f := ipFrame(m.fromMAC, m.toMAC, m.from, m.to, kind, m.size(ext6Len+udpLen))
+	h := f[m.l4():]
+	h[0] = protoUDP
+	udp := h[ext6Len:]
+	binary.BigEndian.PutUint16(udp, uint16(m.r.Uint32()))
+	binary.BigEndian.PutUint16(udp[2:], uint16(m.r.Uint32()))
+	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+	sumL4(f, ip6Len+ext6Len, protoUDP)
+	return f, h[:ext6Len]
 }
 
-// malform breaks a frame in one of the ways that parsers have been broken by.
-func malform(f []byte, r *rand.Rand) []byte {
-	h := f[ethLen:]
-	switch r.IntN(8) {
-	case 0: // a header of less than 20 bytes
-		h[0] = 0x40 | byte(r.IntN(5))
-	case 1: // one that is longer than the packet
-		h[0] = 0x4f
-	case 2: // a version that is none
-		h[0] = byte(r.Uint32())&0xf0 | 5
-	case 3: // more than there is
-		binary.BigEndian.PutUint16(h[2:], uint16(len(f)+r.IntN(60000)))
-	case 4: // less than its own header
-		binary.BigEndian.PutUint16(h[2:], uint16(r.IntN(20)))
-	case 5: // TCP whose header is cut short
-		tcp(f, r, 0x10)
-		binary.BigEndian.PutUint16(h[2:], 28)
-	case 6: // TCP whose options go on behind the packet
-		tcp(f, r, 0x10)
-		h[20+12] = 0xf0
-	case 7: // UDP whose length is a lie
-		binary.BigEndian.PutUint16(h[24:], uint16(r.Uint32()))
-	}
-	if h[0]&0xf == 5 {
+// fragment makes one fragment of many: the first, one in the middle or the last,
+// of a datagram of its own.
+func (m maker) fragment() []byte {
+	at := []int{0, 1 + m.r.IntN(8000), 1 + m.r.IntN(8000)}
+	k := m.r.IntN(3)
+	more := k < 2
+	if m.from.Is4() {
+		f := m.udp()
+		binary.BigEndian.PutUint16(f[ethLen+4:], uint16(m.r.Uint32()))
+		word := uint16(at[k])
+		if more {
+			word |= 1 << 13
+		}
+		binary.BigEndian.PutUint16(f[ethLen+6:], word)
 		sumIPv4(f)
+		return f
 	}
+	f, h := m.extended(ext6Fragment)
+	word := uint16(at[k]) << 3
+	if more {
+		word |= 1
+	}
+	binary.BigEndian.PutUint16(h[2:], word)
+	binary.BigEndian.PutUint32(h[4:], m.r.Uint32())
 	return f
 }

@@ -33,16 +33,29 @@ type Blast struct {
 	Via     Via
 	Load    *Load
 	Rate    float64 // packets a second; 0: as fast as it can
-	Count   uint64  // packets in all; 0: until Stop
+	Count   uint64  // numbered packets in all; 0: until Stop
 	// Epoch, if not 0, has each packet stamped with it, its number and its
 	// time, for a Tracker of the same epoch. The load's frames must be UDP over
-	// IPv4.
+	// IPv4, or all over IPv6.
 	Epoch uint16
+	// Warmup is how long packets leave before the first that has a number, and
+	// Trail how many leave after the last one: a Tracker drops them unseen. They
+	// are at the blast's rate, and keep what is cold at the start, or left in a
+	// ring at the end, out of what is counted.
+	Warmup time.Duration
+	Trail  int
 }
 
 // The stamp, at the start of UDP's payload: the epoch (2 bytes), the packet's
-// number (8), nanoseconds of the monotonic clock (8).
-const stampLen = 18
+// number (8), nanoseconds of the monotonic clock (8). A number of which the
+// highest bit is set is none.
+const (
+	stampLen   = 18
+	unnumbered = 1 << 63
+)
+
+// trailPatience bounds how long a trail may take.
+const trailPatience = 100 * time.Millisecond
 
 // emitter takes frames and has the kernel send them.
 type emitter interface {
@@ -62,12 +75,20 @@ func (b Blast) Start(ctx context.Context) (*Flooding, error) {
 	if b.Rate < 0 {
 		return nil, fmt.Errorf("blast: %g packets a second: want 0 or more", b.Rate)
 	}
-	longest := 0
+	longest, at := 0, 0
 	for i, f := range b.Load.Frames {
 		longest = max(longest, len(f))
-		if b.Epoch != 0 && len(f) < udpData+stampLen {
+		if b.Epoch == 0 {
+			continue
+		}
+		udp := l4At(f)
+		if udp == 0 || len(f) < udp+udpLen+stampLen {
 			return nil, fmt.Errorf("blast: frame %d of %d bytes is too short for a stamp", i, len(f))
 		}
+		if i > 0 && udp != at {
+			return nil, fmt.Errorf("blast: frame %d is of another family than those before", i)
+		}
+		at = udp
 	}
 	g := &Flooding{crew: newCrew(ctx), done: make(chan struct{})}
 	ready := make(chan struct{})
@@ -86,7 +107,7 @@ func (b Blast) Start(ctx context.Context) (*Flooding, error) {
 		}
 		defer func() { err = errors.Join(err, out.close()) }()
 		close(ready)
-		return b.send(g, out)
+		return b.send(g, out, at)
 	})
 	if _, err := await(g.crew, ready); err != nil {
 		return nil, g.crew.dismiss(err)
@@ -94,29 +115,55 @@ func (b Blast) Start(ctx context.Context) (*Flooding, error) {
 	return g, nil
 }
 
-func (b Blast) send(g *Flooding, out emitter) error {
-	var sent uint64
+// send sends; UDP begins at udp in each frame.
+func (b Blast) send(g *Flooding, out emitter, udp int) error {
+	var sent, first uint64 // in all; before the first that has a number
+	var trailing uint64    // of the trail, from trailFrom on
+	var trailFrom time.Duration
 	var lengths [batchSize]int
-	at := 0
+	at, warm, ending := 0, b.Warmup > 0, false
 	begin := time.Now()
 	mono, err := monotonic()
 	if err != nil {
 		return err
 	}
-	for !g.crew.stopped() && (b.Count == 0 || sent < b.Count) {
-		n := uint64(batchSize)
+	for {
 		now := time.Since(begin)
+		if warm && now >= b.Warmup {
+			warm, first = false, sent
+			g.began.Store(b.when(sent, now))
+		}
+		all := !warm && b.Count > 0 && sent-first == b.Count
+		if !ending && (all || g.crew.stopped()) {
+			if all {
+				close(g.done)
+			}
+			if warm {
+				g.began.Store(int64(now))
+			}
+			g.ended.Store(int64(now))
+			ending, trailFrom = true, now
+		}
+		n := uint64(batchSize)
+		if ending {
+			if trailing >= uint64(b.Trail) || now-trailFrom > trailPatience {
+				return nil
+			}
+			n = min(n, uint64(b.Trail)-trailing)
+		}
 		if b.Rate > 0 {
 			due := uint64(now.Seconds()*b.Rate) + 1
 			if due <= sent {
-				pause(time.Duration(float64(sent)/b.Rate*1e9) - now)
+				pause(time.Duration(b.when(sent, now)) - now)
 				continue
 			}
 			n = min(n, due-sent)
-			g.lag.Store(max(g.lag.Load(), int64(now)-int64(float64(sent)/b.Rate*1e9)))
+			if !warm && !ending {
+				g.lag.Store(max(g.lag.Load(), int64(now)-b.when(sent, now)))
+			}
 		}
-		if b.Count > 0 {
-			n = min(n, b.Count-sent)
+		if b.Count > 0 && !warm && !ending {
+			n = min(n, b.Count-(sent-first))
 		}
 		for i := range int(n) {
 			frame := b.Load.Frames[b.Load.Order[at]]
@@ -128,32 +175,55 @@ func (b Blast) send(g *Flooding, out emitter) error {
 			if b.Epoch == 0 {
 				continue
 			}
-			number, when := sent+uint64(i), now
-			if b.Rate > 0 {
-				when = time.Duration(float64(number) / b.Rate * 1e9)
+			number, when := sent+uint64(i)-first, b.when(sent+uint64(i), now)
+			if warm || ending {
+				number |= unnumbered
 			}
-			stamp(to, b.Epoch, number, mono+uint64(when))
+			stamp(to, udp, b.Epoch, number, mono+uint64(when))
 		}
 		if err := out.emit(lengths[:n]); err != nil {
 			return err
 		}
 		sent += n
-		g.sent.Store(sent)
+		switch {
+		case ending:
+			trailing += n
+		case !warm:
+			g.sent.Store(sent - first)
+		}
 	}
-	if b.Count > 0 && sent == b.Count {
-		close(g.done)
-	}
-	return nil
 }
 
-// Lag is how far the generator has been behind its rate at most.
+// when a packet is due, in ns since the start: now, if there is no rate.
+func (b Blast) when(packet uint64, now time.Duration) int64 {
+	if b.Rate > 0 {
+		return int64(float64(packet) / b.Rate * 1e9)
+	}
+	return int64(now)
+}
+
+// Lag is how far the generator has been behind its rate at most, since the first
+// packet that had a number.
 func (g *Flooding) Lag() time.Duration { return time.Duration(g.lag.Load()) }
 
-func stamp(frame []byte, epoch uint16, number, ns uint64) {
-	p := frame[udpData : udpData+stampLen]
+// Elapsed is how long numbered packets were sent, once the blast has ended.
+func (g *Flooding) Elapsed() time.Duration { return time.Duration(g.ended.Load() - g.began.Load()) }
+
+// stamp writes into the payload of UDP, and keeps its checksum right if it has one:
+// the frame was made with a payload of zeros.
+func stamp(frame []byte, udp int, epoch uint16, number, ns uint64) {
+	p := frame[udp+udpLen : udp+udpLen+stampLen]
 	binary.BigEndian.PutUint16(p, epoch)
 	binary.BigEndian.PutUint64(p[2:], number)
 	binary.BigEndian.PutUint64(p[10:], ns)
+	field := frame[udp+6 : udp+8]
+	if was := binary.BigEndian.Uint16(field); was != 0 {
+		got := ^fold(uint32(^was) + sum(p))
+		if got == 0 {
+			got = 0xffff
+		}
+		binary.BigEndian.PutUint16(field, got)
+	}
 }
 
 // monotonic is the clock that programs in the kernel read (bpf_ktime_get_ns).

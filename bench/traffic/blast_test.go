@@ -2,6 +2,7 @@ package traffic_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -37,8 +38,8 @@ func capturing(t *testing.T, p pair) func(n int) [][]byte {
 			if err != nil {
 				t.Fatalf("after %d of %d frames: %v", len(frames), n, err)
 			}
-			// IPv6 has things to say on a new link.
-			if binary.BigEndian.Uint16(buf[12:]) == unix.ETH_P_IP {
+			// IPv6 has things to say on a new link: to all.
+			if buf[0]&1 == 0 {
 				frames = append(frames, append([]byte(nil), buf[:got]...))
 			}
 		}
@@ -61,10 +62,16 @@ func (p pair) mix(flows int, sizes ...traffic.SizeShare) traffic.Mix {
 	return m
 }
 
-func (p pair) track(t *testing.T, epoch uint16) (tr *traffic.Tracker) {
+func (p pair) mix6(flows int, sizes ...traffic.SizeShare) traffic.Mix {
+	m := p.mix(flows, sizes...)
+	m.From, m.To = addrA6, addrB6
+	return m
+}
+
+func (p pair) track(t *testing.T, family int, epoch uint16) (tr *traffic.Tracker) {
 	t.Helper()
 	err := p.b.Do(func() (err error) {
-		tr, err = traffic.NewTracker(p.ib, epoch)
+		tr, err = traffic.NewTracker(p.ib, family, epoch)
 		return err
 	})
 	if err != nil {
@@ -98,46 +105,148 @@ func await(t *testing.T, f *traffic.Flooding) {
 func TestBlastByCapture(t *testing.T) {
 	const count, rate, epoch = 600, 20000, 0xbe1
 	for _, via := range ways {
-		t.Run(string(via), func(t *testing.T) {
-			p := pairFor(t)
-			load, err := p.mix(5, traffic.IMIX...).Load()
-			if err != nil {
-				t.Fatal(err)
-			}
-			capture, tracker := capturing(t, p), p.track(t, epoch)
-			began := time.Now()
-			f, err := traffic.Blast{
-				Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, Via: via, Load: load,
-				Rate: rate, Count: count, Epoch: epoch,
-			}.Start(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			await(t, f)
-			if took := time.Since(began); took < (count-1)*time.Second/rate {
-				t.Errorf("%d packets at %d a second took %v", count, rate, took)
-			}
-			frames := capture(count)
-			var due uint64
-			for i, frame := range frames {
-				want := load.Frames[load.Order[i]]
-				if len(frame) != len(want) || string(frame[:42]) != string(want[:42]) {
-					t.Fatalf("frame %d: got %x, want %x", i, frame[:42], want[:42])
+		for _, family := range []int{4, 6} {
+			t.Run(fmt.Sprint(via, family), func(t *testing.T) {
+				p := pairFor(t)
+				mix, at := p.mix(5, traffic.IMIX...), 42
+				if family == 6 {
+					mix, at = p.mix6(5, traffic.SizeShare{Bytes: 84, Share: 2}, traffic.SizeShare{Bytes: 1000, Share: 1}), 62
 				}
-				number, at := binary.BigEndian.Uint64(frame[44:]), binary.BigEndian.Uint64(frame[52:])
-				if binary.BigEndian.Uint16(frame[42:]) != epoch || number != uint64(i) {
-					t.Fatalf("frame %d has number %d", i, number)
+				load, err := mix.Load()
+				if err != nil {
+					t.Fatal(err)
 				}
-				if gap := at - due; i > 0 && (gap < 1e9/rate-1 || gap > 1e9/rate+1) {
-					t.Fatalf("frame %d was due %d ns after the one before", i, gap)
+				capture, tracker := capturing(t, p), p.track(t, family, epoch)
+				began := time.Now()
+				f, err := traffic.Blast{
+					Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, Via: via, Load: load,
+					Rate: rate, Count: count, Epoch: epoch,
+				}.Start(t.Context())
+				if err != nil {
+					t.Fatal(err)
 				}
-				due = at
-			}
-			seen, err := tracker.Track()
-			if err != nil || seen.Received != count || seen.Next != count || seen.Late != 0 || seen.Latency.Count() != count {
-				t.Errorf("tracked %+v (%v)", seen, err)
-			}
-		})
+				await(t, f)
+				if took := time.Since(began); took < (count-1)*time.Second/rate {
+					t.Errorf("%d packets at %d a second took %v", count, rate, took)
+				}
+				frames := capture(count)
+				var due uint64
+				for i, frame := range frames {
+					want := load.Frames[load.Order[i]]
+					if len(frame) != len(want) || string(frame[:at-2]) != string(want[:at-2]) {
+						t.Fatalf("frame %d: got %x, want %x", i, frame[:at], want[:at])
+					}
+					checkSum(t, frame)
+					number, when := binary.BigEndian.Uint64(frame[at+2:]), binary.BigEndian.Uint64(frame[at+10:])
+					if binary.BigEndian.Uint16(frame[at:]) != epoch || number != uint64(i) {
+						t.Fatalf("frame %d has number %d", i, number)
+					}
+					if gap := when - due; i > 0 && (gap < 1e9/rate-1 || gap > 1e9/rate+1) {
+						t.Fatalf("frame %d was due %d ns after the one before", i, gap)
+					}
+					due = when
+				}
+				seen, err := tracker.Track()
+				if err != nil || seen.Received != count || seen.Next != count || seen.Late != 0 || seen.Latency.Count() != count {
+					t.Errorf("tracked %+v (%v)", seen, err)
+				}
+			})
+		}
+	}
+}
+
+// Packets before the first number and after the last one leave as the others do,
+// and nobody counts them.
+func TestBlastWarmsUpAndTrails(t *testing.T) {
+	const rate, epoch, trail = 20000, 0xbe2, 70
+	p := pairFor(t)
+	load, err := p.mix(3, traffic.SizeShare{Bytes: 64, Share: 1}).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	capture, tracker := capturing(t, p), p.track(t, 4, epoch)
+	f, err := traffic.Blast{
+		Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, Load: load,
+		Rate: rate, Epoch: epoch, Warmup: 20 * time.Millisecond, Trail: trail,
+	}.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f.Sent() < 200 { // behind or not
+		time.Sleep(time.Millisecond)
+	}
+	if err := f.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	sent := f.Sent()
+	before, after := 0, 0
+	for numbered := uint64(0); after < trail; {
+		number := binary.BigEndian.Uint64(capture(1)[0][44:])
+		switch {
+		case number>>63 == 0 && number == numbered && after == 0:
+			numbered++
+		case number>>63 == 1 && numbered == 0:
+			before++
+		case number>>63 == 1 && numbered == sent:
+			after++
+		default:
+			t.Fatalf("number %x after %d of %d", number, numbered, sent)
+		}
+	}
+	if before < 1 {
+		t.Error("no packet to warm up")
+	}
+	seen, err := tracker.Track()
+	if err != nil || seen.Received != sent || seen.Next != sent || seen.Late != 0 {
+		t.Errorf("tracked %+v of %d (%v)", seen, sent, err)
+	}
+	if d := f.Elapsed(); d < time.Duration(sent-1)*time.Second/rate {
+		t.Errorf("%d packets at %d a second in %v", sent, rate, d)
+	}
+}
+
+// The tracker says what it costs, and refuses what it can't read.
+func TestTrackerCost(t *testing.T) {
+	spaceFor(t)
+	for _, m := range []traffic.Mix{mix(1, 0, traffic.SizeShare{Bytes: 64, Share: 1}), (pair{}).mix6(1, traffic.SizeShare{Bytes: 84, Share: 1})} {
+		m.FromMAC, m.ToMAC = macA, macB
+		l, err := m.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cost, err := traffic.TrackerCost(l); err != nil || cost <= 0 {
+			t.Errorf("%v: %v, %v", m.From, cost, err)
+		}
+	}
+	short, err := (pair{}).mix6(1, traffic.SizeShare{Bytes: 66, Share: 1}).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*traffic.Load{{}, short} {
+		if _, err := traffic.TrackerCost(l); err == nil {
+			t.Errorf("%d frames: no error", len(l.Frames))
+		}
+	}
+}
+
+func TestBlastRefusesWhatItCannotStamp(t *testing.T) {
+	end := traffic.End{Space: spaceFor(t), CPU: traffic.AnyCPU}
+	load := func(m traffic.Mix) *traffic.Load {
+		m.FromMAC, m.ToMAC = macA, macB
+		l, err := m.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	four, six := load(mix(1, 0, traffic.SizeShare{Bytes: 100, Share: 1})), load((pair{}).mix6(1, traffic.SizeShare{Bytes: 100, Share: 1}))
+	for want, l := range map[string]*traffic.Load{
+		"another family": {Frames: append(four.Frames, six.Frames...), Order: []uint32{0}},
+		"too short":      load((pair{}).mix6(1, traffic.SizeShare{Bytes: 66, Share: 1})),
+	} {
+		if _, err := (traffic.Blast{Client: end, Ifindex: 1, Load: l, Epoch: 1}).Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 }
 
@@ -151,7 +260,7 @@ func TestTrackerTellsLoss(t *testing.T) {
 	}
 	load.Frames[1][23] = unix.IPPROTO_UDPLITE
 	load.Order = []uint32{0, 1}
-	tracker := p.track(t, epoch)
+	tracker := p.track(t, 4, epoch)
 	f, err := traffic.Blast{Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, Load: load, Count: count, Epoch: epoch}.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +289,7 @@ func TestTrackerKeepsToItsEpoch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, own := p.track(t, 1), p.track(t, 2)
+	other, own := p.track(t, 4, 1), p.track(t, 4, 2)
 	f, err := traffic.Blast{Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, Load: load, Count: 100, Epoch: 2}.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +311,7 @@ func TestTrackerTimes(t *testing.T) {
 			t.Fatal(err)
 		}
 		epoch := uint16(3 + number)
-		tracker := p.track(t, epoch)
+		tracker := p.track(t, 4, epoch)
 		var now unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 			t.Fatal(err)

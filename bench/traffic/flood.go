@@ -40,8 +40,10 @@ type Flood struct {
 type Flooding struct {
 	crew *crew
 	sent atomic.Uint64
-	lag  atomic.Int64 // ns
 	done chan struct{}
+	// Of a Blast, in ns since its start: the most that it has been behind, and
+	// when numbered packets began and ended.
+	lag, began, ended atomic.Int64
 }
 
 // Start starts a flood that lasts until Stop.

@@ -16,13 +16,13 @@ type Load struct {
 	Order  []uint32 // indices of Frames
 }
 
-// Mix describes UDP frames of IPv4 by their sizes and flows. It is the same
+// Mix describes UDP frames of IPv4 or IPv6 by their sizes and flows. It is the same
 // load for the same Mix.
 type Mix struct {
 	FromMAC, ToMAC net.HardwareAddr
 	From, To       netip.Addr
 	// Sizes are those of Ethernet frames with their checksum of 4 bytes, as
-	// RFC 2544 counts them: 64 is the least.
+	// RFC 2544 counts them: 64 is the least over IPv4, 66 over IPv6.
 	Sizes []SizeShare
 	// Flows differ in their ports: few source ports and many destination ports,
 	// or with Clients the other way round, as clients of few services do.
@@ -39,13 +39,6 @@ type SizeShare struct{ Bytes, Share int }
 // The simple IMIX: 7 small frames, 4 of middle size, and one large.
 var IMIX = []SizeShare{{64, 7}, {594, 4}, {1518, 1}}
 
-const (
-	fcs      = 4 // that the network card adds
-	minFrame = 64
-	maxFrame = 9018
-	udpData  = ethLen + 20 + 8 // of IPv4 without options
-)
-
 // minOrder is how many packets an order has at least, so that random ones are
 // not the same few again and again.
 const minOrder = 1 << 16
@@ -53,8 +46,8 @@ const minOrder = 1 << 16
 // Validate reports every fault at once.
 func (m Mix) Validate() error {
 	var errs []error
-	if !m.From.Is4() || !m.To.Is4() {
-		errs = append(errs, fmt.Errorf("from %v to %v: want addresses of IPv4", m.From, m.To))
+	if err := sameFamily(m.From, m.To); err != nil {
+		errs = append(errs, err)
 	}
 	if m.Flows < 1 || m.Flows > 1<<24 {
 		errs = append(errs, fmt.Errorf("flows %d: want 1 to %d", m.Flows, 1<<24))
@@ -65,12 +58,20 @@ func (m Mix) Validate() error {
 	if len(m.Sizes) == 0 {
 		errs = append(errs, errors.New("no sizes"))
 	}
+	least := max(minFrame, ethLen+ipLen(m.From)+udpLen+fcs)
 	for _, s := range m.Sizes {
-		if s.Bytes < minFrame || s.Bytes > maxFrame || s.Share < 1 {
-			errs = append(errs, fmt.Errorf("%d frames of %d bytes: want at least one of %d to %d", s.Share, s.Bytes, minFrame, maxFrame))
+		if s.Bytes < least || s.Bytes > maxFrame || s.Share < 1 {
+			errs = append(errs, fmt.Errorf("%d frames of %d bytes: want at least one of %d to %d", s.Share, s.Bytes, least, maxFrame))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func sameFamily(from, to netip.Addr) error {
+	if !from.IsValid() || from.Is4In6() || to.Is4In6() || from.BitLen() != to.BitLen() {
+		return fmt.Errorf("from %v to %v: want two addresses of one family", from, to)
+	}
+	return nil
 }
 
 // Load makes the frames.
@@ -117,65 +118,17 @@ func (m Mix) flows(r *rand.Rand) func() int {
 	}
 }
 
-// frame makes one; its UDP checksum is 0, which is none, so that what a Blast
-// writes into it needs no other.
 func (m Mix) frame(flow, size int) []byte {
-	f := ethernet(m.FromMAC, m.ToMAC, size)
-	ipv4(f, m.From, m.To, protoUDP, size-ethLen)
-	udp := f[ethLen+20:]
 	few, many := flow/manyPorts, flow%manyPorts
 	if m.Clients {
 		few, many = many, few
 	}
-	binary.BigEndian.PutUint16(udp, uint16(firstLocal+few))
-	binary.BigEndian.PutUint16(udp[2:], uint16(FirstPort+many))
-	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	return f
+	return udpFrame(m.FromMAC, m.ToMAC, m.From, m.To, uint16(firstLocal+few), uint16(FirstPort+many), size)
 }
 
 // manyPorts is how many destination ports a source port has before the next
 // one has its turn, or the other way round.
 const manyPorts = 32768
-
-const (
-	protoICMP = 1
-	protoTCP  = 6
-	protoUDP  = 17
-	typeIPv4  = 0x0800
-)
-
-func ethernet(from, to net.HardwareAddr, size int) []byte {
-	f := make([]byte, size)
-	copy(f, to)
-	copy(f[6:], from)
-	binary.BigEndian.PutUint16(f[12:], typeIPv4)
-	return f
-}
-
-// ipv4 writes a header of 20 bytes.
-func ipv4(frame []byte, from, to netip.Addr, proto byte, totalLen int) {
-	h := frame[ethLen : ethLen+20]
-	h[0], h[8], h[9] = 0x45, 64, proto
-	binary.BigEndian.PutUint16(h[2:], uint16(totalLen))
-	src, dst := from.As4(), to.As4()
-	copy(h[12:], src[:])
-	copy(h[16:], dst[:])
-	sumIPv4(frame)
-}
-
-// sumIPv4 writes the header's checksum anew.
-func sumIPv4(frame []byte) {
-	h := frame[ethLen : ethLen+20]
-	h[10], h[11] = 0, 0
-	var sum uint32
-	for i := 0; i < 20; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(h[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(h[10:], ^uint16(sum))
-}
 
 // Back returns a frame for each flow of the load's UDP in the other direction,
 // as a server would answer it: connection tracking takes a flow to be
@@ -184,23 +137,24 @@ func (l *Load) Back(fromMAC, toMAC net.HardwareAddr) *Load {
 	back := &Load{}
 	seen := map[[4]byte]bool{}
 	for _, f := range l.Frames {
-		if len(f) < udpData || f[ethLen] != 0x45 || f[ethLen+9] != protoUDP {
+		at := udpAt(f)
+		if at == 0 || seen[[4]byte(f[at:])] {
 			continue
 		}
-		if ports := [4]byte(f[ethLen+20:]); seen[ports] {
-			continue
-		} else {
-			seen[ports] = true
-		}
-		r := ethernet(fromMAC, toMAC, minFrame-fcs)
-		ipv4(r, addr4(f[ethLen+16:]), addr4(f[ethLen+12:]), protoUDP, len(r)-ethLen)
-		copy(r[ethLen+20:], f[ethLen+22:ethLen+24])
-		copy(r[ethLen+22:], f[ethLen+20:ethLen+22])
-		binary.BigEndian.PutUint16(r[ethLen+24:], uint16(len(r)-ethLen-20))
+		seen[[4]byte(f[at:])] = true
+		from, to := addrs(f)
+		size := max(minFrame-fcs, at+udpLen)
 		back.Order = append(back.Order, uint32(len(back.Frames)))
-		back.Frames = append(back.Frames, r)
+		back.Frames = append(back.Frames, udpFrame(fromMAC, toMAC, to, from,
+			binary.BigEndian.Uint16(f[at+2:]), binary.BigEndian.Uint16(f[at:]), size))
 	}
 	return back
 }
 
-func addr4(b []byte) netip.Addr { return netip.AddrFrom4([4]byte(b)) }
+// addrs are the addresses of an IP frame.
+func addrs(f []byte) (from, to netip.Addr) {
+	if binary.BigEndian.Uint16(f[12:]) == typeIPv4 {
+		return netip.AddrFrom4([4]byte(f[ethLen+12:])), netip.AddrFrom4([4]byte(f[ethLen+16:]))
+	}
+	return netip.AddrFrom16([16]byte(f[ethLen+8:])), netip.AddrFrom16([16]byte(f[ethLen+24:]))
+}

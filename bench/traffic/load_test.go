@@ -2,6 +2,7 @@ package traffic_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,6 +22,9 @@ var (
 	macB  = net.HardwareAddr{2, 0, 0, 0, 0, 2}
 	addrA = netip.MustParseAddr("192.0.2.1")
 	addrB = netip.MustParseAddr("192.0.2.2")
+
+	addrA6 = netip.MustParseAddr("2001:db8::1")
+	addrB6 = netip.MustParseAddr("2001:db8::2")
 )
 
 func mix(flows int, zipf float64, sizes ...traffic.SizeShare) traffic.Mix {
@@ -45,6 +49,87 @@ func decode(t *testing.T, frame []byte) (*layers.IPv4, gopacket.Packet) {
 		t.Fatalf("checksum %#x, want %#x", ip.Checksum, copied.Checksum)
 	}
 	return ip, p
+}
+
+// checkSum has another implementation make the checksums of a frame anew, and
+// compares. None, of UDP over IPv4, is right as well.
+func checkSum(t *testing.T, frame []byte) {
+	t.Helper()
+	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+	network, ok := p.NetworkLayer().(interface {
+		gopacket.NetworkLayer
+		gopacket.SerializableLayer
+	})
+	if !ok {
+		t.Fatalf("no IP in %x", frame)
+	}
+	var out []gopacket.SerializableLayer
+	switch l := p.TransportLayer().(type) {
+	case *layers.UDP:
+		if _, v4 := network.(*layers.IPv4); v4 && l.Checksum == 0 {
+			return
+		}
+		c := *l
+		c.SetNetworkLayerForChecksum(network)
+		out = append(out, &c, gopacket.Payload(l.Payload))
+	case *layers.TCP:
+		c := *l
+		c.SetNetworkLayerForChecksum(network)
+		out = append(out, &c, gopacket.Payload(l.Payload))
+	default:
+		t.Fatalf("no transport in %x", frame)
+	}
+	again := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(again, gopacket.SerializeOptions{ComputeChecksums: true}, out...); err != nil {
+		t.Fatal(err)
+	}
+	l4 := append(append([]byte{}, p.TransportLayer().LayerContents()...), p.TransportLayer().LayerPayload()...)
+	if !bytes.Equal(again.Bytes(), l4) {
+		t.Fatalf("checksum in %x, want %x", l4, again.Bytes())
+	}
+}
+
+func TestMix6(t *testing.T) {
+	m := (pair{}).mix6(1000, traffic.SizeShare{Bytes: 66, Share: 1}, traffic.SizeShare{Bytes: 1518, Share: 1})
+	m.FromMAC, m.ToMAC = macA, macB
+	l, err := m.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flows := map[gopacket.Flow]bool{}
+	for _, f := range l.Frames {
+		checkSum(t, f)
+		p := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.NoCopy)
+		ip, ok := p.NetworkLayer().(*layers.IPv6)
+		udp, also := p.TransportLayer().(*layers.UDP)
+		if !ok || !also || int(ip.Length) != len(f)-54 || int(udp.Length) != len(f)-54 || !ip.SrcIP.Equal(addrA6.AsSlice()) || !ip.DstIP.Equal(addrB6.AsSlice()) {
+			t.Fatalf("got %v", p)
+		}
+		flows[p.TransportLayer().TransportFlow()] = true
+	}
+	if len(flows) != 1000 {
+		t.Errorf("%d flows", len(flows))
+	}
+	back := l.Back(macB, macA)
+	if len(back.Frames) != 1000 {
+		t.Fatalf("%d answers to 1000 flows", len(back.Frames))
+	}
+	for i, f := range back.Frames[:20] {
+		checkSum(t, f)
+		p := gopacket.NewPacket(l.Frames[2*i], layers.LayerTypeEthernet, gopacket.NoCopy)
+		q := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.NoCopy)
+		if p.TransportLayer().TransportFlow() != q.TransportLayer().TransportFlow().Reverse() ||
+			p.NetworkLayer().NetworkFlow() != q.NetworkLayer().NetworkFlow().Reverse() {
+			t.Errorf("%v is answered by %v", p, q)
+		}
+	}
+	m.Sizes, m.To = []traffic.SizeShare{{Bytes: 64, Share: 1}}, addrB
+	_, err = m.Load()
+	for _, want := range []string{"64 bytes", "one family"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want it to name %q", err, want)
+		}
+	}
 }
 
 func TestMix(t *testing.T) {
@@ -161,6 +246,9 @@ func TestAttacks(t *testing.T) {
 				if a == traffic.SYNFlood && (tcp == nil || !tcp.SYN || tcp.ACK) {
 					t.Fatalf("got %v", p)
 				}
+				if tcp != nil {
+					checkSum(t, f[:14+ip.Length])
+				}
 				if a == traffic.Fragments && ip.Flags&layers.IPv4MoreFragments == 0 && ip.FragOffset == 0 {
 					t.Fatalf("got a whole packet: %v", p)
 				}
@@ -168,20 +256,111 @@ func TestAttacks(t *testing.T) {
 					later++
 				}
 			}
-			if len(distinct) < len(l.Frames)/2 {
-				t.Errorf("%d of %d frames are distinct", len(distinct), len(l.Frames))
-			}
-			if a == traffic.Fragments && later < len(l.Frames)/2 {
-				t.Errorf("only %d are later fragments", later)
+			mostly(t, "distinct", len(distinct), len(l.Frames)/2)
+			if a == traffic.Fragments {
+				mostly(t, "later fragments", later, len(l.Frames)/2)
 			}
 			// An independent parser is more lenient with one kind or another.
-			if a == traffic.Malformed && bad < len(l.Frames)*3/4 {
-				t.Errorf("only %d of %d are malformed", bad, len(l.Frames))
+			if a == traffic.Malformed {
+				mostly(t, "malformed", bad, len(l.Frames)*3/4)
 			}
 		})
 	}
 	if _, err := traffic.Attack("teardrop").Load(macA, macB, addrA, addrB); err == nil || !strings.Contains(err.Error(), "teardrop") {
 		t.Errorf("unknown attack: %v", err)
+	}
+	if _, err := traffic.SYNFlood.Load(macA, macB, addrA, addrB6); err == nil {
+		t.Error("from one family to another: no error")
+	}
+}
+
+func mostly(t *testing.T, what string, n, least int) {
+	t.Helper()
+	if n < least {
+		t.Errorf("only %d frames are %s, want %d", n, what, least)
+	}
+}
+
+func TestAttacks6(t *testing.T) {
+	for _, a := range traffic.Attacks {
+		t.Run(string(a), func(t *testing.T) {
+			l, err := a.Load(macA, macB, addrA6, addrB6)
+			if err != nil {
+				t.Fatal(err)
+			}
+			distinct, later, wrong := map[string]bool{}, 0, map[bool]int{}
+			protocols := map[gopacket.LayerType]int{}
+			for _, f := range l.Frames {
+				distinct[string(f[14:])] = true
+				if a == traffic.Malformed {
+					wrong[whole6(f)]++
+					continue
+				}
+				p := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.NoCopy)
+				ip, ok := p.NetworkLayer().(*layers.IPv6)
+				if !ok || int(ip.Length) != len(f)-54 || !ip.SrcIP.Equal(addrA6.AsSlice()) || !ip.DstIP.Equal(addrB6.AsSlice()) {
+					t.Fatalf("got %v", p)
+				}
+				if a == traffic.Fragments {
+					frag, ok := p.Layer(layers.LayerTypeIPv6Fragment).(*layers.IPv6Fragment)
+					if !ok || !frag.MoreFragments && frag.FragmentOffset == 0 || frag.NextHeader != layers.IPProtocolUDP {
+						t.Fatalf("no fragment: %v", p)
+					}
+					if frag.FragmentOffset > 0 {
+						later++
+					}
+					continue
+				}
+				checkSum(t, f)
+				protocols[p.TransportLayer().LayerType()]++
+				if tcp, _ := p.TransportLayer().(*layers.TCP); a == traffic.SYNFlood && (tcp == nil || !tcp.SYN || tcp.ACK) {
+					t.Fatalf("got %v", p)
+				}
+			}
+			mostly(t, "distinct", len(distinct), len(l.Frames)/2)
+			switch a {
+			case traffic.Fragments:
+				mostly(t, "later fragments", later, len(l.Frames)/2)
+			case traffic.RandomTuples:
+				mostly(t, "UDP", protocols[layers.LayerTypeUDP], len(l.Frames)/3)
+				mostly(t, "TCP", protocols[layers.LayerTypeTCP], len(l.Frames)/3)
+			case traffic.Malformed:
+				if wrong[true] > 0 {
+					t.Errorf("%d frames have nothing wrong with them", wrong[true])
+				}
+			}
+		})
+	}
+}
+
+// whole6 is a parser of IPv6 that is as strict as RFC 8200 and RFC 5095 allow:
+// what it takes is a whole packet of UDP or TCP.
+func whole6(f []byte) bool {
+	h := f[14:]
+	n := int(binary.BigEndian.Uint16(h[4:]))
+	if h[0]>>4 != 6 || n != len(h)-40 {
+		return false
+	}
+	next, rest := h[6], h[40:]
+	for first := true; ; first = false {
+		switch next {
+		case 0, 43, 60:
+			if next == 0 && !first || len(rest) < 8 || next == 43 && rest[2] == 0 || len(rest) < 8+8*int(rest[1]) {
+				return false
+			}
+			next, rest = rest[0], rest[8+8*int(rest[1]):]
+		case 44:
+			if len(rest) < 8 {
+				return false
+			}
+			next, rest = rest[0], rest[8:]
+		case 17:
+			return len(rest) >= 8 && int(binary.BigEndian.Uint16(rest[4:])) == len(rest)
+		case 6:
+			return len(rest) >= 20 && rest[12]>>4 >= 5 && int(rest[12]>>4)*4 <= len(rest)
+		default:
+			return false
+		}
 	}
 }
 

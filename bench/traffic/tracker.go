@@ -3,6 +3,8 @@ package traffic
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -14,7 +16,7 @@ import (
 // epoch, finds the highest number, counts those that came after a higher one,
 // and puts the time since each was due into a histogram. All of it is a tcx
 // program at the link's ingress, in which nothing can be lost and no reader can
-// be late. Other packets pass.
+// be late. Packets of its epoch that have no number are dropped unseen; others pass.
 type Tracker struct {
 	state, times *ebpf.Map
 	link         link.Link
@@ -35,33 +37,18 @@ type Track struct {
 	Latency  *Histogram
 }
 
-// Where the stamp is in a frame, in 32-bit words of network order.
-const (
-	atEpoch  = udpData
-	atNumber = udpData + 2
-	atTime   = udpData + 10
-)
-
-// NewTracker attaches a tracker to a link of the calling thread's namespace.
-func NewTracker(ifindex int, epoch uint16) (_ *Tracker, err error) {
+// NewTracker attaches a tracker of packets over IPv4 or IPv6 (family 4 or 6) to a
+// link of the calling thread's namespace.
+func NewTracker(ifindex, family int, epoch uint16) (_ *Tracker, err error) {
 	t := &Tracker{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
 		}
 	}()
-	if t.state, err = ebpf.NewMap(&ebpf.MapSpec{Name: "bench_track", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 24, MaxEntries: 1}); err != nil {
-		return nil, fmt.Errorf("create state of tracker: %w", err)
-	}
-	if t.times, err = ebpf.NewMap(&ebpf.MapSpec{Name: "bench_times", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: numBuckets}); err != nil {
-		return nil, fmt.Errorf("create histogram of tracker: %w", err)
-	}
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "bench_tracker", Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, License: "GPL",
-		Instructions: t.code(epoch),
-	})
+	prog, err := t.load(family, epoch)
 	if err != nil {
-		return nil, fmt.Errorf("load tracker: %w", err)
+		return nil, err
 	}
 	defer prog.Close()
 	t.link, err = link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXIngress})
@@ -71,16 +58,74 @@ func NewTracker(ifindex int, epoch uint16) (_ *Tracker, err error) {
 	return t, nil
 }
 
+// TrackerCost is what a Tracker takes for such a packet of the load, alone: what it
+// can take in a second is no limit of a system as long as it is far more.
+func TrackerCost(l *Load) (_ time.Duration, err error) {
+	if len(l.Frames) == 0 || udpAt(l.Frames[0]) == 0 {
+		return 0, errors.New("measure tracker: no frame of UDP")
+	}
+	const epoch = 1
+	frame := slices.Clone(l.Frames[0])
+	udp, family := udpAt(frame), 4
+	if udp > ethLen+ip4Len {
+		family = 6
+	}
+	if len(frame) < udp+udpLen+stampLen {
+		return 0, errors.New("measure tracker: the frame has no room for a stamp")
+	}
+	stamp(frame, udp, epoch, 0, 0)
+	t := &Tracker{}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	prog, err := t.load(family, epoch)
+	if err != nil {
+		return 0, err
+	}
+	defer prog.Close()
+	const times = 1 << 15
+	_, each, err := prog.Benchmark(frame, times, nil)
+	if err != nil {
+		return 0, fmt.Errorf("measure tracker: %w", err)
+	}
+	if st, err := t.read(); err != nil || st.Received != times {
+		return 0, errors.Join(fmt.Errorf("measure tracker: it saw %d of %d packets", st.Received, times), err)
+	}
+	return each, nil
+}
+
+// load makes maps and program.
+func (t *Tracker) load(family int, epoch uint16) (_ *ebpf.Program, err error) {
+	if t.state, err = ebpf.NewMap(&ebpf.MapSpec{Name: "bench_track", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 24, MaxEntries: 1}); err != nil {
+		return nil, fmt.Errorf("create state of tracker: %w", err)
+	}
+	if t.times, err = ebpf.NewMap(&ebpf.MapSpec{Name: "bench_times", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: numBuckets}); err != nil {
+		return nil, fmt.Errorf("create histogram of tracker: %w", err)
+	}
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "bench_tracker", Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, License: "GPL",
+		Instructions: t.code(family, epoch),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load tracker: %w", err)
+	}
+	return prog, nil
+}
+
 // code is the program. R6 is the packet, R7 its number, R8 the time since it
 // was due, R9 the state.
-func (t *Tracker) code(epoch uint16) asm.Instructions {
+func (t *Tracker) code(family int, epoch uint16) asm.Instructions {
+	protocol, proto, at := hostOrder(unix.ETH_P_IP), int32(protoInV4), int32(ethLen+ip4Len+udpLen)
+	if family == 6 {
+		protocol, proto, at = hostOrder(unix.ETH_P_IPV6), protoInV6, ethLen+ip6Len+udpLen
+	}
+	// Where the stamp is in a frame, in 32-bit words of network order.
+	atEpoch, atNumber, atTime := at, at+2, at+10
 	code := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R0, asm.R6, skbProtocol, asm.Word),
-		asm.JNE.Imm(asm.R0, int32(hostOrder(unix.ETH_P_IP)), "next"),
+		asm.JNE.Imm(asm.R0, int32(protocol), "next"),
 		asm.LoadMem(asm.R0, asm.R6, 0, asm.Word), // __sk_buff.len
-		asm.JLT.Imm(asm.R0, udpData+stampLen, "next"),
-		asm.LoadAbs(protoInV4, asm.Byte),
+		asm.JLT.Imm(asm.R0, at+stampLen, "next"),
+		asm.LoadAbs(proto, asm.Byte),
 		asm.JNE.Imm(asm.R0, unix.IPPROTO_UDP, "next"),
 		asm.LoadAbs(atEpoch, asm.Half),
 		asm.JNE.Imm(asm.R0, int32(epoch), "next"),
@@ -89,6 +134,7 @@ func (t *Tracker) code(epoch uint16) asm.Instructions {
 		asm.LSh.Imm(asm.R7, 32),
 		asm.LoadAbs(atNumber+4, asm.Word),
 		asm.Or.Reg(asm.R7, asm.R0),
+		asm.JSLT.Imm(asm.R7, 0, "drop"), // unnumbered
 		asm.LoadAbs(atTime, asm.Word),
 		asm.Mov.Reg(asm.R8, asm.R0),
 		asm.LSh.Imm(asm.R8, 32),
