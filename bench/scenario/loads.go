@@ -115,9 +115,9 @@ var attackNames = map[traffic.Attack]string{
 const besideRate = 50e3
 
 // beside measures requests alone, beside a flood of one established flow, and
-// beside an attack of the same rate, all in one stage. The share that is kept is
-// that beside the attack by that beside the harmless flood: what the CPU time of
-// sending costs is in both.
+// beside an attack of the same rate, all in one stage, the latter two twice in
+// turns. The share that is kept is that beside the attack by that beside the harmless
+// flood: what the CPU time of sending costs is in both.
 func beside(a traffic.Attack) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 		other := s.Net.Pods()[2]
@@ -147,12 +147,14 @@ func beside(a traffic.Attack) runFunc {
 			}
 			return float64(r.Latency.Count()) / r.Elapsed.Seconds(), nil
 		}
-		alone, err1 := rate(nil)
-		with, err2 := rate(harmless)
-		under, err3 := rate(attack)
-		if err := errors.Join(err1, err2, err3); err != nil {
-			return nil, err
+		var got [5]float64
+		for i, l := range []*traffic.Load{nil, harmless, attack, attack, harmless} {
+			var err error
+			if got[i], err = rate(l); err != nil {
+				return nil, err
+			}
 		}
+		alone, with, under := got[0], (got[1]+got[4])/2, (got[2]+got[3])/2
 		return []Metric{
 			{Name: "kept", Unit: "%", Value: 100 * under / with, Better: Higher},
 			{Name: "alone", Unit: "requests/s", Value: alone},

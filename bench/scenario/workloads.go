@@ -142,6 +142,20 @@ func connect(parallel, cpu int) runFunc {
 	}
 }
 
+// concurrent holds many connections open at a time.
+func concurrent(n int) runFunc {
+	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
+		r, err := traffic.Concurrent{
+			Client: end(s.A, 0), Server: end(s.B, 0), To: s.service(), Connections: n, Duration: d,
+		}.Run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		setUp := Metric{Name: "set-up", Unit: "connections/s", Value: r.PerSecond(), Better: Higher}
+		return append([]Metric{setUp}, latencies(r.Latency, 0.5, 0.99)...), nil
+	}
+}
+
 // flood sends small packets out of UDP sockets and counts what arrives.
 func flood(sockets, ports int) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {

@@ -96,6 +96,25 @@ func TestConnect(t *testing.T) {
 	})
 }
 
+func TestConcurrent(t *testing.T) {
+	onLoopback(t, func(t *testing.T, end traffic.End, addr netip.Addr) {
+		r, err := traffic.Concurrent{
+			Client: end, Server: end, To: netip.AddrPortFrom(addr, 9000), Connections: 300, Duration: brief,
+		}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Connections != 300 || r.Latency.Count() < 300 || r.PerSecond() <= 0 || r.Latency.Quantile(0.5) <= 0 {
+			t.Errorf("%d connections in %v, %d exchanges", r.Connections, r.SetUp, r.Latency.Count())
+		}
+	})
+	for _, n := range []int{0, 70000} {
+		if _, err := (traffic.Concurrent{Connections: n}).Run(t.Context()); err == nil {
+			t.Errorf("%d connections: no error", n)
+		}
+	}
+}
+
 // Nobody listens: an error, not a hang and not a zero.
 func TestGeneratorsSayThatNobodyAnswers(t *testing.T) {
 	end := traffic.End{Space: spaceFor(t), CPU: traffic.AnyCPU}
@@ -111,6 +130,10 @@ func TestGeneratorsSayThatNobodyAnswers(t *testing.T) {
 		},
 		"connect": func(ctx context.Context) error {
 			_, err := traffic.Connect{Client: end, Server: end, To: unroutable, Parallel: 2, Duration: brief}.Run(ctx)
+			return err
+		},
+		"concurrent": func(ctx context.Context) error {
+			_, err := traffic.Concurrent{Client: end, Server: end, To: unroutable, Connections: 2, Duration: brief}.Run(ctx)
 			return err
 		},
 		"flood": func(ctx context.Context) error {
