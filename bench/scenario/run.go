@@ -195,14 +195,14 @@ func (r *Results) describe(workloads []Workload, steps []step) {
 
 // walk makes the measurements one by one.
 func (p Plan) walk(ctx context.Context, r *Results, steps []step, c *clock) error {
-	within := p.Within
-	if within > 0 && p.Profile != nil {
-		within -= min(profileReserve, within/10)
-	}
 	for i, s := range steps {
 		if ctx.Err() != nil {
 			r.Partial = fmt.Sprintf("interrupted after %d of %d measurements", i, len(steps))
 			return context.Cause(ctx)
+		}
+		within := p.Within
+		if within > 0 && p.Profile != nil && s.run >= enough { // fewer runs say too little
+			within -= min(profileReserve, within/10)
 		}
 		if within > 0 && !c.fits(i, within) {
 			r.Partial = fmt.Sprintf("%v were enough for %d of %d measurements", p.Within, i, len(steps))

@@ -53,10 +53,12 @@ func Compare(values, base map[int]float64) Ratio {
 	return Ratio{Median: Median(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios), Pairs: len(ratios)}
 }
 
+// enough pairs for a difference to be more than chance.
+const enough = 4
+
 // Clear reports whether the difference is larger than its spread: every pair
 // says the same of which is the greater, and there are enough of them that
 // chance would say so in 1 of 8 cases at most.
 func (r Ratio) Clear() bool {
-	const enough = 4
 	return r.Pairs >= enough && (r.Min > 1 || r.Max < 1)
 }
