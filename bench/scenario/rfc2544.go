@@ -34,7 +34,7 @@ func rfc2544(b blast) runFunc {
 		ms := []Metric{
 			{Name: "throughput", Unit: "Mpps", Value: found.Rate / 1e6, Better: Higher},
 			{Name: "loss", Unit: "%", Value: 100 * found.Loss},
-			{Name: "trials", Unit: "trials", Value: float64(found.Trials)},
+			{Name: "counted", Unit: "trials", Value: float64(found.Trials)},
 			{Name: "void", Unit: "trials", Value: float64(found.Void)},
 			{Name: "sink", Unit: "ns/packet", Value: float64(cost.Nanoseconds())},
 		}
@@ -59,7 +59,7 @@ func rfc2544(b blast) runFunc {
 const (
 	sharedLimit = "nothing was lost at the generator's full rate, which shares a core with the system"
 	sinkLimit   = "the sink was the limit"
-	forcedLimit = "the machine was too busy with other things: trials counted though they were not worth it: %d, as %s"
+	forcedLimit = "the machine was too busy with other things: trials counted that were disturbed: %d; %s"
 )
 
 // limit is that, if there is something to say. cost is the sink's, a packet.
