@@ -78,6 +78,7 @@ func bars(b *scenario.Block, r *scenario.Results) (plots []Plot) {
 	for _, name := range shown(b) {
 		m := b.Metric(name)
 		f := plot.Bars{Title: b.Name + ": " + m.Name, About: b.About, Axis: axis(m)}
+		var limits []string
 		for _, system := range b.Systems {
 			bar := plot.Bar{Label: system, Base: system == b.Base() || system == scenario.Ceiling}
 			if s := b.Series(system, name); s != nil {
@@ -85,20 +86,34 @@ func bars(b *scenario.Block, r *scenario.Results) (plots []Plot) {
 				bar.Note = ratioNote(b, system, name)
 			}
 			if limit := b.Limits[system]; limit != "" {
-				bar.Note, bar.Alarm = bar.Note+"  "+limit, true
+				at := slices.Index(limits, limit)
+				if at < 0 {
+					at = len(limits)
+					limits = append(limits, limit)
+				}
+				bar.Note, bar.Alarm = strings.TrimLeft(bar.Note+"  "+mark(at), " "), true
 			}
 			f.Bars = append(f.Bars, bar)
 		}
-		f.Notes = []string{
+		for i, limit := range limits {
+			f.Notes = append(f.Notes, fmt.Sprintf("%s: %s; it may be faster.", mark(i), limit))
+		}
+		f.Notes = append(f.Notes,
 			fmt.Sprintf("×: median of ratios of neighbouring runs to %s; ~: no larger than its spread, or of fewer than four runs.", b.Base()),
 			setting(r),
-		}
+		)
 		if n, of, worst := b.Disturbed(); n > 0 {
 			f.Notes = append(f.Notes, fmt.Sprintf("Disturbed: other processes used CPUs during %d of %d samples, %.1f at worst.", n, of, worst))
 		}
 		plots = append(plots, Plot{fileName(b.Name + "-" + name), f})
 	}
 	return plots
+}
+
+// mark stands beside a bar for a note below the figure.
+func mark(i int) string {
+	marks := []string{"†", "‡", "§", "¶"}
+	return strings.Repeat(marks[i%len(marks)], 1+i/len(marks))
 }
 
 // fileName spells p50@90% so that it needs no quoting.

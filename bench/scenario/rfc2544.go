@@ -35,6 +35,7 @@ func rfc2544(b blast) runFunc {
 			{Name: "throughput", Unit: "Mpps", Value: found.Rate / 1e6, Better: Higher},
 			{Name: "loss", Unit: "%", Value: 100 * found.Loss},
 			{Name: "counted", Unit: "trials", Value: float64(found.Trials)},
+			{Name: "disturbed", Unit: "of them", Value: float64(found.Forced)},
 			{Name: "void", Unit: "trials", Value: float64(found.Void)},
 			{Name: "sink", Unit: "ns/packet", Value: float64(cost.Nanoseconds())},
 		}
@@ -59,7 +60,7 @@ func rfc2544(b blast) runFunc {
 const (
 	sharedLimit = "nothing was lost at the generator's full rate, which shares a core with the system"
 	sinkLimit   = "the sink was the limit"
-	forcedLimit = "the machine was too busy with other things: trials counted that were disturbed: %d; %s"
+	forcedLimit = "the machine was too busy with other things, so that disturbed trials counted"
 )
 
 // limit is that, if there is something to say. cost is the sink's, a packet.
@@ -68,7 +69,7 @@ func (f Found) limit(cost time.Duration) string {
 	case f.Rate*cost.Seconds() > nearCeiling:
 		return sinkLimit
 	case f.Forced > 0:
-		return fmt.Sprintf(forcedLimit, f.Forced, f.Why)
+		return forcedLimit
 	case f.Generator:
 		return sharedLimit
 	}

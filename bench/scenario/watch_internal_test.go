@@ -44,7 +44,7 @@ func TestFoundSaysWhatTheLimitWas(t *testing.T) {
 		{Found{Trial: Trial{Rate: 1e6}}, 50 * time.Nanosecond, ""},
 		{Found{Trial: Trial{Rate: 1e6}}, 900 * time.Nanosecond, sinkLimit},
 		{Found{Trial: Trial{Rate: 1e6}, Generator: true}, 50 * time.Nanosecond, sharedLimit},
-		{Found{Trial: Trial{Rate: 1e6}, Generator: true, Forced: 2, Why: "of a cat"}, 50 * time.Nanosecond, "2; of a cat"},
+		{Found{Trial: Trial{Rate: 1e6}, Generator: true, Forced: 2, Why: "of a cat"}, 50 * time.Nanosecond, forcedLimit},
 	} {
 		if got := c.f.limit(c.cost); c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%+v: got %q, want %q", c.f, got, c.want)
