@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-net/sluice/dataplane/xsk"
 	"github.com/sluice-net/sluice/xdpprog"
 )
@@ -68,7 +70,7 @@ type queueState struct {
 
 var errClosed = errors.New("socket closed")
 
-func (q *uplinkQueue) failed(err error) { q.state.Store(&queueState{reason: err.Error()}) }
+func (q *uplinkQueue) failed(err error) { q.state.Store(&queueState{reason: whyNot(q.nic, err)}) }
 
 func (q *uplinkQueue) bound(m xsk.Mode, refused error) {
 	s := &queueState{mode: m}
@@ -108,6 +110,22 @@ const frameHeadroom = 256
 // uplinkTrust is for how many heartbeat timeouts the workers must be well before
 // an uplink that was taken off is used again.
 const uplinkTrust = 2
+
+// whyNot puts in front of an error of a NIC what it means there, and what to do.
+func whyNot(nic NIC, err error) string {
+	means := ""
+	switch {
+	case errors.Is(err, unix.ENETDOWN):
+		return fmt.Sprintf("the NIC is down: ip link set %s up", nic.Name)
+	case errors.Is(err, unix.ENOSPC):
+		means = fmt.Sprintf("the driver has too few queues for XDP, see ethtool -l %s: ", nic.Name)
+	case errors.Is(err, unix.EOPNOTSUPP):
+		means = "the driver has no XDP of its own, or not as the NIC is set up: "
+	case errors.Is(err, unix.ERANGE):
+		means = fmt.Sprintf("the driver has no XDP with an MTU of %d: ", nic.MTU)
+	}
+	return means + err.Error()
+}
 
 func validUplinks(names []string) error {
 	var errs []error
@@ -307,7 +325,7 @@ func (x *uplink) on(p *Plane) {
 		err = p.attach(xdpprog.UplinkXDP, x.nic.Ifindex)
 	}
 	if err != nil {
-		x.off(p, UplinkOff, err.Error())
+		x.off(p, UplinkOff, whyNot(x.nic, err))
 		return
 	}
 	x.attached, x.state, x.reason = true, UplinkOn, ""
