@@ -10,6 +10,7 @@ import (
 // TestAttachments sees that a pod's link carries the programs on both sides, by
 // whatever the kernel has, and says so: the matrix of kernels is made of it.
 func TestAttachments(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, setup{})
 	pinned := 0
 	for _, pin := range p.pins() {
@@ -39,6 +40,10 @@ func TestAttachments(t *testing.T) {
 		return nil
 	}))
 	t.Logf("%d pinned links, %d filters of pods", pinned, filters)
+	p.onLink("sluice0.0", func(l netlink.Link) error {
+		t.Logf("packets up to %d bytes", l.Attrs().MTU)
+		return nil
+	})
 	switch {
 	case pinned == 6 && filters == 0:
 		t.Log("attached by tcx")

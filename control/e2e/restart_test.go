@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -122,8 +124,13 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
+// hangVar is for how long TestHung has the agent stand still, beyond what it takes
+// to see what becomes of new flows: nothing changes with time, so a moment does.
+const hangVar = "SLUICE_E2E_HANG"
+
 // TestHung stops the agent without ending it: its heartbeat tells.
 func TestHung(t *testing.T) {
+	long, _ := time.ParseDuration(os.Getenv(hangVar))
 	t.Parallel()
 	p := newPair(t, setup{change: func(c *control.Config) { c.HeartbeatTimeout = control.Duration(500_000_000) }})
 	s := p.podStream(p.friend, p.server, 4, 80)
@@ -134,6 +141,7 @@ func TestHung(t *testing.T) {
 	// The first of these may still get stuck in the steering port.
 	p.probeAll(&probe{proto: "tcp", from: p.friend.Namespace(), src: p.friend.v4, dst: p.server.v4, dport: 80},
 		&probe{proto: "udp", from: p.friend.Namespace(), src: p.friend.v6, dst: p.server.v6, dport: 80})
+	time.Sleep(long)
 	s.intact("while the agent hangs", began)
 	p.signal(unix.SIGCONT)
 	p.eventually("new flows pass again", func() bool {
