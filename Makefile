@@ -246,7 +246,7 @@ test-zerocopy: qemu deps
 	$(GO) run ./tools/vm/cmd zerocopy
 
 test-kernels: qemu deps
-	$(GO) run ./tools/vm/cmd kernels -o deploy/docs/kernels.txt
+	$(GO) run ./tools/vm/cmd kernels -o deploy/docs/kernels-results.md
 
 # Built for arm64, and the tests of the shared rings and of what reads packets run
 # by qemu's user-mode emulation: memory order and layouts are the machine's.

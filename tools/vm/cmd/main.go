@@ -65,8 +65,8 @@ func run(ctx context.Context, args []string) error {
 	return fmt.Errorf("unknown suite %q: want kernels or zerocopy", args[0])
 }
 
-// build compiles static binaries for the guest: the init, and the tests of
-// packages, each named after the last element of its path.
+// build compiles static binaries for the guest: the init, the product, and the
+// tests of packages, each named after the last element of its path.
 func build(ctx context.Context, bin string, packages ...string) (map[string]string, error) {
 	files := map[string]string{"/init": filepath.Join(bin, "init")}
 	goTool := func(args ...string) error {
@@ -80,6 +80,10 @@ func build(ctx context.Context, bin string, packages ...string) (map[string]stri
 	if err := goTool("build", "-ldflags=-s -w", "-o", files["/init"], "./tools/vm/guest"); err != nil {
 		return nil, err
 	}
+	if err := goTool("build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(bin, "sluice"), "./tools/sluice"); err != nil {
+		return nil, err
+	}
+	files["/bin/sluice"] = filepath.Join(bin, "sluice")
 	for _, pkg := range packages {
 		name := filepath.Base(pkg) + ".test"
 		files["/bin/"+name] = filepath.Join(bin, name)
