@@ -118,14 +118,15 @@ func (w *worker) started(n *xdpprog.Note) {
 	packets := e.Packets // the kernel has counted this one
 	w.flows.Track(ref, e.Initiator, n.TCPFlags, 0, w.nowNs)
 	e.Packets = packets
-	rec := event.Record{
-		TimeNs: w.wallNs, Key: key, Side: e.Initiator, Kind: event.NewFlow, Hook: event.Hook(n.Hook),
-		Allowed: true, Audit: e.Flags&flow.Audit != 0, TCPFlags: n.TCPFlags,
-		Src: e.Slot[e.Initiator], Dst: e.Slot[e.Initiator.Other()],
-		Egress: e.Egress, Ingress: e.Ingress, Generation: n.Generation,
+	w.hit(&outcome{allowed: true, audit: e.Flags&flow.Audit != 0, egress: e.Egress, ingress: e.Ingress}, 1)
+	rec := w.next(w.events, event.NewFlow, true)
+	if rec == nil {
+		return
 	}
-	w.hit(&outcome{allowed: true, audit: rec.Audit, egress: e.Egress, ingress: e.Ingress}, 1)
-	w.put(w.events, &rec)
+	rec.Clear()
+	w.ofEntry(rec, e, event.Hook(n.Hook))
+	rec.TCPFlags, rec.Generation = n.TCPFlags, n.Generation
+	w.events.Commit()
 }
 
 // enterCached makes an entry for a flow that is in the kernel's cache; ref is

@@ -51,11 +51,11 @@ func (w *worker) reportDenied(snap *snapshot, p *pkt, h *packet.Header, o *outco
 	} else if slot.suppressed > 0 {
 		w.putSuppressed(slot, slot.suppressed)
 	}
-	rec := w.record(snap, p, h, o)
-	rec.Kind, rec.Suppressed, rec.Reply = event.Denied, suppressed, reply
-	*slot = denyReport{hash: hash, lastNs: w.nowNs, rec: rec}
-	w.copyPacket(&rec, p, h)
-	w.put(w.denies, &rec)
+	slot.hash, slot.lastNs, slot.suppressed = hash, w.nowNs, 0
+	w.record(&slot.rec, snap, p, h, o)
+	slot.rec.Kind, slot.rec.Suppressed, slot.rec.Reply = event.Denied, suppressed, reply
+	w.copyPacket(&slot.rec, p, h)
+	w.put(w.denies, &slot.rec)
 }
 
 // deniedInKernel returns how many packets of a reported flow divert has dropped
@@ -104,33 +104,41 @@ func (w *worker) copyPacket(rec *event.Record, p *pkt, h *packet.Header) {
 
 // report writes an event about a flow that has an entry.
 func (w *worker) report(snap *snapshot, p *pkt, h *packet.Header, e *flow.Entry, kind event.Kind, o *outcome) {
-	rec := w.record(snap, p, h, o)
-	rec.Kind, rec.Reply = kind, p.side != e.Initiator
 	ring := w.events
 	if !o.allowed {
 		ring = w.denies
 	} else {
 		w.hit(o, 1)
 	}
-	w.copyPacket(&rec, p, h)
-	w.put(ring, &rec)
+	reply := p.side != e.Initiator
+	if w.capture.Load() != nil {
+		var rec event.Record
+		w.record(&rec, snap, p, h, o)
+		rec.Kind, rec.Reply = kind, reply
+		w.copyPacket(&rec, p, h)
+	}
+	if rec := w.next(ring, kind, o.allowed); rec != nil {
+		w.record(rec, snap, p, h, o)
+		rec.Kind, rec.Reply = kind, reply
+		ring.Commit()
+	}
 }
 
-func (w *worker) record(snap *snapshot, p *pkt, h *packet.Header, o *outcome) event.Record {
-	src, dst, _, _ := p.key.Tuple(p.side)
-	rec := event.Record{
-		TimeNs: w.wallNs, Key: p.key, Side: p.side, Hook: p.hook, Allowed: o.allowed,
-		Audit: o.audit, AuditEgress: o.auditEgress, AuditIngress: o.auditIngress,
-		Reason: o.reason, TCPFlags: h.TCPFlags, ICMP: uint16(h.ICMPType)<<8 | uint16(h.ICMPCode),
-		Egress: o.egress, Ingress: o.ingress, Generation: snap.generation,
-		Src: snap.addrs.lookup(src), Dst: snap.addrs.lookup(dst),
-	}
+// record writes all of a record but for what tells kinds apart.
+func (w *worker) record(rec *event.Record, snap *snapshot, p *pkt, h *packet.Header, o *outcome) {
+	from, to, _, _ := p.key.Tuple(p.side)
+	src, dst := p.slot, p.slot
 	if p.hook == event.FromPod {
-		rec.Src = p.slot
+		dst = snap.addrs.lookup(to)
 	} else {
-		rec.Dst = p.slot
+		src = snap.addrs.lookup(from)
 	}
-	return rec
+	rec.Clear()
+	rec.TimeNs, rec.Key, rec.Side, rec.Hook = w.wallNs, p.key, p.side, p.hook
+	rec.Src, rec.Dst, rec.Generation = src, dst, snap.generation
+	rec.Allowed, rec.Reason, rec.Egress, rec.Ingress = o.allowed, o.reason, o.egress, o.ingress
+	rec.Audit, rec.AuditEgress, rec.AuditIngress = o.audit, o.auditEgress, o.auditIngress
+	rec.TCPFlags, rec.ICMP = h.TCPFlags, uint16(h.ICMPType)<<8|uint16(h.ICMPCode)
 }
 
 // reportEnd writes an Ended event for a flow that leaves the table.
@@ -138,18 +146,39 @@ func (w *worker) reportEnd(e *flow.Entry) {
 	if e.Flags&cut != 0 {
 		return
 	}
-	rec := event.Record{
-		TimeNs: w.wallNs, Key: e.Key, Side: e.Initiator, Kind: event.Ended, Allowed: true,
-		Audit: e.Flags&flow.Audit != 0, Reason: stat.OK,
-		TCPFlags: e.TCPFlags[0] | e.TCPFlags[1],
-		Src:      e.Slot[e.Initiator], Dst: e.Slot[e.Initiator.Other()],
-		Egress: e.Egress, Ingress: e.Ingress,
-		Packets: e.Packets, Bytes: e.Bytes, DurationNs: e.LastSeenNs - e.CreatedNs,
+	rec := w.next(w.events, event.Ended, true)
+	if rec == nil {
+		return
 	}
-	if rec.Src == endpoint.None {
-		rec.Hook = event.ToPod
+	hook := event.FromPod
+	if e.Slot[e.Initiator] == endpoint.None {
+		hook = event.ToPod
 	}
-	w.put(w.events, &rec)
+	rec.Clear()
+	w.ofEntry(rec, e, hook)
+	rec.Kind, rec.TCPFlags = event.Ended, e.TCPFlags[0]|e.TCPFlags[1]
+	rec.Packets, rec.Bytes, rec.DurationNs = e.Packets, e.Bytes, e.LastSeenNs-e.CreatedNs
+	w.events.Commit()
+}
+
+// ofEntry writes what an allowed flow's entry says of it.
+func (w *worker) ofEntry(rec *event.Record, e *flow.Entry, hook event.Hook) {
+	rec.TimeNs, rec.Key, rec.Side, rec.Hook, rec.Allowed = w.wallNs, e.Key, e.Initiator, hook, true
+	rec.Src, rec.Dst = e.Slot[e.Initiator], e.Slot[e.Initiator.Other()]
+	rec.Audit, rec.Egress, rec.Ingress = e.Flags&flow.Audit != 0, e.Egress, e.Ingress
+}
+
+// next returns a ring's record to write, or nil if nobody wants such records or
+// there is no room, which is counted. What is not wanted is not made either.
+func (w *worker) next(r *event.Ring, kind event.Kind, allowed bool) *event.Record {
+	if !event.Interest(w.interest.Load()).WantsKind(kind, allowed) {
+		return nil
+	}
+	rec := r.Next()
+	if rec == nil {
+		w.counts.Add(stat.EventsLost, 1)
+	}
+	return rec
 }
 
 func (w *worker) put(r *event.Ring, rec *event.Record) {

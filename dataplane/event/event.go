@@ -28,31 +28,35 @@ const (
 	ToPod               // on its way into a pod
 )
 
-// Record is one event, fixed size and free of pointers.
+// Record is one event, fixed size and free of pointers: two cache lines, of which
+// that of a flow that did not end fills one and a half.
 type Record struct {
-	TimeNs  int64 // CLOCK_REALTIME at the start of the burst
-	Key     packet.Key
-	Side    packet.Side // which end of Key sent the packet that was judged
-	Kind    Kind
-	Hook    Hook
-	Allowed bool
-	Audit   bool // Allowed only because the deny is an audit
+	TimeNs     int64 // CLOCK_REALTIME at the start of the burst
+	Key        packet.Key
+	Src, Dst   endpoint.ID // local endpoints, or None
+	Egress     rule.CauseID
+	Ingress    rule.CauseID
+	Generation uint64      // of the Set that judged
+	Suppressed uint32      // packets denied likewise since the last Denied record, that have none
+	ICMP       uint16      // type<<8|code of the packet, for ICMP and ICMPv6
+	Side       packet.Side // which end of Key sent the packet that was judged
+	Kind       Kind
+	Hook       Hook
+	Allowed    bool
+	Audit      bool // Allowed only because the deny is an audit
 	// Which side's deny that was; both false where the worker doesn't know any
 	// more (flows that the kernel opened, ends).
 	AuditEgress, AuditIngress bool
 	Reply                     bool // the packet ran against the direction of its flow
 	Reason                    stat.Reason
 	TCPFlags                  uint8
-	ICMP                      uint16      // type<<8|code of the packet, for ICMP and ICMPv6
-	Src, Dst                  endpoint.ID // local endpoints, or None
-	Egress                    rule.CauseID
-	Ingress                   rule.CauseID
-	Generation                uint64 // of the Set that judged
-	Suppressed                uint32 // packets denied likewise since the last Denied record, that have none
 	Packets                   [2]uint64
 	Bytes                     [2]uint64 // by Side, in Ended records
 	DurationNs                int64     // in Ended records
 }
+
+// Clear makes all fields 0.
+func (r *Record) Clear() { *r = Record{} }
 
 // Interest says which records someone wants: one bit a Kind. What nobody wants
 // is not generated, and so not lost either. Records of what is not allowed,
@@ -69,9 +73,13 @@ const (
 )
 
 // Wants reports whether records like r are wanted.
-func (i Interest) Wants(r *Record) bool {
-	if !r.Allowed {
+func (i Interest) Wants(r *Record) bool { return i.WantsKind(r.Kind, r.Allowed) }
+
+// WantsKind reports whether records of a kind are wanted, of what is allowed or
+// not.
+func (i Interest) WantsKind(k Kind, allowed bool) bool {
+	if !allowed {
 		return i&WantDenied != 0
 	}
-	return i>>r.Kind&1 != 0
+	return i>>k&1 != 0
 }
