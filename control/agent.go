@@ -83,6 +83,7 @@ type Agent struct {
 	finder    link.Finder
 	names     atomic.Pointer[names]
 	ends      *ends // the observer's
+	labels    atomic.Pointer[nodeLabels]
 	observer  *observe.Observer
 	metrics   *metrics.Metrics
 	turning   atomic.Int64 // since when the loop is at work, in ns from started by the monotonic clock; 0: it rests

@@ -16,6 +16,32 @@ import (
 	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
+// nodeLabels are those of the agent's node at a generation of the store.
+type nodeLabels struct {
+	generation uint64
+	list       []string
+}
+
+// NodeLabels implements hubble.Peers.
+func (a *Agent) NodeLabels() []string {
+	generation := a.store.Generation()
+	if l := a.labels.Load(); l != nil && l.generation == generation {
+		return l.list
+	}
+	l := &nodeLabels{}
+	a.store.Read(func(v store.View) {
+		l.generation = v.Generation()
+		if n := v.Node(a.cfg.NodeName); n != nil {
+			for k, value := range n.Labels {
+				l.list = append(l.list, k+"="+value)
+			}
+		}
+	})
+	slices.Sort(l.list)
+	a.labels.Store(l)
+	return l.list
+}
+
 // names is what a publish gave names to.
 type names struct {
 	causes []rule.Cause
@@ -35,6 +61,25 @@ type ends struct {
 	hosts      time.Time    // when they were read
 	taken      map[uint32]string
 	ids        map[string]uint32
+	recent     [recentEnds]recentEnd
+}
+
+// recentEnd is an answer of find, which holds as long as the store's generation.
+// Those of addresses that have gone are not kept: they hold for a time only.
+type recentEnd struct {
+	addr       packet.Addr
+	id         endpoint.ID
+	generation uint64
+	end        *observe.End
+}
+
+// recentEnds is how many of find's answers stand where they are found without a
+// map, by a part of the address.
+const recentEnds = 1 << 10
+
+func (e *ends) place(id endpoint.ID, a packet.Addr) *recentEnd {
+	h := (a.Lo ^ a.Hi ^ uint64(id)<<40) * 0x9e3779b97f4a7c15
+	return &e.recent[h>>32%recentEnds]
 }
 
 type knownEnd struct {
@@ -55,8 +100,12 @@ func newEnds(st *store.Store, node string) *ends {
 
 // find returns who is behind an address that may be a local endpoint's.
 func (e *ends) find(id endpoint.ID, a packet.Addr) *observe.End {
-	addr := a.Netip()
 	generation := e.store.Generation()
+	recent := e.place(id, a)
+	if recent.generation == generation && recent.end != nil && recent.addr == a && recent.id == id {
+		return recent.end
+	}
+	addr := a.Netip()
 	if generation != e.generation {
 		e.follow()
 	}
@@ -69,6 +118,9 @@ func (e *ends) find(id endpoint.ID, a packet.Addr) *observe.End {
 		with := *k.end
 		with.Endpoint = uint32(id)
 		k.end = &with
+	}
+	if k.gone.IsZero() && generation == e.generation {
+		*recent = recentEnd{a, id, generation, k.end}
 	}
 	return k.end
 }

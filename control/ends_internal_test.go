@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -81,5 +82,29 @@ func TestEndsAfterMuchChange(t *testing.T) {
 	}
 	if got := e.find(0, packet.AddrFrom(addr(30_000))).Pod; got != "p30000" || len(e.pods) != 40_000-1+1-1 {
 		t.Errorf("%q, %d pods known", got, len(e.pods))
+	}
+}
+
+// The labels of the agent's node are those of now, sorted; another node's are not.
+func TestNodeLabels(t *testing.T) {
+	a := &Agent{cfg: Config{NodeName: "n"}, store: store.New()}
+	if l := a.NodeLabels(); len(l) != 0 {
+		t.Errorf("labels of a node that is not known: %v", l)
+	}
+	set := func(name string, labels map[string]string) {
+		a.store.Update(func(tx *store.Tx) { tx.SetNode(&store.Node{Name: name, Labels: labels}) })
+	}
+	set("other", map[string]string{"zone": "x"})
+	for _, labels := range []map[string]string{{"zone": "b", "arch": "amd64"}, {"zone": "c"}, nil} {
+		set("n", labels)
+		var want []string
+		for _, k := range slices.Sorted(maps.Keys(labels)) {
+			want = append(want, k+"="+labels[k])
+		}
+		for range 2 {
+			if l := a.NodeLabels(); !slices.Equal(l, want) {
+				t.Errorf("labels %v, want %v", l, want)
+			}
+		}
 	}
 }

@@ -80,7 +80,7 @@ func (a *Agent) packetMatcher(q *api.PacketQuery) (*hubble.Matcher, error) {
 			return nil, fmt.Errorf("%s: %w", l.name, err)
 		}
 	}
-	return hubble.NewMatcher(a.cfg.NodeName, lists[0], lists[1])
+	return hubble.NewMatcher(a.cfg.NodeName, a.NodeLabels(), lists[0], lists[1])
 }
 
 // Explain implements api.Explainer.

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/control/observe"
 	"github.com/sluice-net/sluice/control/observe/observetest"
+	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/event"
 )
 
@@ -20,7 +21,7 @@ func packetAgent(t *testing.T) (*Agent, *observetest.Source) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Agent{cfg: Config{NodeName: "n"}, observer: observe.New(src, src, 16, event.WantAll)}, src
+	return &Agent{cfg: Config{NodeName: "n"}, store: store.New(), observer: observe.New(src, src, 16, event.WantAll)}, src
 }
 
 // What passes the filters is copied, at the rate that was asked for; the rest is

@@ -28,8 +28,9 @@ type End struct {
 // Flow is one event with the names of its time.
 type Flow struct {
 	event.Record
-	Src, Dst        *End
-	Egress, Ingress rule.Cause
+	Src, Dst *End
+	// Equal causes of one CauseID are the same pointer; nil only beside a Lost.
+	Egress, Ingress *rule.Cause
 	// Lost, if not 0, says that this many events are missing here; there is
 	// nothing else in such a Flow but its time.
 	Lost uint64
@@ -110,7 +111,7 @@ func (f *Flow) Audited(v View) bool {
 
 // isolation reports whether a cause is that no rule of the policies that select
 // the pod allows it.
-func isolation(c rule.Cause) bool { return len(c.Refs) > 0 && c.Refs[0].Rule == rule.DefaultRule }
+func isolation(c *rule.Cause) bool { return len(c.Refs) > 0 && c.Refs[0].Rule == rule.DefaultRule }
 
 // Isolation reports whether a denial is that of no rule, but of the policies
 // that isolate the pod.

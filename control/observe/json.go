@@ -75,7 +75,7 @@ func JSON(r *Flow) api.Flow {
 		kind, code := r.ICMPType()
 		f.ICMP = fmt.Sprintf("%d/%d", kind, code)
 	}
-	for i, c := range [2]rule.Cause{r.Egress, r.Ingress} {
+	for i, c := range [2]*rule.Cause{r.Egress, r.Ingress} {
 		if i == 0 && !r.Allowed && r.Denier() == IngressVerdict {
 			continue // allowed it: the denial is the ingress side's alone
 		}

@@ -55,7 +55,8 @@ type Observer struct {
 	lost uint64 // as last reported
 	next uint64 // Before of the next flow
 
-	naming sync.Mutex    // guards calls of names
+	naming sync.Mutex    // guards calls of names, and causes
+	causes []*rule.Cause // by CauseID, as they were when last asked for
 	seen   atomic.Uint64 // sightings of flows ever
 	read   atomic.Uint64 // events ever
 	missed atomic.Uint64 // sightings that readers were too slow for
@@ -135,10 +136,34 @@ func (o *Observer) resolve(r *event.Record) Flow {
 	}
 	src, dst, _, _ := f.Key.Tuple(f.Side)
 	f.Src, f.Dst = o.names.End(f.Record.Src, src), o.names.End(f.Record.Dst, dst)
-	f.Egress, f.Ingress = o.names.Cause(f.Record.Egress), o.names.Cause(f.Record.Ingress)
+	f.Egress, f.Ingress = o.cause(f.Record.Egress), o.cause(f.Record.Ingress)
 	f.settle()
 	return f
 }
+
+// mostCauses bounds what cause remembers.
+const mostCauses = 1 << 16
+
+// cause returns what a CauseID stands for, which stays the same pointer as long as
+// it is the same cause: so that flows are small, and what is derived from a cause
+// can be kept by it.
+func (o *Observer) cause(id rule.CauseID) *rule.Cause {
+	now := o.names.Cause(id)
+	if int(id) >= mostCauses {
+		return keep(now)
+	}
+	if int(id) >= len(o.causes) {
+		o.causes = append(o.causes, make([]*rule.Cause, int(id)+1-len(o.causes))...)
+	}
+	if c := o.causes[id]; c != nil && c.Text == now.Text && len(c.Refs) == len(now.Refs) &&
+		(len(c.Refs) == 0 || &c.Refs[0] == &now.Refs[0]) {
+		return c
+	}
+	o.causes[id] = keep(now)
+	return o.causes[id]
+}
+
+func keep(c rule.Cause) *rule.Cause { return &c }
 
 // namespaceTTL is for how long a namespace counts as seen, as Hubble has it.
 const namespaceTTL = time.Hour
@@ -146,12 +171,14 @@ const namespaceTTL = time.Hour
 func (o *Observer) noteNamespaces(flows []Flow) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	last := ""
+	var last [2]*End // what was noted, by side: most flows of a batch are alike
 	for i := range flows {
-		for _, e := range [2]*End{flows[i].Src, flows[i].Dst} {
-			if e != nil && e.Namespace != "" && e.Namespace != last {
-				last = e.Namespace
-				o.snapshot[last] = time.Unix(0, flows[i].TimeNs)
+		for side, e := range [2]*End{flows[i].Src, flows[i].Dst} {
+			if e == last[side] {
+				continue
+			}
+			if last[side] = e; e != nil && e.Namespace != "" {
+				o.snapshot[e.Namespace] = time.Unix(0, flows[i].TimeNs)
 			}
 		}
 	}

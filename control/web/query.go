@@ -97,7 +97,7 @@ func (q *query) match(f *observe.Flow) bool {
 
 func (q *query) in(s string) bool { return s != "" && strings.Contains(strings.ToLower(s), q.text) }
 
-func policyNames(c rule.Cause) (names []string) {
+func policyNames(c *rule.Cause) (names []string) {
 	for _, r := range c.Refs {
 		names = append(names, r.Namespace+"/"+r.Name)
 	}

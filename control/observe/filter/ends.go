@@ -113,8 +113,12 @@ func selectors(field string, values []string, get func(*flowpb.Flow) []string) (
 	}, nil
 }
 
-// anySource is the source of a key that names none.
-const anySource = "any"
+// anySource is the source of a key that names none, nodeSource that of a label that
+// names none: those of nodes don't.
+const (
+	anySource  = "any"
+	nodeSource = "k8s"
+)
 
 // withSources writes "source.key" for each key of a selector, because
 // Kubernetes' grammar has no colon in keys: "any." where no source is given.
@@ -164,7 +168,7 @@ func (l labelArray) find(key string) (string, bool) {
 		k, value, _ := strings.Cut(label, "=")
 		s, k, ok := strings.Cut(k, ":")
 		if !ok {
-			s, k = anySource, s
+			s, k = nodeSource, s
 		}
 		if k == name && (source == anySource || source == s) {
 			return value, true

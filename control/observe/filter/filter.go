@@ -70,6 +70,9 @@ func (s *Set) Match(f *flowpb.Flow) bool {
 	return (len(s.allow) == 0 || slices.ContainsFunc(s.allow, yes)) && !slices.ContainsFunc(s.deny, yes)
 }
 
+// All reports whether every flow passes.
+func (s *Set) All() bool { return len(s.allow)+len(s.deny) == 0 }
+
 // Interest returns the events that any flow which passes can come from.
 func (s *Set) Interest() event.Interest { return s.interest }
 

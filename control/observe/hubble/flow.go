@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
@@ -14,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-net/sluice/control/observe"
-	"github.com/sluice-net/sluice/control/observe/filter"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -43,14 +41,16 @@ const (
 	protoVRRP packet.Proto = 112
 )
 
-// converter turns events into Hubble's flows. It belongs to one goroutine.
+// converter turns events into Hubble's flows, for what looks into them: filters and
+// masks. What is sent whole is written by its encoder. It belongs to one goroutine.
 type converter struct {
-	node string
-	ends map[*observe.End]*flowpb.Endpoint
+	node   string
+	labels []string // of the node
+	ends   map[*observe.End]*flowpb.Endpoint
 }
 
-func newConverter(node string) *converter {
-	return &converter{node: node, ends: map[*observe.End]*flowpb.Endpoint{}}
+func newConverter(node string, labels []string) *converter {
+	return &converter{node: node, labels: labels, ends: map[*observe.End]*flowpb.Endpoint{}}
 }
 
 // processTag makes UUIDs of two runs of the agent differ.
@@ -61,7 +61,7 @@ var processTag = rand.Uint64()
 func (c *converter) flow(f *observe.Flow, i int) *flowpb.Flow {
 	v := f.Views()[i]
 	out := &flowpb.Flow{
-		Time: timestamppb.New(time.Unix(0, f.TimeNs)), Uuid: uuid(f.Before + uint64(i)), NodeName: c.node,
+		Time: timestamppb.New(time.Unix(0, f.TimeNs)), Uuid: uuid(f.Before + uint64(i)), NodeName: c.node, NodeLabels: c.labels,
 		Verdict: flowpb.Verdict_FORWARDED, Type: flowpb.FlowType_L3_L4,
 		Source: c.end(f.Src), Destination: c.end(f.Dst),
 		TrafficDirection: direction(f, v),
@@ -70,33 +70,40 @@ func (c *converter) flow(f *observe.Flow, i int) *flowpb.Flow {
 	network(out, f)
 	transport(out, f)
 	c.policies(out, f, v)
-	switch v {
-	case observe.Trace:
-		out.EventType = &flowpb.CiliumEventType{Type: typeTrace, SubType: traceToEndpoint}
-		out.TraceObservationPoint = flowpb.TraceObservationPoint_TO_ENDPOINT
-		if f.Dst.Endpoint == 0 {
-			out.EventType.SubType, out.TraceObservationPoint = traceToStack, flowpb.TraceObservationPoint_TO_STACK
-		}
-		out.TraceReason = flowpb.TraceReason_ESTABLISHED
-		out.Summary += ended(f)
-	case observe.Drop:
-		out.EventType = &flowpb.CiliumEventType{Type: typeDrop}
-	default:
-		out.EventType = &flowpb.CiliumEventType{Type: typePolicyVerdict}
+	out.EventType = &flowpb.CiliumEventType{}
+	out.EventType.Type, out.EventType.SubType = eventType(f, v)
+	if v == observe.Trace {
+		out.TraceObservationPoint, out.TraceReason = tracePoint(f), flowpb.TraceReason_ESTABLISHED
 	}
 	if !f.Allowed {
 		reason := dropReason(f)
 		out.Verdict, out.DropReasonDesc = flowpb.Verdict_DROPPED, reason
 		out.DropReason = uint32(reason)
-		if v == observe.Drop {
-			out.EventType.SubType = int32(reason)
-		}
-		if f.Suppressed > 0 {
-			out.Summary += fmt.Sprintf("; %d more packets denied likewise", f.Suppressed)
-		}
 	}
+	out.Summary = string(appendSummary(nil, f, v))
 	extend(out, f)
 	return out
+}
+
+func eventType(f *observe.Flow, v observe.View) (kind, sub int32) {
+	switch {
+	case v == observe.Trace && f.Dst.Endpoint == 0:
+		return typeTrace, traceToStack
+	case v == observe.Trace:
+		return typeTrace, traceToEndpoint
+	case v != observe.Drop:
+		return typePolicyVerdict, 0
+	case !f.Allowed:
+		return typeDrop, int32(dropReason(f))
+	}
+	return typeDrop, 0
+}
+
+func tracePoint(f *observe.Flow) flowpb.TraceObservationPoint {
+	if f.Dst.Endpoint == 0 {
+		return flowpb.TraceObservationPoint_TO_STACK
+	}
+	return flowpb.TraceObservationPoint_TO_ENDPOINT
 }
 
 // direction is that in which the flow was opened, seen from the pod whose rules
@@ -116,11 +123,7 @@ func (c *converter) end(e *observe.End) *flowpb.Endpoint {
 	if len(c.ends) > 1<<14 {
 		clear(c.ends)
 	}
-	p := &flowpb.Endpoint{ID: e.Endpoint, Identity: e.Identity, ClusterName: filter.DefaultCluster,
-		Namespace: e.Namespace, PodName: e.Pod, Labels: e.Labels}
-	if e.Workload != "" {
-		p.Workloads = []*flowpb.Workload{{Name: e.Workload, Kind: e.WorkloadKind}}
-	}
+	p := endpointOf(e)
 	c.ends[e] = p
 	return p
 }
@@ -142,10 +145,6 @@ func (c *converter) policies(out *flowpb.Flow, f *observe.Flow, v observe.View) 
 	} else {
 		out.IngressAllowedBy = ingress
 	}
-	cause := f.Egress
-	if v == observe.IngressVerdict {
-		cause = f.Ingress
-	}
 	for _, text := range []string{f.Egress.Text, f.Ingress.Text} {
 		if text != "" {
 			out.PolicyLog = append(out.PolicyLog, text)
@@ -154,17 +153,25 @@ func (c *converter) policies(out *flowpb.Flow, f *observe.Flow, v observe.View) 
 	if v != observe.EgressVerdict && v != observe.IngressVerdict {
 		return
 	}
-	switch {
-	case len(cause.Refs) == 0:
-		out.PolicyMatchType = matchAll
-	case cause.Refs[0].Rule == rule.DefaultRule:
-		out.PolicyMatchType = matchNone
-	default:
-		out.PolicyMatchType = matchL3L4
-	}
+	out.PolicyMatchType = matchType(f, v)
 	if f.Audited(v) {
 		out.Verdict = flowpb.Verdict_AUDIT
 	}
+}
+
+// matchType is how a policy matched, of the view of a verdict.
+func matchType(f *observe.Flow, v observe.View) uint32 {
+	cause := f.Egress
+	if v == observe.IngressVerdict {
+		cause = f.Ingress
+	}
+	switch {
+	case len(cause.Refs) == 0:
+		return matchAll
+	case cause.Refs[0].Rule == rule.DefaultRule:
+		return matchNone
+	}
+	return matchL3L4
 }
 
 // Labels of a policy in a flow, by which its rule is known; RuleDefault stands
@@ -177,7 +184,7 @@ const (
 	RuleDefault    = "default"
 )
 
-func policyList(c rule.Cause, generation uint64) []*flowpb.Policy {
+func policyList(c *rule.Cause, generation uint64) []*flowpb.Policy {
 	var out []*flowpb.Policy
 	for _, r := range c.Refs {
 		p := &flowpb.Policy{Name: r.Name, Namespace: r.Namespace, Kind: r.Kind, Revision: generation, Labels: []string{
@@ -217,29 +224,21 @@ func transport(out *flowpb.Flow, f *observe.Flow) {
 	switch f.Key.Proto {
 	case packet.ProtoTCP:
 		l4.Protocol = &flowpb.Layer4_TCP{TCP: &flowpb.TCP{SourcePort: sport, DestinationPort: dport, Flags: tcpFlags(f.TCPFlags)}}
-		out.Summary = "TCP Flags: " + observe.FlagNames(f.TCPFlags, ", ")
 	case packet.ProtoUDP:
 		l4.Protocol = &flowpb.Layer4_UDP{UDP: &flowpb.UDP{SourcePort: sport, DestinationPort: dport}}
-		out.Summary = "UDP"
 	case packet.ProtoSCTP:
 		l4.Protocol = &flowpb.Layer4_SCTP{SCTP: &flowpb.SCTP{SourcePort: sport, DestinationPort: dport}}
-		out.Summary = "SCTP"
 	case packet.ProtoICMP:
 		kind, code := icmp(f)
 		l4.Protocol = &flowpb.Layer4_ICMPv4{ICMPv4: &flowpb.ICMPv4{Type: kind, Code: code}}
-		out.Summary = "ICMPv4 " + icmpName(kind, code, icmpv4Names)
 	case packet.ProtoICMPv6:
 		kind, code := icmp(f)
 		l4.Protocol = &flowpb.Layer4_ICMPv6{ICMPv6: &flowpb.ICMPv6{Type: kind, Code: code}}
-		out.Summary = "ICMPv6 " + icmpName(kind, code, icmpv6Names)
 	case protoVRRP:
 		l4.Protocol = &flowpb.Layer4_VRRP{VRRP: &flowpb.VRRP{}}
-		out.Summary = "VRRP"
 	case protoIGMP:
 		l4.Protocol = &flowpb.Layer4_IGMP{IGMP: &flowpb.IGMP{}}
-		out.Summary = "IGMP"
 	default:
-		out.Summary = "IP protocol " + f.Key.Proto.String()
 		return
 	}
 	out.L4 = l4
@@ -250,57 +249,64 @@ func icmp(f *observe.Flow) (kind, code uint32) {
 	return uint32(k), uint32(c)
 }
 
-var (
-	icmpv4Names = map[uint32]string{0: "EchoReply", 3: "DestinationUnreachable", 5: "Redirect", 8: "EchoRequest", 11: "TimeExceeded", 12: "ParameterProblem", 13: "TimestampRequest", 14: "TimestampReply"}
-	icmpv6Names = map[uint32]string{1: "DestinationUnreachable", 2: "PacketTooBig", 3: "TimeExceeded", 4: "ParameterProblem", 128: "EchoRequest", 129: "EchoReply", 135: "NeighborSolicitation", 136: "NeighborAdvertisement"}
-)
-
-func icmpName(kind, code uint32, names map[uint32]string) string {
-	name := names[kind]
-	if name == "" {
-		return fmt.Sprintf("%d(%d)", kind, code)
-	}
-	if code != 0 {
-		return fmt.Sprintf("%s(%d)", name, code)
-	}
-	return name
-}
-
 func tcpFlags(b uint8) *flowpb.TCPFlags {
 	has := func(flag uint8) bool { return b&flag != 0 }
 	return &flowpb.TCPFlags{FIN: has(1), SYN: has(2), RST: has(4), PSH: has(8), ACK: has(16), URG: has(32), ECE: has(64), CWR: has(128)}
 }
 
-// ended sums a flow up.
-func ended(f *observe.Flow) string {
-	a, b := f.Side, f.Side.Other()
-	return fmt.Sprintf("; ended after %v, %d packets %d bytes sent, %d packets %d bytes received",
-		time.Duration(f.DurationNs).Round(time.Millisecond), f.Packets[a], f.Bytes[a], f.Packets[b], f.Bytes[b])
+// extra is a value that Hubble has no field for: a number, a text or a yes.
+type extra struct {
+	name   string
+	number float64
+	text   string
+	yes    bool
+}
+
+// mostExtras is how many an event has at most.
+const mostExtras = 6
+
+// extras returns what Hubble has no field for, in the order of its names.
+func extras(f *observe.Flow, room *[mostExtras]extra) []extra {
+	out := room[:0]
+	number := func(name string, v uint64) { out = append(out, extra{name: name, number: float64(v)}) }
+	switch {
+	case f.Kind == event.Ended:
+		a, b := f.Side, f.Side.Other()
+		number("bytesReceived", f.Bytes[b])
+		number("bytesSent", f.Bytes[a])
+		out = append(out, extra{name: "durationNs", number: float64(f.DurationNs)})
+		number("packetsReceived", f.Packets[b])
+		number("packetsSent", f.Packets[a])
+		return out
+	case f.Kind == event.Changed:
+		out = append(out, extra{name: "changed", yes: true})
+	}
+	if !f.Allowed && f.Reason != stat.Policy {
+		out = append(out, extra{name: "reason", text: f.Reason.String()})
+	}
+	if f.Kind != event.Changed && f.Suppressed > 0 {
+		number("suppressed", uint64(f.Suppressed))
+	}
+	return out
 }
 
 // extend adds what Hubble has no field for.
 func extend(out *flowpb.Flow, f *observe.Flow) {
-	more := map[string]any{}
-	switch {
-	case f.Kind == event.Ended:
-		a, b := f.Side, f.Side.Other()
-		more["packetsSent"], more["bytesSent"] = float64(f.Packets[a]), float64(f.Bytes[a])
-		more["packetsReceived"], more["bytesReceived"] = float64(f.Packets[b]), float64(f.Bytes[b])
-		more["durationNs"] = float64(f.DurationNs)
-	case f.Kind == event.Changed:
-		more["changed"] = true
-	case f.Suppressed > 0:
-		more["suppressed"] = float64(f.Suppressed)
-	}
-	if f.Kind != event.Ended && !f.Allowed && f.Reason != stat.Policy {
-		more["reason"] = f.Reason.String()
-	}
+	var room [mostExtras]extra
+	more := extras(f, &room)
 	if len(more) == 0 {
 		return
 	}
-	s, err := structpb.NewStruct(more)
-	if err != nil {
-		return // of such values NewStruct takes all
+	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for _, x := range more {
+		switch {
+		case x.yes:
+			s.Fields[x.name] = structpb.NewBoolValue(true)
+		case x.text != "":
+			s.Fields[x.name] = structpb.NewStringValue(x.text)
+		default:
+			s.Fields[x.name] = structpb.NewNumberValue(x.number)
+		}
 	}
 	if any, err := anypb.New(s); err == nil {
 		out.Extensions = any
@@ -309,21 +315,20 @@ func extend(out *flowpb.Flow, f *observe.Flow) {
 
 // uuid is made of the flow's number: the same flow has the same one whenever it
 // is asked for (RFC 9562, version 8).
-func uuid(n uint64) string {
+func uuid(n uint64) string { return string(appendUUID(nil, n)) }
+
+func appendUUID(out []byte, n uint64) []byte {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], processTag)
 	binary.BigEndian.PutUint64(b[8:], n)
 	b[6] = b[6]&0x0f | 0x80
 	b[8] = b[8]&0x3f | 0x80
 	const hex = "0123456789abcdef"
-	var s strings.Builder
-	s.Grow(36)
 	for i, x := range b {
 		if i == 4 || i == 6 || i == 8 || i == 10 {
-			s.WriteByte('-')
+			out = append(out, '-')
 		}
-		s.WriteByte(hex[x>>4])
-		s.WriteByte(hex[x&15])
+		out = append(out, hex[x>>4], hex[x&15])
 	}
-	return s.String()
+	return out
 }

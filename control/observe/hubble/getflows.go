@@ -3,6 +3,7 @@ package hubble
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
@@ -19,6 +20,9 @@ import (
 // lostEvery is how often at most a slow client is told what it missed.
 const lostEvery = time.Second
 
+// relabelEvery is after how many events or waits the node's labels are looked at.
+const relabelEvery = 64
+
 // query is one GetFlows request under way.
 type query struct {
 	s            *Server
@@ -26,7 +30,9 @@ type query struct {
 	filters      *filter.Set
 	since, until time.Time // zero: none
 	mask         *mask
-	conv         *converter
+	labels       []string   // of the node
+	conv         *converter // for filters and masks
+	out          sender
 	send         func(*observerpb.GetFlowsResponse) error
 	sent         uint64
 	missed       missed
@@ -46,10 +52,11 @@ func (s *Server) GetFlows(req *observerpb.GetFlowsRequest, stream grpc.ServerStr
 		return err
 	}
 	defer release()
-	q, err := s.newQuery(req, stream.Send)
+	q, err := s.newQuery(req, stream)
 	if err != nil {
 		return err
 	}
+	defer q.out.done()
 	ctx, stop := mergeDone(stream.Context(), s.ctx)
 	defer stop()
 	if req.GetFollow() {
@@ -65,8 +72,9 @@ func (s *Server) GetFlows(req *observerpb.GetFlowsRequest, stream grpc.ServerStr
 	return err
 }
 
-func (s *Server) newQuery(req *observerpb.GetFlowsRequest, send func(*observerpb.GetFlowsResponse) error) (*query, error) {
-	q := &query{s: s, req: req, send: send, conv: newConverter(s.cfg.Node)}
+func (s *Server) newQuery(req *observerpb.GetFlowsRequest, stream grpc.ServerStreamingServer[observerpb.GetFlowsResponse]) (*query, error) {
+	q := &query{s: s, req: req, send: stream.Send, out: sender{send: stream.SendMsg}}
+	q.relabel(s.peers.NodeLabels())
 	if err := q.times(req); err != nil {
 		return nil, err
 	}
@@ -78,6 +86,13 @@ func (s *Server) newQuery(req *observerpb.GetFlowsRequest, send func(*observerpb
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	return q, nil
+}
+
+// relabel has flows carry other labels of the node from now on.
+func (q *query) relabel(labels []string) {
+	q.labels = labels
+	q.conv = newConverter(q.s.cfg.Node, labels)
+	q.out.enc = newEncoder(q.s.cfg.Node, labels)
 }
 
 // request is what requests for flows and for events have in common.
@@ -153,7 +168,12 @@ func (q *query) run(ctx context.Context) error {
 	number, view := q.start()
 	_, end := q.s.observer.Bounds() // of what is there already
 	r := q.s.observer.ReaderAt(number)
-	for q.more(r.Number() < end) {
+	for n := 0; q.more(r.Number() < end); n++ {
+		if n%relabelEvery == 0 {
+			if labels := q.s.peers.NodeLabels(); !slices.Equal(labels, q.labels) {
+				q.relabel(labels)
+			}
+		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -196,6 +216,7 @@ func (q *query) more(held bool) bool {
 
 // wait waits for the next event, or until a loss is to be told.
 func (q *query) wait(ctx context.Context, r *observe.Reader) error {
+	q.out.done()
 	if q.missed.n == 0 {
 		return r.Wait(ctx)
 	}
@@ -216,21 +237,30 @@ func (q *query) event(f *observe.Flow, from int) error {
 		return nil
 	}
 	for v := from; v < len(f.Views()); v++ {
-		flow := q.conv.flow(f, v)
-		if !q.filters.Match(flow) {
-			continue
+		var flow *flowpb.Flow
+		if !q.filters.All() || q.mask != nil {
+			if flow = q.conv.flow(f, v); !q.filters.Match(flow) {
+				continue
+			}
 		}
 		if !q.req.GetFollow() && q.req.GetNumber() > 0 && q.sent == q.req.GetNumber() {
 			return nil
 		}
-		resp := &observerpb.GetFlowsResponse{Time: flow.Time, NodeName: flow.NodeName}
-		resp.ResponseTypes = &observerpb.GetFlowsResponse_Flow{Flow: q.mask.apply(flow)}
-		if err := q.send(resp); err != nil {
+		if err := q.flow(f, v, flow); err != nil {
 			return err
 		}
 		q.sent++
 	}
 	return nil
+}
+
+// flow sends a view of an event; flow is the same as a message, if there is a mask.
+func (q *query) flow(f *observe.Flow, view int, flow *flowpb.Flow) error {
+	if q.mask == nil {
+		return q.out.flow(f, view)
+	}
+	return q.send(&observerpb.GetFlowsResponse{Time: flow.Time, NodeName: flow.NodeName,
+		ResponseTypes: &observerpb.GetFlowsResponse_Flow{Flow: q.mask.apply(flow)}})
 }
 
 func (m *missed) add(n uint64) {

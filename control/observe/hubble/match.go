@@ -15,13 +15,13 @@ type Matcher struct {
 	conv    *converter
 }
 
-// NewMatcher compiles filters; the error is a *filter.Error.
-func NewMatcher(node string, allow, deny []*flowpb.FlowFilter) (*Matcher, error) {
+// NewMatcher compiles filters of a node of these labels; the error is a *filter.Error.
+func NewMatcher(node string, labels []string, allow, deny []*flowpb.FlowFilter) (*Matcher, error) {
 	filters, err := filter.Compile(allow, deny)
 	if err != nil {
 		return nil, err
 	}
-	return &Matcher{filters: filters, conv: newConverter(node)}, nil
+	return &Matcher{filters: filters, conv: newConverter(node, labels)}, nil
 }
 
 // Interest returns the events that can pass.

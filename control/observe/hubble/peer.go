@@ -18,6 +18,9 @@ type Peers interface {
 	// Nodes returns the addresses of the cluster's nodes by name, as far as the
 	// agent knows them; its own may be missing.
 	Nodes() map[string]string
+	// NodeLabels returns the labels of the agent's own node as "key=value", sorted.
+	// It is called often.
+	NodeLabels() []string
 }
 
 // peerPoll is how often the nodes are looked at.

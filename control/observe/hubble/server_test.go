@@ -298,6 +298,49 @@ func TestMask(t *testing.T) {
 	}
 }
 
+// Flows carry their node's labels, by which they are found; those of a stream that
+// goes on follow the node.
+func TestNodeLabels(t *testing.T) {
+	n := start(t, 64, 8, 4)
+	n.SetNodeLabels("kubernetes.io/hostname=node-1", "zone=a")
+	n.Put(observetest.TCP(0, 1, endpoint.None, 80))
+	n.seen(t, 1)
+	for selector, want := range map[string]int{
+		"": 1, "zone=a": 1, "zone in (a, b),kubernetes.io/hostname": 1, "zone=b": 0, "!zone": 0, "k8s:zone=a": 1, "other:zone=a": 0,
+	} {
+		req := &observerpb.GetFlowsRequest{}
+		if selector != "" {
+			req.Whitelist = []*flowpb.FlowFilter{{NodeLabels: []string{selector}}}
+		}
+		got := n.flows(t, req)
+		if len(got) != want {
+			t.Errorf("%q: %d flows, want %d", selector, len(got), want)
+		}
+		for _, f := range got {
+			if !slices.Equal(f.GetNodeLabels(), []string{"kubernetes.io/hostname=node-1", "zone=a"}) {
+				t.Errorf("labels %v", f.GetNodeLabels())
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stream, err := n.client.GetFlows(ctx, &observerpb.GetFlowsRequest{Follow: true, Number: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.SetNodeLabels("zone=b")
+	for i := 1; ; i++ {
+		resp, err := stream.Recv()
+		if err != nil {
+			t.Fatalf("flows carry no new labels: %v", err)
+		}
+		if slices.Equal(resp.GetFlow().GetNodeLabels(), []string{"zone=b"}) {
+			break
+		}
+		n.Put(observetest.TCP(i, 1, endpoint.None, 80))
+	}
+}
+
 func TestStatus(t *testing.T) {
 	n := start(t, 64, 8, 4)
 	for i := range 10 {

@@ -166,9 +166,9 @@ func protoOf(p packet.Proto) int {
 }
 
 func matchOf(f *observe.Flow, v observe.View) int {
-	cause := &f.Egress
+	cause := f.Egress
 	if v == observe.IngressVerdict {
-		cause = &f.Ingress
+		cause = f.Ingress
 	}
 	switch {
 	case len(cause.Refs) == 0:

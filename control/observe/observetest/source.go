@@ -26,6 +26,7 @@ type Source struct {
 	mu       sync.Mutex
 	interest event.Interest
 	packets  *event.PacketRing
+	labels   []string
 }
 
 // New returns a source of two rings for size records each, with three pods:
@@ -182,3 +183,17 @@ func (s *Source) Cause(id rule.CauseID) rule.Cause { return s.Causes[id] }
 
 // Nodes implements hubble.Peers.
 func (s *Source) Nodes() map[string]string { return map[string]string{"other": "192.0.2.2"} }
+
+// NodeLabels implements hubble.Peers.
+func (s *Source) NodeLabels() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.labels
+}
+
+// SetNodeLabels says what the node's labels are from now on.
+func (s *Source) SetNodeLabels(labels ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.labels = labels
+}
