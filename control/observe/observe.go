@@ -11,6 +11,7 @@ package observe
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,7 @@ type Observer struct {
 	names   Names
 	ring    *history.Ring[Flow]
 	started time.Time
+	tag     uint64
 
 	tap func([]Flow) // or nil
 
@@ -72,7 +74,7 @@ type Observer struct {
 // New returns an observer that remembers up to size events. keep says which
 // events it wants when nobody else wants any.
 func New(source Source, names Names, size int, keep event.Interest) *Observer {
-	o := &Observer{source: source, names: names, ring: history.New[Flow](size), started: time.Now(),
+	o := &Observer{source: source, names: names, ring: history.New[Flow](size), started: time.Now(), tag: rand.Uint64(),
 		base: keep, wants: map[*event.Interest]struct{}{}, capture: make(chan struct{}, 1),
 		snapshot: map[string]time.Time{}}
 	o.capture <- struct{}{}
@@ -216,6 +218,13 @@ func (o *Observer) Stats() Stats {
 	return Stats{Held: next - oldest, Cap: uint64(o.ring.Cap()), Seen: o.seen.Load(),
 		Read: o.read.Load(), Missed: o.missed.Load(), Lost: o.source.LostEvents(), PerSecond: o.recent.perSecond(time.Now()), Started: o.started}
 }
+
+// Tag tells this observer's events from those of another one, as that of the same
+// node before a restart.
+func (o *Observer) Tag() uint64 { return o.tag }
+
+// Started returns when the first event can have been.
+func (o *Observer) Started() time.Time { return o.started }
 
 // Want asks the workers for events beyond those that the history keeps, until
 // the returned function is called.

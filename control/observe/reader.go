@@ -23,6 +23,10 @@ func (o *Observer) ReaderAt(from uint64) *Reader {
 	return r
 }
 
+// ReaderOfAll is ReaderAt for who wants all events there ever were: what is gone
+// from the history already, Next counts as missed.
+func (o *Observer) ReaderOfAll() *Reader { return &Reader{o: o, known: true} }
+
 // Bounds returns the numbers of the oldest event held and of the next one to
 // come.
 func (o *Observer) Bounds() (oldest, next uint64) { return o.ring.Bounds() }

@@ -87,6 +87,10 @@ type Selection struct {
 	Follow       bool
 	Since, Until time.Time // zero: none
 	Allow, Deny  []*flowpb.FlowFilter
+	// Away, if not nil, has a server that is followed and goes away waited for: it
+	// is called with the reason when that happens, and with nil when the server is
+	// back.
+	Away func(err error)
 }
 
 // DefaultLast is how many events are shown where nothing else is said.
@@ -133,12 +137,45 @@ func (s *Selection) request() *observerpb.GetFlowsRequest {
 // last ones is left out. nothing, if not nil, is called when what came was
 // visited and more takes its time.
 func Read(ctx context.Context, client observerpb.ObserverClient, s *Selection, visit func(*Event) error, nothing func() error) error {
+	patient := s.Follow && s.Away != nil
+	if patient { // only a server that was there is waited for
+		if _, err := client.ServerStatus(ctx, &observerpb.ServerStatusRequest{}); err != nil {
+			return remote(ctx, err)
+		}
+	}
 	stream, err := client.GetFlows(ctx, s.request())
 	if err != nil {
 		return remote(ctx, err)
 	}
-	limited := &limiter{last: int(min(s.Last, 1<<30)), first: int(min(s.First, 1<<30)), follow: s.Follow, began: time.Now(), visit: visit}
-	var j joiner
+	r := &reading{limiter: limiter{last: int(min(s.Last, 1<<30)), first: int(min(s.First, 1<<30)), follow: s.Follow, began: time.Now(), visit: visit},
+		nothing: nothing}
+	if patient {
+		r.place = newPlace(time.Now())
+	}
+	for {
+		err = r.read(ctx, stream)
+		if !patient || !away(err) {
+			return err
+		}
+		if stream, err = r.again(ctx, client, s, err); err != nil || stream == nil {
+			return err
+		}
+	}
+}
+
+// away reports whether an error of remote is that the server can't be reached.
+func away(err error) bool { return status.Code(errors.Unwrap(err)) == codes.Unavailable }
+
+// reading is a Read under way.
+type reading struct {
+	limiter limiter
+	joiner  joiner
+	nothing func() error
+	place   *place // where it is, or nil
+}
+
+// read reads a stream to its end.
+func (r *reading) read(ctx context.Context, stream observerpb.Observer_GetFlowsClient) (err error) {
 	arriving, fault := receive(ctx, stream)
 	for {
 		var resp *observerpb.GetFlowsResponse
@@ -150,13 +187,15 @@ func Read(ctx context.Context, client observerpb.ObserverClient, s *Selection, v
 		}
 		switch {
 		case quiet:
-			if err = errors.Join(j.flush(limited.take), limited.quiet()); err == nil && nothing != nil {
-				err = nothing()
+			if err = errors.Join(r.joiner.flush(r.limiter.take), r.limiter.quiet()); err == nil && r.nothing != nil {
+				err = r.nothing()
 			}
 		case more:
-			err = j.add(resp, limited.take)
+			if r.place == nil || r.place.fresh(resp) {
+				err = r.joiner.add(resp, r.limiter.take)
+			}
 		default:
-			if err = errors.Join(j.flush(limited.take), limited.end()); err == nil {
+			if err = errors.Join(r.joiner.flush(r.limiter.take), r.limiter.end()); err == nil {
 				return remote(ctx, *fault)
 			}
 		}
@@ -223,10 +262,19 @@ func remote(ctx context.Context, err error) error {
 		if _, bounded := ctx.Deadline(); bounded && s.Code() == codes.DeadlineExceeded {
 			return nil // the server knows our time limit too, and its clock was first
 		}
-		return fmt.Errorf("%s: %s", s.Code(), s.Message())
+		return &streamError{s}
 	}
 	return fmt.Errorf("read flows: %w", err)
 }
+
+// streamError is how a server ended a stream.
+type streamError struct{ status *status.Status }
+
+func (e *streamError) Error() string {
+	return fmt.Sprintf("%s: %s", e.status.Code(), e.status.Message())
+}
+
+func (e *streamError) Unwrap() error { return e.status.Err() }
 
 // RefusedError is a request that the server does not understand.
 type RefusedError struct{ Reason string }

@@ -98,7 +98,7 @@ func (p *Printer) compact(e *Event) error {
 	}
 	b.WriteString(p.Paint(fmt.Sprintf("%-9s", e.Word())) + " ")
 	if e.Event == Lost {
-		fmt.Fprintf(&b, "%d events (%s)", e.Lost, e.Reason)
+		b.WriteString(e.missing())
 	} else {
 		arrow, src, dst := " -> ", EndText(&e.Src, true), EndText(&e.Dst, true)
 		if e.Reply {
@@ -129,7 +129,7 @@ func (p *Printer) dict(e *Event) error {
 		line("NODE", e.Node)
 	}
 	if e.Event == Lost {
-		line("LOST", fmt.Sprintf("%d events (%s)", e.Lost, e.Reason))
+		line("LOST", e.missing())
 	} else {
 		line("SOURCE", EndText(&e.Src, true))
 		line("DESTINATION", EndText(&e.Dst, true))
@@ -153,7 +153,7 @@ func (p *Printer) row(e *Event) error {
 		fmt.Fprintf(p.table, "TIMESTAMP\t%sVERDICT\tSOURCE\tDESTINATION\tPROTOCOL\tEVENT\tCAUSE\n", node("NODE"))
 	}
 	if e.Event == Lost {
-		_, err := fmt.Fprintf(p.table, "%s\t%s%s\t\t\t\t\t%d events (%s)\n", p.time(e), node(e.Node), e.Word(), e.Lost, e.Reason)
+		_, err := fmt.Fprintf(p.table, "%s\t%s%s\t\t\t\t\t%s\n", p.time(e), node(e.Node), e.Word(), e.missing())
 		return err
 	}
 	_, err := fmt.Fprintf(p.table, "%s\t%s%s\t%s\t%s\t%s\t%s\t%s\n", p.time(e), node(e.Node), e.Word(), EndText(&e.Src, true),

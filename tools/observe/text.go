@@ -27,6 +27,14 @@ func (e *Event) Word() string {
 	return "FORWARDED"
 }
 
+// missing says what a Lost stands for.
+func (e *Event) missing() string {
+	if e.Reason == ServerAway {
+		return fmt.Sprintf("what happened while the server was away, for %v", time.Duration(e.DurationMs)*time.Millisecond)
+	}
+	return fmt.Sprintf("%d events (%s)", e.Lost, e.Reason)
+}
+
 // EndText names an end: a pod, else what is known of its address.
 func EndText(e *api.End, port bool) string {
 	name := e.Addr.String()

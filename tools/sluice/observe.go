@@ -48,7 +48,9 @@ Without -f the last ` + fmt.Sprint(observe.DefaultLast) + ` events are shown.
 
 Formats: compact (default), table, dict; jsonl is one JSON object an event, as
 GET /v1/flows of the agent has it; json is what 'hubble observe -o jsonpb' prints.
-Lost events are an event of their own, with their number.
+Lost events are an event of their own, with their number. With -f, a server that
+goes away is waited for; what it had not shown yet follows, and a LOST line stands
+where it was away.
 
 --top counts who talks most and who is denied most: on a terminal a live table,
 else one table, or with -f one every --interval. --explain shows under each
@@ -125,6 +127,7 @@ func runObserve(cmd *cobra.Command, f *observeFlags) error {
 	if f.output == "table" && sel.Follow && !f.top && f.choice.duration == 0 {
 		return usageError(errors.New("--output=table: a table has an end, what is followed has none"))
 	}
+	f.choice.patient(cmd.ErrOrStderr())
 	ctx, cancel := f.choice.bounded(cmd.Context())
 	defer cancel()
 	src, err := f.server.open(ctx)

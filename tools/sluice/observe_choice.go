@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,19 @@ func (c *flowChoice) selection(now time.Time) (*observe.Selection, error) {
 		c.Last = observe.DefaultLast
 	}
 	return &c.Selection, errors.Join(errs[:]...)
+}
+
+// patient has a server that goes away waited for, and says so.
+func (c *flowChoice) patient(errs io.Writer) {
+	var gone time.Time
+	c.Away = func(err error) {
+		if err != nil {
+			gone = time.Now()
+			fmt.Fprintf(errs, "The server has gone away (%v); waiting for it.\n", err)
+			return
+		}
+		fmt.Fprintf(errs, "The server is back after %v.\n", time.Since(gone).Round(time.Millisecond))
+	}
 }
 
 // bounded ends the context after --duration.

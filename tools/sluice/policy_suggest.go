@@ -121,6 +121,7 @@ func (f *suggestFlags) flows(cmd *cobra.Command) ([]api.Flow, error) {
 		}
 		return readFlows(cmd.InOrStdin(), f.file)
 	}
+	f.choice.patient(cmd.ErrOrStderr())
 	ctx, cancel := f.choice.bounded(cmd.Context())
 	defer cancel()
 	return collectFlows(ctx, cmd, f, sel)

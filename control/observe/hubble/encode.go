@@ -19,6 +19,7 @@ import (
 // most flows share (ends, policies) is kept encoded and the rest is written
 // without messages in between. A test compares both. It belongs to one goroutine.
 type encoder struct {
+	tag      uint64
 	node     []byte // node_name of the message
 	flowNode []byte // node_name and node_labels of the flow
 	ends     map[*observe.End]endParts
@@ -38,11 +39,11 @@ type policyPart struct {
 // mostParts bounds each of an encoder's maps.
 const mostParts = 1 << 12
 
-func newEncoder(node string, labels []string) *encoder {
-	e := &encoder{ends: map[*observe.End]endParts{}, policies: map[policyPart][]byte{}}
-	e.node = appendString(nil, numResponseNode, node)
-	e.flowNode = appendString(nil, numNode, node)
-	for _, l := range labels {
+func newEncoder(o origin) *encoder {
+	e := &encoder{tag: o.tag, ends: map[*observe.End]endParts{}, policies: map[policyPart][]byte{}}
+	e.node = appendString(nil, numResponseNode, o.node)
+	e.flowNode = appendString(nil, numNode, o.node)
+	for _, l := range o.labels {
 		e.flowNode = appendString(e.flowNode, numNodeLabels, l)
 	}
 	return e
@@ -109,7 +110,7 @@ func (e *encoder) append(b []byte, f *observe.Flow, i int) []byte {
 		b = appendUint(appendUint(b, numDropReason, reason), numDropDesc, reason)
 	}
 	b, at = begin(b, numUUID, 1)
-	b = end(appendUUID(b, f.Before+uint64(i)), at, 1)
+	b = end(appendUUID(b, e.tag, f.Before+uint64(i)), at, 1)
 	b = e.appendPolicies(b, f, denier)
 	b, at = begin(b, numSummary, 1)
 	b = end(appendSummary(b, f, v), at, 1)

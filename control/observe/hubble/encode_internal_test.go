@@ -80,7 +80,8 @@ func anyFlows(t testing.TB, n int) []observe.Flow {
 // What the encoder writes is what the protobuf library makes of the same flow.
 func TestEncode(t *testing.T) {
 	labels := []string{"a=b", "kubernetes.io/hostname=node-1"}
-	enc, conv := newEncoder("node-1", labels), newConverter("node-1", labels)
+	o := origin{1, "node-1", labels}
+	enc, conv := newEncoder(o), newConverter(o)
 	seen := map[observe.View]int{}
 	var buf []byte
 	for _, f := range anyFlows(t, 5_000) {
@@ -143,7 +144,7 @@ func TestLengths(t *testing.T) {
 
 // What is kept is bounded, and what is kept no more is made again.
 func TestEncoderForgets(t *testing.T) {
-	enc := newEncoder("n", nil)
+	enc := newEncoder(origin{})
 	flows := anyFlows(t, 64)
 	for i := range 3 * mostParts {
 		f := flows[i%len(flows)]
@@ -160,7 +161,7 @@ func TestEncoderForgets(t *testing.T) {
 }
 
 func TestEncodeAllocs(t *testing.T) {
-	enc := newEncoder("node-1", nil)
+	enc := newEncoder(origin{node: "node-1"})
 	flows := anyFlows(t, 500)
 	flows = slices.DeleteFunc(flows, func(f observe.Flow) bool { return f.Kind == event.Ended || len(f.Views()) == 0 })
 	buf := make([]byte, 0, 1<<16)
@@ -180,7 +181,7 @@ func BenchmarkEncode(b *testing.B) {
 	flows = slices.DeleteFunc(flows, func(f observe.Flow) bool {
 		return f.Kind != event.NewFlow || len(f.Views()) == 0 || f.Key.Proto != packet.ProtoTCP
 	})
-	enc, conv := newEncoder("node-1", nil), newConverter("node-1", nil)
+	enc, conv := newEncoder(origin{node: "node-1"}), newConverter(origin{node: "node-1"})
 	buf := make([]byte, 0, 1<<16)
 	b.Run("encoder", func(b *testing.B) {
 		b.ReportAllocs()

@@ -3,7 +3,6 @@ package hubble
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
@@ -44,24 +43,27 @@ const (
 // converter turns events into Hubble's flows, for what looks into them: filters and
 // masks. What is sent whole is written by its encoder. It belongs to one goroutine.
 type converter struct {
+	origin
+	ends map[*observe.End]*flowpb.Endpoint
+}
+
+// origin is what all flows of a node have in common.
+type origin struct {
+	tag    uint64 // the observer's
 	node   string
 	labels []string // of the node
-	ends   map[*observe.End]*flowpb.Endpoint
 }
 
-func newConverter(node string, labels []string) *converter {
-	return &converter{node: node, labels: labels, ends: map[*observe.End]*flowpb.Endpoint{}}
+func newConverter(o origin) *converter {
+	return &converter{origin: o, ends: map[*observe.End]*flowpb.Endpoint{}}
 }
-
-// processTag makes UUIDs of two runs of the agent differ.
-var processTag = rand.Uint64()
 
 // flow returns a view of an event. What it returns may share parts with other
 // flows and must not be changed.
 func (c *converter) flow(f *observe.Flow, i int) *flowpb.Flow {
 	v := f.Views()[i]
 	out := &flowpb.Flow{
-		Time: timestamppb.New(time.Unix(0, f.TimeNs)), Uuid: uuid(f.Before + uint64(i)), NodeName: c.node, NodeLabels: c.labels,
+		Time: timestamppb.New(time.Unix(0, f.TimeNs)), Uuid: string(appendUUID(nil, c.tag, f.Before+uint64(i))), NodeName: c.node, NodeLabels: c.labels,
 		Verdict: flowpb.Verdict_FORWARDED, Type: flowpb.FlowType_L3_L4,
 		Source: c.end(f.Src), Destination: c.end(f.Dst),
 		TrafficDirection: direction(f, v),
@@ -313,13 +315,11 @@ func extend(out *flowpb.Flow, f *observe.Flow) {
 	}
 }
 
-// uuid is made of the flow's number: the same flow has the same one whenever it
-// is asked for (RFC 9562, version 8).
-func uuid(n uint64) string { return string(appendUUID(nil, n)) }
-
-func appendUUID(out []byte, n uint64) []byte {
+// appendUUID appends what is made of a flow's number: the same flow has the same
+// one whenever it is asked for (RFC 9562, version 8).
+func appendUUID(out []byte, tag, n uint64) []byte {
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], processTag)
+	binary.BigEndian.PutUint64(b[:8], tag)
 	binary.BigEndian.PutUint64(b[8:], n)
 	b[6] = b[6]&0x0f | 0x80
 	b[8] = b[8]&0x3f | 0x80

@@ -91,8 +91,8 @@ func (s *Server) newQuery(req *observerpb.GetFlowsRequest, stream grpc.ServerStr
 // relabel has flows carry other labels of the node from now on.
 func (q *query) relabel(labels []string) {
 	q.labels = labels
-	q.conv = newConverter(q.s.cfg.Node, labels)
-	q.out.enc = newEncoder(q.s.cfg.Node, labels)
+	o := origin{q.s.observer.Tag(), q.s.cfg.Node, labels}
+	q.conv, q.out.enc = newConverter(o), newEncoder(o)
 }
 
 // request is what requests for flows and for events have in common.
@@ -168,6 +168,9 @@ func (q *query) run(ctx context.Context) error {
 	number, view := q.start()
 	_, end := q.s.observer.Bounds() // of what is there already
 	r := q.s.observer.ReaderAt(number)
+	if q.req.GetFollow() && !q.since.IsZero() && q.since.Before(q.s.observer.Started()) {
+		r = q.s.observer.ReaderOfAll() // of this agent: who followed the last one is told what it missed
+	}
 	for n := 0; q.more(r.Number() < end); n++ {
 		if n%relabelEvery == 0 {
 			if labels := q.s.peers.NodeLabels(); !slices.Equal(labels, q.labels) {

@@ -21,7 +21,7 @@ func NewMatcher(node string, labels []string, allow, deny []*flowpb.FlowFilter) 
 	if err != nil {
 		return nil, err
 	}
-	return &Matcher{filters: filters, conv: newConverter(node, labels)}, nil
+	return &Matcher{filters: filters, conv: newConverter(origin{node: node, labels: labels})}, nil
 }
 
 // Interest returns the events that can pass.
