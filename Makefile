@@ -140,20 +140,21 @@ fuzz:
 		done; \
 	done
 
-# The stock hubble CLI against a lab's agent. Built once a version, kept outside
-# the tree.
+# The stock hubble CLI against a lab's agent, and Hubble Relay between them. Built
+# once a version, kept outside the tree.
 HUBBLE_VERSION := $(shell sed -n 's,.*github.com/cilium/cilium \(v[^ ]*\).*,\1,p' tools/hubble/go.mod)
 HUBBLE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/hubble-$(HUBBLE_VERSION)
+HUBBLE_RELAY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/hubble-relay-$(HUBBLE_VERSION)
 
-$(HUBBLE):
+$(HUBBLE) $(HUBBLE_RELAY):
 	@mkdir -p $(dir $@)
-	CGO_ENABLED=0 $(GO) build -C tools/hubble -trimpath -o $@.new github.com/cilium/cilium/hubble && mv $@.new $@
+	CGO_ENABLED=0 $(GO) build -C tools/hubble -trimpath -o $@.new github.com/cilium/cilium/$(patsubst %-$(HUBBLE_VERSION),%,$(notdir $@)) && mv $@.new $@
 
 .PHONY: test-hubble
-test-hubble: build $(HUBBLE)
+test-hubble: build $(HUBBLE) $(HUBBLE_RELAY)
 	@mkdir -p bin/test
 	$(TESTC) -o bin/test/hubbletest.test ./tools/hubbletest
-	cd tools/hubbletest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_HUBBLE=$(HUBBLE) $(CURDIR)/bin/test/hubbletest.test -test.timeout 4m
+	cd tools/hubbletest && $(SUDO) env REQUIRE_PRIV=1 SLUICE_BIN=$(CURDIR)/$(BIN) SLUICE_HUBBLE=$(HUBBLE) SLUICE_HUBBLE_RELAY=$(HUBBLE_RELAY) $(CURDIR)/bin/test/hubbletest.test -test.timeout 5m
 
 # The container image for amd64 and arm64, without an engine: bin/image is an OCI
 # layout; docker, containerd and podman load bin/sluice-image-*.tar.

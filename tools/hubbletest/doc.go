@@ -1,3 +1,4 @@
 // Package hubbletest runs the stock hubble CLI against the agent of a lab, with
-// real traffic. `make test-hubble` builds the CLI and says where it is.
+// real traffic, and Hubble Relay against agents' servers. `make test-hubble` builds
+// both and says where they are.
 package hubbletest

@@ -24,8 +24,8 @@ type TLS struct {
 	Cert     string `json:"cert,omitempty"`
 	Key      string `json:"key,omitempty"`
 	ClientCA string `json:"clientCA,omitempty"` // if set, clients must show a certificate of it
-	// ServerName is the name in Cert by which Relay is to expect this node; ""
-	// for the address.
+	// ServerName is the name in Cert by which Relay is to expect this node and the
+	// others; "" for TLSName of each.
 	ServerName string `json:"serverName,omitempty"`
 }
 

@@ -3,6 +3,8 @@ package hubble
 import (
 	"context"
 	"net"
+	"net/netip"
+	"strings"
 	"time"
 
 	observerpb "github.com/cilium/cilium/api/v1/observer"
@@ -11,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/sluice-net/sluice/control/observe/filter"
 )
 
 // Peers tells which nodes there are.
@@ -32,26 +36,59 @@ type peer struct {
 	tls                 bool
 }
 
-// nodes returns all peers. Every node serves on the same port as this one.
+// nodes returns all peers. Every node serves on the same port as this one; those
+// that can't be reached have no address, which Relay shows as unavailable.
 func (s *Server) nodes() map[string]peer {
-	out := map[string]peer{s.cfg.Node: s.peer("")}
+	out := map[string]peer{}
 	for name, host := range s.peers.Nodes() {
-		if name != s.cfg.Node || s.cfg.Listen != "" {
-			out[name] = s.peer(host)
+		if name != s.cfg.Node {
+			out[name] = s.other(name, host)
 		}
 	}
+	out[s.cfg.Node] = s.own()
 	return out
 }
 
-func (s *Server) peer(host string) peer {
+// own is this node. Where it listens at all of its addresses, Relay must find it by
+// that which the cluster knows.
+func (s *Server) own() peer {
 	if s.cfg.Listen == "" {
 		return peer{address: "unix://" + s.cfg.Socket}
 	}
-	own, port, _ := net.SplitHostPort(s.cfg.Listen)
-	if host == "" || loopback(own) {
-		host = own
+	host, port, _ := net.SplitHostPort(s.cfg.Listen)
+	if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
+		if known := s.peers.Nodes()[s.cfg.Node]; known != "" {
+			host = known
+		}
 	}
-	return peer{address: net.JoinHostPort(host, port), tls: s.cfg.TLS.Cert != "", serverName: s.cfg.TLS.ServerName}
+	return s.at(s.cfg.Node, host, port)
+}
+
+// other is another node: from one that serves on a loopback address, or a socket,
+// nothing can be said of others but of those at loopback addresses.
+func (s *Server) other(name, host string) peer {
+	own, port, err := net.SplitHostPort(s.cfg.Listen)
+	if err != nil || loopback(own) && !loopback(host) {
+		return peer{}
+	}
+	return s.at(name, host, port)
+}
+
+func (s *Server) at(name, host, port string) peer {
+	p := peer{address: net.JoinHostPort(host, port), tls: s.cfg.TLS.Cert != ""}
+	if p.tls {
+		p.serverName = s.cfg.TLS.ServerName
+	}
+	if p.tls && p.serverName == "" {
+		p.serverName = TLSName(name)
+	}
+	return p
+}
+
+// TLSName is the name that a node's certificate has where nothing else is
+// configured: that which Cilium gives it, so that certificates made for Hubble serve.
+func TLSName(node string) string {
+	return strings.ReplaceAll(node, ".", "-") + "." + filter.DefaultCluster + ".hubble-grpc.cilium.io"
 }
 
 // Notify implements peer.Peer: all nodes first, then what changes.
