@@ -90,7 +90,7 @@ func (a *Agent) Status(maps bool) (api.Status, error) {
 		s.Objects.Namespaces, s.Objects.Pods, s.Objects.Nodes, s.Objects.Policies, s.Objects.Identities = v.Counts()
 	})
 	held := a.observer.Stats()
-	s.Events = api.Events{Written: stats.Written, Lost: stats.Lost, Held: held.Held, HeldMax: held.Cap}
+	s.Events = api.Events{Written: stats.Written, Lost: stats.Lost, Missed: held.Missed, Held: held.Held, HeldMax: held.Cap}
 	s.HeapBytes, s.Goroutines = heap(), runtime.NumGoroutine()
 	if maps {
 		err = a.kernelStatus(&s)

@@ -34,6 +34,8 @@ var targets = []target{
 	{"1,000 policies, by one policy", "policies-1k", "received", "sluice", elsewhere + "policies-1", 0.95, false},
 	{"10,000 policies, by one policy", "policies-10k", "received", "sluice", elsewhere + "policies-1", 0.95, false},
 	{"new flows a second and worker", "new-flows", "admitted", "sluice", "", 300e3, false},
+	{"tracing of all verdicts, by none, established flows", "tracing-inspect", "received", "inspect-traced", "inspect-quiet", 0.95, false},
+	{"tracing of all verdicts, by none, established flows", "tracing-offload", "received", "sluice-traced", "sluice-quiet", 0.98, false},
 	{"requests kept beside a flood of random 5-tuples, %", "beside-random", "kept", "sluice", "", 90, false},
 	{"requests kept beside a flood of random 5-tuples, %", "beside-random", "kept", "inspect", "", 90, false},
 }

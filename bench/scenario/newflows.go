@@ -52,6 +52,7 @@ func admissions(ctx context.Context, s *Stage, d time.Duration, begin startFunc)
 	if err != nil {
 		return nil, err
 	}
+	told0 := a.read()
 	start := time.Now()
 	f, err := begin(ctx)
 	if err != nil {
@@ -81,8 +82,17 @@ func admissions(ctx context.Context, s *Stage, d time.Duration, begin startFunc)
 		{Name: "admitted", Unit: "flows/s", Value: float64(arrived) / span, Better: Higher},
 		{Name: "offered", Unit: "flows/s", Value: float64(sent) / span, Better: Neither},
 	}
+	told := a.read() - told0
 	cpu, err := m.metrics()
 	ms = append(ms, cpu...)
+	if err == nil && a != nil && a.follow != nil {
+		var lost uint64
+		lost, err = a.lost(ctx)
+		ms = append(ms,
+			Metric{Name: "told", Unit: "events/s", Value: float64(told) / span, Better: Higher},
+			Metric{Name: "lost", Unit: "events", Value: float64(lost), Better: Lower},
+		)
+	}
 	if a != nil && flows1 > flows0 {
 		n := float64(flows1 - flows0)
 		ms = append(ms,

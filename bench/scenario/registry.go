@@ -24,9 +24,10 @@ func Systems() []System {
 		asavie("asavie", "asavie/xdp l2fwd on the pods' links, no policy, the library's default rings", 0),
 		asavie("asavie-tuned", "the same with 4096 frames a socket and a transmit budget to match", 4096),
 		sluice(agentMode{name: "sluice-quiet", about: "Sluice, offload, no event remembered", offload: true, shortcut: true, events: "none"}),
-		sluice(agentMode{name: "sluice-traced", about: "Sluice, offload, with a client that follows all events", offload: true, shortcut: true, traced: true}),
+		sluice(agentMode{name: "sluice-traced", about: "Sluice, offload, with a client that reads all events", offload: true, shortcut: true, traced: true}),
 		sluice(agentMode{name: "sluice-2w", about: "Sluice, offload, two workers", offload: true, shortcut: true, workers: 2}),
-		sluice(agentMode{name: "inspect-traced", about: "Sluice, every packet through a worker, with a client that follows all events", shortcut: true, traced: true}),
+		sluice(agentMode{name: "inspect-quiet", about: "Sluice, every packet through a worker, no event remembered", shortcut: true, events: "none"}),
+		sluice(agentMode{name: "inspect-traced", about: "Sluice, every packet through a worker, with a client that reads all events", shortcut: true, traced: true}),
 		sluice(agentMode{name: "inspect-2w", about: "Sluice, every packet through one of two workers", shortcut: true, workers: 2}),
 		dpdk,
 		ovs,
@@ -59,7 +60,7 @@ const (
 
 // Workloads lists all workloads, in the order of the report.
 func Workloads() []Workload {
-	all := append(basics(), methods()...)
+	all := append(append(basics(), tracing()...), methods()...)
 	all = append(append(all, policies()...), nodes()...)
 	return append(append(all, loads()...), attacks()...)
 }
@@ -106,5 +107,22 @@ func basics() []Workload {
 			Systems: []string{"inspect", "inspect-2w", "inspect-traced", Ceiling}, Family: 4, CPUs: 2, Flows: someFlows, Run: small(traffic.PacketSocket, someFlows).blasting()},
 		{Name: "raw", Standard: []string{"xdp-drop", "xdp-redirect"}, About: "limits of XDP on veth: live frames of BPF_PROG_TEST_RUN on CPU 0, no socket and no skb",
 			Systems: []string{"xdp-drop", "xdp-redirect"}, Family: 4, CPUs: 2, Raw: true, Run: raw},
+	}
+}
+
+// tracing is what it costs that somebody watches: established flows, of which there
+// is nothing to tell, and nothing but new ones.
+func tracing() []Workload {
+	inspect, offload := []string{"inspect-quiet", "inspect", "inspect-traced"}, []string{"sluice-quiet", "sluice", "sluice-traced"}
+	established := small(traffic.PacketSocket, someFlows).blasting()
+	return []Workload{
+		{Name: "tracing-inspect", About: "60-byte UDP frames of 1024 established flows, every packet through a worker: no events, all kept, all read by a client",
+			Systems: inspect, Family: 4, CPUs: 2, Flows: someFlows, Run: established},
+		{Name: "tracing-offload", About: "the same, with offload",
+			Systems: offload, Family: 4, CPUs: 2, Flows: someFlows, Run: established},
+		{Name: "tracing-new-inspect", About: "every packet the first of a new UDP flow, through a worker: no events, all kept, all read by a client",
+			Systems: inspect, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
+		{Name: "tracing-new-offload", About: "the same, with offload",
+			Systems: offload, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
 	}
 }

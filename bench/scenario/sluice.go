@@ -1,11 +1,13 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +61,7 @@ type agent struct {
 	// manifests is the folder of rules that it follows.
 	manifests string
 	follow    context.CancelFunc // ends whoever follows its events, if anybody does
-	followed  chan error
+	told      atomic.Uint64      // events that they have read
 }
 
 // Both flow tables hold twice what the workload needs, and at least this.
@@ -112,20 +114,45 @@ func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err erro
 	return a, nil
 }
 
-// trace follows all events, as "sluice observe" does.
+// trace reads all events, as they come from "sluice observe -f -o jsonl", and counts
+// them: what somebody makes of them is theirs to pay.
 func (a *agent) trace(ctx context.Context) error {
 	ctx, a.follow = context.WithCancel(ctx)
-	open := make(chan struct{})
-	a.followed = make(chan error, 1)
-	go func() {
-		a.followed <- a.client.Flows(ctx, 0, true, func() { close(open) }, func(*api.Flow) error { return nil })
-	}()
-	select {
-	case <-open:
-		return nil
-	case err := <-a.followed:
+	lines, err := a.client.FlowLines(ctx, 0, true)
+	if err != nil {
 		return fmt.Errorf("follow events: %w", err)
 	}
+	go func() {
+		defer lines.Close()
+		buf := make([]byte, 1<<16)
+		for {
+			n, err := lines.Read(buf)
+			a.told.Add(uint64(bytes.Count(buf[:n], []byte{'\n'})))
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// read returns how many events somebody has read.
+func (a *agent) read() uint64 {
+	if a == nil {
+		return 0
+	}
+	return a.told.Load()
+}
+
+// lost returns how many events nobody will read: those that found no room between a
+// worker and the history, and those that the history had no more when it was their
+// turn.
+func (a *agent) lost(ctx context.Context) (uint64, error) {
+	st, err := a.client.Status(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("ask agent for events: %w", err)
+	}
+	return st.Events.Lost + st.Events.Missed, nil
 }
 
 // await returns when the agent enforces the rules on all pods.

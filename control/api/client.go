@@ -51,8 +51,7 @@ func (c *Client) Endpoints(ctx context.Context) ([]Endpoint, error) {
 // visit returns an error, which is returned. onOpen, if not nil, is called
 // once the agent has subscribed the client: no later event is missed.
 func (c *Client) Flows(ctx context.Context, last int, follow bool, onOpen func(), visit func(*Flow) error) error {
-	q := url.Values{"last": {strconv.Itoa(last)}, "follow": {strconv.FormatBool(follow)}}
-	body, err := c.open(ctx, "/v1/flows?"+q.Encode())
+	body, err := c.FlowLines(ctx, last, follow)
 	if err != nil {
 		return err
 	}
@@ -73,6 +72,12 @@ func (c *Client) Flows(ctx context.Context, last int, follow bool, onOpen func()
 			return err
 		}
 	}
+}
+
+// FlowLines is Flows for who decodes the lines of JSON, or doesn't.
+func (c *Client) FlowLines(ctx context.Context, last int, follow bool) (io.ReadCloser, error) {
+	q := url.Values{"last": {strconv.Itoa(last)}, "follow": {strconv.FormatBool(follow)}}
+	return c.open(ctx, "/v1/flows?"+q.Encode())
 }
 
 func (c *Client) get(ctx context.Context, path string, into any) error {

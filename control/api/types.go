@@ -101,8 +101,9 @@ type Objects struct {
 // Events is the state of verdict events.
 type Events struct {
 	Written uint64 `json:"written"`
-	Lost    uint64 `json:"lost"` // for want of room
-	Held    uint64 `json:"held"` // by the history
+	Lost    uint64 `json:"lost"`   // for want of room
+	Missed  uint64 `json:"missed"` // sightings of flows that readers were too slow for, all together
+	Held    uint64 `json:"held"`   // by the history
 	HeldMax uint64 `json:"heldMax"`
 }
 
@@ -180,7 +181,7 @@ type Selected struct {
 type Flow struct {
 	Time       time.Time        `json:"time"`
 	Node       string           `json:"node,omitempty"`
-	Event      string           `json:"event"`   // new, denied, changed, ended
+	Event      string           `json:"event"`   // new, denied, changed, ended; or lost
 	Verdict    string           `json:"verdict"` // allow, deny
 	Audit      bool             `json:"audit,omitempty"`
 	Reply      bool             `json:"reply,omitempty"`
@@ -195,7 +196,7 @@ type Flow struct {
 	DecidedBy  []rule.PolicyRef `json:"decidedBy"`
 	Generation uint64           `json:"generation"`
 	Suppressed uint32           `json:"suppressed,omitempty"`
-	Lost       uint64           `json:"lost,omitempty"` // of "lost" events, which clients add: what is missing here
+	Lost       uint64           `json:"lost,omitempty"` // in "lost" events, which have little else: how many are missing here
 	Packets    [2]uint64        `json:"packets"`        // in ended events: sent by Src, sent by Dst
 	Bytes      [2]uint64        `json:"bytes"`
 	DurationMs int64            `json:"durationMs,omitempty"`

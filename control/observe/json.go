@@ -31,12 +31,20 @@ func (o *Observer) Flows(ctx context.Context, last int, follow bool, opened func
 		defer o.Want(event.WantAll)()
 	}
 	for {
-		if f, _ := r.Next(); f != nil && (follow || r.Number() <= next) {
-			if f.Lost == 0 {
-				j := JSON(f)
-				if err := visit(&j); err != nil {
+		if f, missed := r.Next(); f != nil && (follow || r.Number() <= next) {
+			if missed > 0 {
+				if err := visit(lost(f.TimeNs, missed, missedReason)); err != nil {
 					return err
 				}
+			}
+			var j api.Flow
+			if f.Lost > 0 {
+				j = *lost(f.TimeNs, f.Lost, lostReason)
+			} else {
+				j = JSON(f)
+			}
+			if err := visit(&j); err != nil {
+				return err
 			}
 			continue
 		}
@@ -50,6 +58,18 @@ func (o *Observer) Flows(ctx context.Context, last int, follow bool, opened func
 			return err
 		}
 	}
+}
+
+// Where events were lost, in Hubble's words for it: between the workers and the
+// history, for all readers; or in the history, for one that was too slow.
+const (
+	lostReason   = "perf_event_ring_buffer"
+	missedReason = "hubble_ring_buffer"
+)
+
+// lost says that n events are missing before a time.
+func lost(timeNs int64, n uint64, reason string) *api.Flow {
+	return &api.Flow{Time: time.Unix(0, timeNs).UTC(), Event: "lost", Lost: n, Reason: reason, DecidedBy: []rule.PolicyRef{}}
 }
 
 var kinds = [...]string{event.NewFlow: "new", event.Denied: "denied", event.Changed: "changed", event.Ended: "ended"}
