@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/control/observe"
 	"github.com/sluice-net/sluice/control/observe/hubble"
+	"github.com/sluice-net/sluice/dataplane/event"
 )
 
 // maxSnapLen is how much of a packet is copied at most, bytes.
@@ -25,16 +26,20 @@ func (a *Agent) Packets(ctx context.Context, q api.PacketQuery, opened func(), v
 	}
 	var told, now api.Packet // what was left out
 	var second int64
-	var inSecond int
+	var inSecond [2]int // denied, allowed: each has the rate, or one would hide the other
 	open := false
 	take := func(f *observe.Flow, length int, data []byte) error {
 		if !m.Match(f) {
 			return nil
 		}
 		if s := time.Now().Unix(); s != second {
-			second, inSecond = s, 0
+			second, inSecond = s, [2]int{}
 		}
-		if inSecond++; inSecond > q.MaxRate {
+		n := &inSecond[0]
+		if f.Allowed {
+			n = &inSecond[1]
+		}
+		if *n++; *n > q.MaxRate {
 			now.Omitted++
 			return nil
 		}
@@ -42,7 +47,11 @@ func (a *Agent) Packets(ctx context.Context, q api.PacketQuery, opened func(), v
 		flow.Node = a.cfg.NodeName
 		return visit(&api.Packet{Flow: &flow, Length: length, Data: data, Lost: now.Lost, Omitted: now.Omitted})
 	}
-	err = a.observer.Capture(ctx, q.SnapLen, m.Interest(), take, func(lost uint64) error {
+	want := m.Interest()
+	if want&event.WantNew != 0 {
+		want |= event.WantPassed
+	}
+	err = a.observer.Capture(ctx, q.SnapLen, want, take, func(lost uint64) error {
 		if !open {
 			open = true
 			opened()

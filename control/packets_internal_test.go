@@ -66,6 +66,42 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// A flood of allowed packets takes nothing of the denied ones' rate.
+func TestPacketsApart(t *testing.T) {
+	a, src := packetAgent(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	const rate = 5
+	got, seen := map[string]int{}, uint64(0)
+	err := a.Packets(ctx, api.PacketQuery{SnapLen: 4, MaxRate: rate}, func() {
+		for i := range 20 {
+			passed := observetest.TCP(i, 1, 2, 80)
+			passed.Kind = event.Passed
+			if !src.Capture(passed, []byte("packet")) {
+				t.Error("packets of allowed flows are not asked for")
+			}
+		}
+		for i := range 20 {
+			src.Capture(observetest.Deny(observetest.TCP(i, 1, 2, 81), 1, 0), []byte("packet"))
+		}
+	}, func(p *api.Packet) error {
+		if p == nil {
+			return nil
+		}
+		if p.Flow != nil {
+			got[p.Flow.Event]++
+			seen++
+		}
+		if seen+p.Omitted == 40 {
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || got["denied"] < rate || got["passed"] < rate {
+		t.Errorf("%v: %v", err, got)
+	}
+}
+
 func TestPacketsRefused(t *testing.T) {
 	a, _ := packetAgent(t)
 	for _, q := range []api.PacketQuery{

@@ -41,6 +41,7 @@ type pkt struct {
 	length      uint32      // frame, all descriptors
 	ref         flow.Ref
 	frame       []byte       // first descriptor; valid until transmit
+	copied      bool         // by whoever captures
 	bare        bool         // from a pod's own link: its checksum may be unfinished
 	from        *uplinkQueue // that it was received from; nil: steering port
 	key         packet.Key

@@ -59,18 +59,20 @@ func (p *Plane) LostEvents() (n uint64) {
 	return n
 }
 
-// capturePackets is how many packets a worker's capture holds.
+// capturePackets is how many packets a worker's capture holds, denied and allowed
+// ones.
 const capturePackets = 512
 
-// StartCapture has the workers copy the packets that an event is about, and
-// denied ones whose event is suppressed, up to snapLen bytes of each from the
-// IP header on, of the kinds that want asks for. What the kernel judges by its
-// caches is not seen; while denied packets are captured, none enter the cache of
-// denials. There is one capture at a time: a second call replaces the first
+// StartCapture has the workers copy the packets that an event is about, denied
+// ones whose event is suppressed, and, if Passed ones are wanted, all other packets
+// of allowed flows that they see, up to snapLen bytes of each from the IP header on,
+// of the kinds that want asks for. What the kernel judges by its caches is not seen:
+// with offload, most of what is allowed. While denied packets are captured, none
+// enter the cache of denials. There is one capture at a time: a second call replaces the first
 // one's rings.
 func (p *Plane) StartCapture(snapLen int, want event.Interest) error {
 	for _, w := range p.workers {
-		r, err := event.NewPacketRing(capturePackets, snapLen, want)
+		r, err := event.NewCapture(capturePackets, snapLen, want)
 		if err != nil {
 			return fmt.Errorf("capture packets: %w", err)
 		}

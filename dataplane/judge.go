@@ -149,6 +149,9 @@ func (w *worker) onward(p *pkt, h *packet.Header, e *flow.Entry) {
 	if h.Frag == packet.FragFirst {
 		w.frags.Learn(h, w.nowNs)
 	}
+	if w.capture.Load() != nil {
+		w.copyPassed(p, h, e)
+	}
 	w.allow(p, h, e.Slot[p.side.Other()], e.Flags&flow.NoShortcut == 0 && w.cfg.Shortcut)
 }
 

@@ -99,7 +99,22 @@ func (w *worker) reportSuppressed() {
 func (w *worker) copyPacket(rec *event.Record, p *pkt, h *packet.Header) {
 	if c := w.capture.Load(); c != nil && c.Interest().Wants(rec) && int(h.L3) <= len(p.frame) {
 		c.Put(rec, int(p.length)-int(h.L3), p.frame[h.L3:])
+		p.copied = true
 	}
+}
+
+// copyPassed gives whoever captures a copy of an allowed packet of a flow, at the
+// hook where it is accounted, unless it was copied for what it opened or changed.
+func (w *worker) copyPassed(p *pkt, h *packet.Header, e *flow.Entry) {
+	if p.copied || !w.counted(p, e) {
+		return
+	}
+	rec := event.Record{
+		TimeNs: w.wallNs, Key: p.key, Side: p.side, Kind: event.Passed, Hook: p.hook, Allowed: true, Audit: e.Flags&flow.Audit != 0,
+		Reply: p.side != e.Initiator, TCPFlags: h.TCPFlags, ICMP: uint16(h.ICMPType)<<8 | uint16(h.ICMPCode),
+		Src: e.Slot[p.side], Dst: e.Slot[p.side.Other()], Egress: e.Egress, Ingress: e.Ingress,
+	}
+	w.copyPacket(&rec, p, h)
 }
 
 // report writes an event about a flow that has an entry.

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -86,26 +87,58 @@ func TestInterestIsHeeded(t *testing.T) {
 	}
 }
 
+// A capture has each denied packet and each allowed one that the worker sees, once,
+// or of the allowed ones only what opened a flow.
 func TestCapture(t *testing.T) {
-	w := newTestWorker(t)
-	ring, err := event.NewPacketRing(8, 64, event.WantAll)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.capture.Store(ring)
-	f := opening(81).frame(t)
-	for range 3 {
-		w.judgeOne(f)
-	}
-	w.judgeOne(opening(80).frame(t))
-	var allowed []bool
-	ring.Read(func(rec *event.Record, length int, data []byte) {
-		allowed = append(allowed, rec.Allowed)
-		if length != len(f)-14 || data[0]>>4 != 4 {
-			t.Errorf("%d bytes of an IPv%d packet, want %d", length, data[0]>>4, len(f)-14)
-		}
-	})
-	if len(allowed) != 4 || allowed[0] || !allowed[3] {
-		t.Errorf("captured, allowed or not: %v", allowed)
+	for name, c := range map[string]struct {
+		want    event.Interest
+		allowed []event.Kind
+		replies int
+	}{
+		"all":     {event.WantAll | event.WantPassed, []event.Kind{event.NewFlow, event.Passed, event.Passed, event.Passed}, 1},
+		"opening": {event.WantAll, []event.Kind{event.NewFlow}, 0},
+		"denied":  {event.WantDenied, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestWorker(t)
+			capture, err := event.NewCapture(8, 64, c.want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.capture.Store(capture)
+			denied := opening(81).frame(t)
+			for range 3 {
+				w.judgeOne(denied)
+			}
+			w.judgeOne(opening(80).frame(t))
+			back := bToA(80)
+			back.syn, back.ack = true, true
+			w.judgeOne(back.frame(t))
+			data := aToB(80)
+			data.ack = true
+			w.judgeOne(data.frame(t))
+			w.judgeOne(data.frame(t))
+			var kinds []event.Kind
+			n, replies := 0, 0
+			capture.Read(func(rec *event.Record, length int, data []byte) {
+				if length != len(denied)-14 || data[0]>>4 != 4 {
+					t.Errorf("%d bytes of an IPv%d packet, want %d", length, data[0]>>4, len(denied)-14)
+				}
+				if rec.Reply {
+					replies++
+				}
+				switch {
+				case rec.Allowed:
+					kinds = append(kinds, rec.Kind)
+				case len(kinds) > 0 || rec.Kind != event.Denied:
+					t.Errorf("a denied packet after allowed ones, or of kind %d", rec.Kind)
+				default:
+					n++
+				}
+			})
+			if n != 3 || replies != c.replies || !slices.Equal(kinds, c.allowed) || capture.Lost() != 0 {
+				t.Errorf("%d denied, %d replies, allowed %v, %d lost; want 3, %d, %v and none", n, replies, kinds, capture.Lost(), c.replies, c.allowed)
+			}
+		})
 	}
 }

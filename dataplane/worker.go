@@ -69,7 +69,7 @@ type worker struct {
 	// Shared by all workers, written by Plane: which events are wanted, and
 	// where packets that were judged are copied to (nil: nowhere).
 	interest *atomic.Uint32
-	capture  atomic.Pointer[event.PacketRing]
+	capture  atomic.Pointer[event.Capture]
 	inbox    chan xdpprog.Note
 	asked    chan *census
 	census   *census      // being worked on

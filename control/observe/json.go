@@ -72,7 +72,7 @@ func lost(timeNs int64, n uint64, reason string) *api.Flow {
 	return &api.Flow{Time: time.Unix(0, timeNs).UTC(), Event: "lost", Lost: n, Reason: reason, DecidedBy: []rule.PolicyRef{}}
 }
 
-var kinds = [...]string{event.NewFlow: "new", event.Denied: "denied", event.Changed: "changed", event.Ended: "ended"}
+var kinds = [...]string{event.NewFlow: "new", event.Denied: "denied", event.Changed: "changed", event.Ended: "ended", event.Passed: "passed"}
 
 var hooks = [...]string{event.FromPod: "from-pod", event.ToPod: "to-pod"}
 

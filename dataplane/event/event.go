@@ -18,6 +18,7 @@ const (
 	Denied              // a packet was dropped
 	Changed             // a live flow was judged anew, with another result
 	Ended               // the flow ended or was idle for too long
+	Passed              // a packet of an allowed flow; of captures only, never in a Ring
 )
 
 // Hook is where a packet was judged.
@@ -69,6 +70,7 @@ const (
 	WantDenied  Interest = 1 << Denied
 	WantChanged Interest = 1 << Changed
 	WantEnded   Interest = 1 << Ended
+	WantPassed  Interest = 1 << Passed // of captures
 	WantAll              = WantNew | WantDenied | WantChanged | WantEnded
 )
 

@@ -71,3 +71,38 @@ func (r *PacketRing) Read(visit func(rec *Record, length int, data []byte)) {
 
 // Lost returns how many packets found no room.
 func (r *PacketRing) Lost() uint64 { return r.lost.Load() }
+
+// Capture is the packets that a worker copies: what is denied has a ring of its own,
+// so that a flood of what is allowed can't hide it.
+type Capture struct{ denied, allowed *PacketRing }
+
+// NewCapture returns a capture of two rings, each as of NewPacketRing.
+func NewCapture(packets, snapLen int, want Interest) (*Capture, error) {
+	var c Capture
+	var err error
+	if c.denied, err = NewPacketRing(packets, snapLen, want); err == nil {
+		c.allowed, err = NewPacketRing(packets, snapLen, want)
+	}
+	return &c, err
+}
+
+// Interest returns which packets belong into the capture.
+func (c *Capture) Interest() Interest { return c.denied.want }
+
+// Put is that of PacketRing.
+func (c *Capture) Put(rec *Record, length int, data []byte) {
+	if rec.Allowed {
+		c.allowed.Put(rec, length, data)
+	} else {
+		c.denied.Put(rec, length, data)
+	}
+}
+
+// Read is that of PacketRing, denied packets first.
+func (c *Capture) Read(visit func(rec *Record, length int, data []byte)) {
+	c.denied.Read(visit)
+	c.allowed.Read(visit)
+}
+
+// Lost returns how many packets found no room.
+func (c *Capture) Lost() uint64 { return c.denied.Lost() + c.allowed.Lost() }

@@ -55,9 +55,12 @@ where it was away.
 --top counts who talks most and who is denied most: on a terminal a live table,
 else one table, or with -f one every --interval. --explain shows under each
 denial the walk of 'sluice verdict' by the rules that are in force now. --write
-captures packets that were judged: all that is denied, while flows that are denied
-stay out of the kernel's cache, and of each allowed flow the packet that opened it
-at the workers.
+captures packets that a worker judged. That is all that is denied: flows that are
+denied stay out of the kernel's cache meanwhile. Of what is allowed it is every
+packet where the agent takes all through its workers (offload: false), else the
+packets that open flows: the others pass in the kernel, which a capture is no reason
+to change, and tcpdump on the pod's link sees them. Denied and allowed packets have
+--max-rate each.
 
 Exit codes: 0 all went well; 1 the agent can't be asked; 2 not understood.`,
 		Example: `  # Who is denied, and by which policy, from now on
@@ -98,7 +101,7 @@ Exit codes: 0 all went well; 1 the agent can't be asked; 2 not understood.`,
 	flags.StringVar(&f.write, "write", "", "capture packets into a pcapng file, or - for stdout")
 	flags.IntVar(&f.limits.SnapLen, "snaplen", f.limits.SnapLen, "of --write: bytes of each packet, 1 to 2048")
 	flags.Var(sizeFlag{&f.limits.MaxSize}, "max-size", "of --write: size of the file at most, as 100M")
-	flags.IntVar(&f.limits.MaxRate, "max-rate", f.limits.MaxRate, "of --write: packets a second at most")
+	flags.IntVar(&f.limits.MaxRate, "max-rate", f.limits.MaxRate, "of --write: packets a second at most, of denied and of allowed ones")
 	complete := func(name string, values ...string) {
 		cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}

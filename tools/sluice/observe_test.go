@@ -295,3 +295,71 @@ func (o observed) suggest(t *testing.T) {
 	_, errs = o.sluice(2, "policy", "suggest", "-f", flows, "--port", "80")
 	contains(t, errs, "filter when you record them")
 }
+
+// Without offload a capture has every packet of an allowed flow, both ways.
+func TestCaptureAllowed(t *testing.T) {
+	labtest.NeedRoot(t)
+	o := observed{t, lab.UniqueName("oc")}
+	o.sluice(0, "lab", "up", "-f", threeTier, "--name", o.name, "--offload=off", "--detach")
+	t.Cleanup(func() {
+		if out, err := exec.Command(labtest.Binary(t), "lab", "down", "--name", o.name).CombinedOutput(); err != nil {
+			t.Errorf("lab down: %v: %s", err, out)
+		}
+		labtest.Gone(t, o.name)
+	})
+	path := filepath.Join(t.TempDir(), "t.pcapng")
+	cmd := exec.Command(labtest.Binary(t), "observe", "--lab", o.name, "--write", path, "--verdict", "FORWARDED", "--port", "8080")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			_ = cmd.Process.Kill()
+			t.Fatal("no capture")
+		}
+	}
+	if !o.connect("production/frontend", backend, "8080") {
+		t.Error("an allowed connection did not come about")
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := pcapgo.NewNgReader(bytes.NewReader(file), pcapgo.DefaultNgReaderOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for {
+		data, _, err := r.ReadPacketData()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, ok := gopacket.NewPacket(data, layers.LayerTypeIPv4, gopacket.Default).TransportLayer().(*layers.TCP)
+		switch {
+		case !ok:
+			seen["other"]++
+		case tcp.SYN && tcp.ACK:
+			seen["syn+ack"]++
+		case tcp.SYN:
+			seen["syn"]++
+		case tcp.FIN || tcp.RST:
+			seen["end"]++
+		default:
+			seen["ack"]++
+		}
+	}
+	if seen["other"] > 0 || seen["syn"] != 1 || seen["syn+ack"] != 1 || seen["ack"] == 0 || seen["end"] == 0 {
+		t.Errorf("captured %v", seen)
+	}
+}
