@@ -111,7 +111,8 @@ func built(t *testing.T) string {
 	return os.Getenv("SLUICE_IMAGE")
 }
 
-// TestArchive reads the archives as docker does: by their manifest.json.
+// TestArchive reads the archives as docker does, by their manifest.json, and as
+// containerd does, by their index.json.
 func TestArchive(t *testing.T) {
 	dir := filepath.Dir(built(t))
 	for _, arch := range []string{"amd64", "arm64"} {
@@ -148,6 +149,15 @@ func TestArchive(t *testing.T) {
 		}
 		if len(files[list[0].Layers[0]]) == 0 {
 			t.Errorf("%s: no layer", arch)
+		}
+		// containerd reads the index, and names the image by it: as the pods do,
+		// whose short names the runtime interface makes long.
+		var top struct {
+			Manifests []struct{ Annotations map[string]string }
+		}
+		must(t, json.Unmarshal(files["index.json"], &top))
+		if want := "docker.io/library/" + list[0].RepoTags[0]; len(top.Manifests) != 1 || top.Manifests[0].Annotations["io.containerd.image.name"] != want {
+			t.Errorf("%s: containerd would call it %v, not %s", arch, top.Manifests, want)
 		}
 	}
 }

@@ -80,9 +80,13 @@ func (l *layout) image(p part) (desc descriptor, blobs []descriptor, err error) 
 	return desc, []descriptor{conf, content}, err
 }
 
-// top is the layout's index.json, which names an image.
-func top(desc descriptor, name string) ([]byte, error) {
-	desc.Annotations = map[string]string{"org.opencontainers.image.ref.name": name}
+// top is the layout's index.json, which names an image: by its tag, and by its
+// full name where there is one.
+func top(desc descriptor, tag, name string) ([]byte, error) {
+	desc.Annotations = map[string]string{"org.opencontainers.image.ref.name": tag}
+	if name != "" {
+		desc.Annotations["io.containerd.image.name"] = name
+	}
 	return json.Marshal(index{Versioned: schema2, MediaType: typeIndex, Manifests: []descriptor{desc}})
 }
 
@@ -90,7 +94,7 @@ const layoutVersion = `{"imageLayoutVersion":"1.0.0"}`
 
 // finish makes the layout valid: until then it has no entrance.
 func (l *layout) finish(desc descriptor, name string) error {
-	entrance, err := top(desc, name)
+	entrance, err := top(desc, name, "")
 	if err != nil {
 		return err
 	}
@@ -102,7 +106,9 @@ func (l *layout) finish(desc descriptor, name string) error {
 // containerd and podman, and what "docker save" writes.
 func (l *layout) archive(file, name string, desc descriptor, blobs []descriptor, when time.Time) error {
 	_, version, _ := strings.Cut(name, ":")
-	entrance, err := top(desc, version)
+	// containerd takes a name as it stands, so it must be the one that a pod's
+	// short name is short for.
+	entrance, err := top(desc, version, "docker.io/library/"+name)
 	if err != nil {
 		return err
 	}
