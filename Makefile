@@ -184,6 +184,17 @@ test-containers: build deps deps-deploy
 	cd tools/deploytest && $(SUDO) env REQUIRE_PRIV=1 REQUIRE_APISERVER=1 SLUICE_APISERVER=$$dir SLUICE_BIN=$(CURDIR)/$(BIN) \
 		SLUICE_IMAGE=$(CURDIR)/bin/image SLUICE_RENDERED=$(CURDIR)/bin/rendered SLUICE_SECCOMP=$(SECCOMP) $(CURDIR)/bin/test/deploytest.test -test.timeout 10m
 
+# Upstream's own suites, on a node with kubelet, containerd and kube-proxy, from
+# the image and the manifests. What that is made of is built once and kept below
+# the user's cache: 20 minutes and more the first time.
+SUITES ?= policyapi netpol
+.PHONY: test-conformance
+test-conformance: deps
+	@mkdir -p bin/conformance
+	$(GO) run ./tools/image/cmd -out bin/conformance -arch $$($(GO) env GOARCH)
+	@set -e; dir=$$(GO=$(GO) tools/conformance/build.sh $(SUITES)); set -x; \
+	$(SUDO) tools/conformance/run.sh $$dir bin/conformance/sluice-image-$$($(GO) env GOARCH).tar bin/conformance/out $(SUITES)
+
 deps-deploy: $(SECCOMP)
 	@command -v crun >/dev/null || { $(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends crun >/dev/null; }
