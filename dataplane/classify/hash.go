@@ -94,16 +94,24 @@ func (p *painter[C]) insert(s *slot) bool {
 	return false
 }
 
-// regrow doubles the hash, with another seed, but without the group that
-// found no slot.
+// regrow lays the hash out with another seed, and doubles it if it is full or
+// if that doesn't help: of the keys that nodes and pods have, one seed in
+// fifteen makes too many collide. The group that found no slot is left out.
 func (p *painter[C]) regrow() {
 	old := p.parts
-	for size := 2 * len(old); ; size *= 2 {
+	size := len(old)
+	if len(p.groups)>>p.group > size*usualLoad {
+		size *= 2
+	}
+	for try := 1; ; try++ {
 		p.seed[0] = p.seed[0]*0x9e3779b97f4a7c15 + 1
 		p.seed[1] = p.seed[1]*0xd6e8feb86659fd93 + 1
 		p.allot(size * usualLoad)
 		if p.insertAll(old) {
 			return
+		}
+		if try%4 == 0 {
+			size *= 2
 		}
 	}
 }
