@@ -101,12 +101,10 @@ const programTests = "^(TestEveryWay|TestAdoption|TestPrograms|TestFlowBatches|T
 // policyTests are those of the agent's end-to-end tests that say whether a
 // kernel is fit: attaching, judging both protocols and families, fragments, and an
 // agent that the kernel kills for want of memory. inspectTests judge once more, on a
-// bridge, every packet in a worker. As the guest's clock is its own, clockTests see
-// what a jump of it does: nothing.
+// bridge, every packet in a worker.
 const (
 	policyTests  = "^(TestAttachments|TestPolicies|TestPing|TestLargeDatagrams|TestOutOfMemory)$/^routed$/^offload$"
 	inspectTests = "^TestPolicies$/^bridge$/^inspect$"
-	clockTests   = "^TestClockJump"
 )
 
 // uplinkTests are those of uplinks: a NIC with real traffic, and one that is
@@ -128,7 +126,6 @@ func jobs(o options) []vm.Job {
 		testJob("uplink", "e2e.test", uplinkTests),
 		testJob("policy", "e2e.test", policyTests),
 		testJob("policy, inspect", "e2e.test", inspectTests),
-		testJob("policy, clock", "e2e.test", clockTests),
 	}
 }
 
@@ -150,7 +147,7 @@ func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o op
 	}
 	results, err := m.Run(ctx)
 	r.attach, r.frags = found(log.String(), attachRE), found(log.String(), frameRE)
-	column := map[string]*string{"programs": &r.programs, "policy": &r.policy, "policy, inspect": &r.policy, "policy, clock": &r.policy, "uplink": &r.uplink}
+	column := map[string]*string{"programs": &r.programs, "policy": &r.policy, "policy, inspect": &r.policy, "uplink": &r.uplink}
 	for _, res := range results {
 		mark := "pass"
 		if res.Exit != 0 {
