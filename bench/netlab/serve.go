@@ -15,7 +15,8 @@ import (
 func (ns *Namespace) EchoTCP(at netip.AddrPort) (io.Closer, error) {
 	var l net.Listener
 	err := ns.Do(func() (err error) {
-		var lc net.ListenConfig
+		// A keep-alive would open the flow of a silent connection from this end.
+		lc := net.ListenConfig{KeepAlive: -1}
 		l, err = lc.Listen(context.Background(), "tcp", at.String())
 		return err
 	})

@@ -1,15 +1,12 @@
 package e2e_test
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control/api"
@@ -153,4 +150,12 @@ func dialOnce(from *netlab.Namespace, src netip.AddrPort, dst netip.AddrPort) (c
 		return err
 	})
 	return c, err
+}
+
+// closeNow closes a connection, so that its port is free if it is reset. A process
+// that another test starts has this one's descriptors until it executes.
+func closeNow(c *net.TCPConn) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return c.Close()
 }

@@ -166,7 +166,7 @@ func TestReusedPortStays(t *testing.T) {
 		}
 		c := open()
 		must(t, c.SetLinger(0))
-		must(t, c.Close())
+		must(t, closeNow(c))
 		conns = append(conns, open())
 	}
 	time.Sleep(silence)
