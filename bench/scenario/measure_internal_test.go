@@ -217,7 +217,7 @@ func mustMeasure(t *testing.T, plan Plan, st step) {
 		if err != nil && !short {
 			t.Fatal(err)
 		}
-		zero := slices.IndexFunc(sample.Metrics, func(m Metric) bool { return m.Better != Neither && m.Value <= 0 })
+		zero := slices.IndexFunc(sample.Metrics, func(m Metric) bool { return m.Better == Higher && m.Value <= 0 })
 		if len(sample.Metrics) > 0 && zero < 0 {
 			return
 		}

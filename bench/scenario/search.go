@@ -57,9 +57,6 @@ func (s Search) Run(trial func(rate float64) (Trial, error)) (f Found, err error
 	if err != nil {
 		return f, err
 	}
-	if top.Sent <= 0 {
-		return f, fmt.Errorf("search: the generator: %w", traffic.ErrNothing)
-	}
 	for n := 0; passed && top.Void != "" && n < topTries; n++ {
 		// Nothing was lost of what a generator sent that others held back.
 		f.Why = top.Void
@@ -68,9 +65,12 @@ func (s Search) Run(trial func(rate float64) (Trial, error)) (f Found, err error
 		if err != nil {
 			return f, err
 		}
-		if !ok || again.Void == "" || again.Sent > top.Sent {
+		if again.Sent > top.Sent || again.Sent > 0 && again.Void == "" {
 			top, passed = again, ok
 		}
+	}
+	if top.Sent <= 0 {
+		return f, fmt.Errorf("search: the generator: %w", traffic.ErrNothing)
 	}
 	if passed {
 		if top.Void != "" {

@@ -109,6 +109,19 @@ func TestSearchDoesNotCountVoidTrials(t *testing.T) {
 	if err != nil || f.Rate != 2e6 || !f.Generator || f.Void != 2 || f.Forced != 0 {
 		t.Errorf("got %+v, %v", f, err)
 	}
+	// One that sent nothing the next time says nothing of the first.
+	slow = 0
+	f, err = scenario.DefaultSearch().Run(func(rate float64) (scenario.Trial, error) {
+		r, err := full(rate)
+		r.Void = "of a cat"
+		if slow++; slow > 1 {
+			r.Sent, r.Received = 0, 0
+		}
+		return r, err
+	})
+	if err != nil || f.Rate != 2e6 || !f.Generator || f.Forced == 0 {
+		t.Errorf("got %+v, %v", f, err)
+	}
 	// Little loss passes, whoever was there.
 	d := device(200e3, 2e6)
 	f, err = scenario.DefaultSearch().Run(func(rate float64) (scenario.Trial, error) {
