@@ -218,7 +218,7 @@ func (o observed) lines(t *testing.T) {
 	}
 	contains(t, o.observe("--verdict", "DROPPED", "--last", "1", "--color", "always"), "\x1b[31mDROPPED\x1b[0m")
 	contains(t, o.observe("-o", "table"), "TIMESTAMP", "SOURCE", "CAUSE")
-	contains(t, o.observe("-o", "dict", "--last", "1"), "SOURCE: ", "VERDICT: DROPPED")
+	contains(t, o.observe("-o", "dict", "--verdict", "DROPPED", "--last", "1"), "SOURCE: ", "VERDICT: DROPPED")
 	contains(t, o.observe("-o", "json", "--verdict", "DROPPED", "--last", "1"), `{"flow":{`, `"drop_reason_desc":"POLICY_DENIED"`, `"ingress_denied_by":[`)
 	contains(t, o.observe("--top", "-f", "--duration", "2s"), "production/database  TCP/5432")
 	contains(t, o.observe("--top"), "BUSIEST", "MOST DENIED", "production/database  TCP/5432", "events, 0 lost")
@@ -234,10 +234,10 @@ func (o observed) lines(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, socket := range []string{state.Socket, filepath.Join(filepath.Dir(state.Socket), "hubble.sock")} {
-		out, _ := o.sluice(0, "observe", "--socket", socket, "--last", "1")
+		out, _ := o.sluice(0, "observe", "--socket", socket, "--verdict", "DROPPED", "--last", "1")
 		contains(t, out, "DROPPED")
 	}
-	out, _ := o.sluice(0, "observe", "--server", "unix://"+filepath.Join(filepath.Dir(state.Socket), "hubble.sock"), "--last", "1")
+	out, _ := o.sluice(0, "observe", "--server", "unix://"+filepath.Join(filepath.Dir(state.Socket), "hubble.sock"), "--verdict", "DROPPED", "--last", "1")
 	contains(t, out, "DROPPED")
 }
 
