@@ -44,7 +44,7 @@ func patienceFrom(s string) time.Duration {
 	if d, err := time.ParseDuration(s); err == nil {
 		return d
 	}
-	return 20 * time.Second
+	return time.Minute
 }
 
 // node is a node with an agent, as a test sees it.
