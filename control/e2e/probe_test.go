@@ -127,19 +127,7 @@ func (n *node) expectDenied(p *probe) {
 }
 
 // dial opens a TCP connection from a namespace.
-func dial(from *netlab.Namespace, src netip.AddrPort, dst netip.AddrPort) (*net.TCPConn, error) {
-	c, err := dialOnce(from, src, dst)
-	// A process that another test starts has this one's descriptors until it has
-	// come to be: what is closed here may take a moment.
-	for until := time.Now().Add(patience); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(until); {
-		time.Sleep(time.Millisecond)
-		c, err = dialOnce(from, src, dst)
-	}
-	return c, err
-}
-
-// dialOnce leaves it to the caller what to do about a port that is in use.
-func dialOnce(from *netlab.Namespace, src netip.AddrPort, dst netip.AddrPort) (c *net.TCPConn, err error) {
+func dial(from *netlab.Namespace, src netip.AddrPort, dst netip.AddrPort) (c *net.TCPConn, err error) {
 	err = from.Do(func() error {
 		// A keep-alive would open a flow anew that was lost.
 		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(src), Timeout: patience, KeepAlive: -1}

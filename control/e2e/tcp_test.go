@@ -44,7 +44,7 @@ func (n *node) ender(p *pod, family int, port uint16, end func(*net.TCPConn)) {
 // exchange opens a connection from a fixed port, exchanges some bytes and ends
 // it in a way of its own.
 func (n *node) exchange(from *pod, sport uint16, to *pod, family int, dport uint16, end func(*net.TCPConn)) error {
-	c, err := dialOnce(from.Namespace(), at(from.addr(family), sport), at(to.addr(family), dport))
+	c, err := dial(from.Namespace(), at(from.addr(family), sport), at(to.addr(family), dport))
 	if err != nil {
 		return err
 	}
