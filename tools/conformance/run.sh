@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Runs upstream's own suites against Sluice on a real node: see
-# deploy/docs/conformance.md. Root only. The node lives in namespaces and cgroups of
-# its own and in a work folder below TMPDIR; nothing of them outlives this
+# Runs upstream's own suites against Sluice on real nodes: see
+# deploy/docs/conformance.md. Root only. The nodes live in namespaces and cgroups of
+# their own and in a work folder below TMPDIR; nothing of them outlives this
 # script, whatever ends it, but for empty cgroups and the work folder after a
 # kill -9, which the next run removes.
 #
 #	run.sh PROGRAMS IMAGE OUT SUITE...
 #
 # PROGRAMS is what build.sh printed, IMAGE an archive of "make image" (or none),
-# OUT a folder for logs and results. Suites are policyapi, netpol, cyclonus and
-# shell, which waits in /bin/bash on the node.
+# OUT a folder for logs and results. Suites are policyapi, netpol and cyclonus.
 set -euo pipefail
 cd "$(dirname "$0")"
 programs=$1 image=$2 out=$3

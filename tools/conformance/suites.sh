@@ -67,9 +67,3 @@ suite_cyclonus() {
 	[ "$passed" -gt 0 ] || { tail -n 5 "$log" >&2; bad=1; passed=1; }
 	note cyclonus $((passed - bad)) "$bad" 0 $((SECONDS - start))
 }
-
-# A look around.
-suite_shell() {
-	sluice_up
-	KUBECONFIG=$here/admin.conf bash -i || true
-}
