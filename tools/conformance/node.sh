@@ -11,6 +11,7 @@ readonly here=/node self=$((1 + number)) other=$((4 - number))
 # Everything has both families; the suites use the one that comes first.
 both() { if [ "${FAMILY:-4}" = 6 ]; then echo "$2,$1"; else echo "$1,$2"; fi; }
 addrs=$(both 172.30.0.$self fd00:30::$self) services=$(both 10.96.0.0/16 fd00:96::/112) pods=$(both 10.244.0.0/16 fd00:244::/56)
+server=https://$(both 172.30.0.2 "[fd00:30::2]" | cut -d, -f1):6443
 step() { printf '%4ds node-%d: %s\n' "$SECONDS" "$number" "$*" >&2; }
 die() { echo "conformance: $*" >&2; exit 1; }
 
@@ -147,7 +148,7 @@ k() { kubectl --kubeconfig "$here/admin.conf" "$@"; }
 
 kubeconfig() { # token
 	cat <<-CONF
-	{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c", "cluster": {"server": "https://172.30.0.2:6443", "certificate-authority": "$here/shared/pki/apiserver.crt"}}],
+	{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c", "cluster": {"server": "$server", "certificate-authority": "$here/shared/pki/apiserver.crt"}}],
 	 "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u", "user": {"token": "$1"}}]}
 	CONF
 }

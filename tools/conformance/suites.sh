@@ -29,7 +29,7 @@ suite_policyapi() {
 	sluice_up
 	local log=$here/out/policyapi.txt start=$SECONDS
 	step "network-policy-api: ClusterNetworkPolicy"
-	KUBECONFIG=$here/admin.conf policyapi.test -test.v -test.timeout 30m -test.run '^TestConformanceProfiles$' ${POLICYAPI_FLAGS:---all-features} \
+	KUBECONFIG=$here/admin.conf policyapi.test -test.v -test.timeout 30m -test.run "^TestConformanceProfiles\$${POLICYAPI_RUN:+/$POLICYAPI_RUN}" ${POLICYAPI_FLAGS:---all-features} \
 		--conformance-profiles=ClusterNetworkPolicy --organization=sluice-net --project=sluice --url=https://github.com/sluice-net/sluice \
 		--version=main --contact=@sluice-net --additional-info="make test-conformance" --report-output="$here/out/policyapi-report.yaml" >"$log" 2>&1 || true
 	count() { grep -cE "^ {8}--- $1: " "$log" || true; }
