@@ -87,6 +87,8 @@ func TestOtherLayout(t *testing.T) {
 			mark4, mark6 := s4.mark(), s6.mark()
 			t.Logf("lost %d of %d and %d of %d datagrams, %d segments sent again", len(s4.lost(from4, mark4)), mark4-from4,
 				len(s6.lost(from6, mark6)), mark6-from6, talk.retransmits()+back.retransmits()-before)
+			s4.after(20)
+			s6.after(20)
 			s4.intact("once it goes on", mark4)
 			s6.intact("once it goes on", mark6)
 			if log := p.agent.log.String(); !containsLine(log, "map="+name) {
