@@ -199,19 +199,45 @@ func (b *browser) eventually(expr string) {
 	}
 }
 
-// click clicks into the middle of what a selector finds, as a mouse does.
+// click clicks into the middle of what a selector finds, as a mouse does; at an
+// edge where no card lies above it.
 func (b *browser) click(selector string) {
 	b.Helper()
-	at := eval[[]float64](b, fmt.Sprintf(`(() => { const e = document.querySelector(%q); if (!e) return [];
-		const p = e.querySelector?.("path.hit");
-		if (p) { const q = p.getPointAtLength(p.getTotalLength() * .4).matrixTransform(p.getScreenCTM()); return [q.x, q.y]; }
-		e.scrollIntoView?.({block: "nearest"});
-		const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`, selector))
+	at := eval[[]float64](b, fmt.Sprintf(`(() => {
+		const found = [...document.querySelectorAll(%q)];
+		for (const e of found) {
+			const p = e.querySelector("path.hit");
+			if (!p) continue;
+			for (const part of [.4, .5, .3, .6, .2, .7, .1, .8, .9]) {
+				const q = p.getPointAtLength(p.getTotalLength() * part).matrixTransform(p.getScreenCTM());
+				if (e.contains(document.elementFromPoint(q.x, q.y))) return [q.x, q.y];
+			}
+		}
+		if (!found.length) return [];
+		found[0].scrollIntoView({block: "nearest"});
+		const r = found[0].getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`, selector))
 	if len(at) != 2 {
 		b.Fatalf("nothing to click at %s", selector)
 	}
 	for _, kind := range []string{"mousePressed", "mouseReleased"} {
 		b.call("Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}, nil)
+	}
+}
+
+// clickFor clicks until an expression is true: graph and list may move under the
+// mouse while flows come in.
+func (b *browser) clickFor(selector, expr string) {
+	b.Helper()
+	for end := time.Now().Add(patience); ; {
+		b.click(selector)
+		for again := time.Now().Add(time.Second); time.Now().Before(again); time.Sleep(50 * time.Millisecond) {
+			if eval[bool](b, expr) {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			b.Fatalf("not within %v of clicks at %s: %s\n%s", patience, selector, expr, eval[string](b, "document.body.innerText"))
+		}
 	}
 }
 

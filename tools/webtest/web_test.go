@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-net/sluice/deploy/examples"
 	"github.com/sluice-net/sluice/tools/lab"
@@ -100,15 +101,14 @@ func TestPage(t *testing.T) {
 	b.picture("light")
 
 	// An edge tells who decided.
-	b.click(`.edge.deny`)
-	b.eventually(`document.querySelectorAll("#details .rule.deny b").length > 0`)
+	b.clickFor(`.edge.deny`, `document.querySelectorAll("#details .rule.deny b").length > 0`)
 	if got := eval[string](b, `document.getElementById("details").innerText`); !strings.Contains(got, "NetworkPolicy") || !strings.Contains(got, "/") {
 		t.Errorf("a denied edge names no policy:\n%s", got)
 	}
 	b.picture("edge")
 	// So does a flow.
-	b.click(`#rows tr:has(.verdict.allow)`)
-	b.eventually(`document.querySelectorAll("#details .pair").length > 0 && document.querySelectorAll("#rows tr.on").length === 1`)
+	b.clickFor(`#rows tr:has(.verdict.allow)`,
+		`document.querySelectorAll("#details .pair").length > 0 && document.querySelectorAll("#rows tr.on").length === 1`)
 	b.scheme("dark")
 	b.picture("dark")
 
@@ -131,7 +131,7 @@ func TestPage(t *testing.T) {
 	}
 	// A message lists only some of many flows: it takes as many turns as it takes.
 	rows := func() int { return eval[int](b, `document.querySelectorAll("#rows tr").length`) }
-	for turns := 200; rows() < 200 && turns > 0; turns-- {
+	for end := time.Now().Add(patience); rows() < 200 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		flood(t, l, "production/frontend", "production/database", 5432, 100)
 	}
 	if n := rows(); n != 200 {
