@@ -253,7 +253,8 @@ bench-acl:
 	$(GO) run ./bench/acl/cmd
 
 # AF_XDP zero-copy on virtio_net, and the matrix of kernels, in QEMU without KVM.
-# Kernels are Debian's and Ubuntu's packages, cached, never installed. No root.
+# Kernels are Debian's packages, cached, never installed. No root. For a kernel whose
+# packages you have: go run ./tools/vm/cmd kernels -debs DIR.
 test-zerocopy: qemu deps
 	$(GO) run ./tools/vm/cmd zerocopy
 

@@ -2,7 +2,6 @@ package vm
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,42 +14,36 @@ import (
 	"strings"
 )
 
-// Source is where a kernel comes from: a suite of a distribution, and the
-// series wanted, such as "6.12"; "": the newest that the suite holds.
+// Source is where a kernel comes from: a suite of Debian, and the series wanted,
+// such as "6.12"; "": the newest that the suite holds.
 type Source struct {
-	Distro string // debian or ubuntu
 	Suite  string
 	Series string
 }
 
 // String names the source for people.
 func (s Source) String() string {
-	return strings.TrimSpace(s.Distro + " " + s.Suite + " " + s.Series)
+	return strings.TrimSpace("debian " + s.Suite + " " + s.Series)
 }
 
 // Kernel is an unpacked kernel.
 type Kernel struct {
-	Source  Source
+	From    string // its source, for people
 	Release string // as uname -r says
 	Image   string // path of the bootable image
 	Modules string // folder of its modules
 }
 
-// distro says where a distribution's packages are and what signs them.
-type distro struct {
-	mirror  string // empty: the one that this machine's own packages come from
-	keyring string // file
-	pkg     string // package that the keyring is in, if it isn't on this machine
-	flavour string // suffix of the image packages
-}
+// Series is the kernel's version without what is patched: "6.12".
+func (k Kernel) Series() string { return seriesRE.FindString(k.Release) }
 
-// keyringSuite is the suite of Debian with the keyrings of other distributions.
-const keyringSuite = "trixie"
+var seriesRE = regexp.MustCompile(`^\d+\.\d+`)
 
-var distros = map[string]distro{
-	"debian": {"", "/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring", "-cloud-amd64"},
-	"ubuntu": {"http://archive.ubuntu.com/ubuntu", "/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring", "-generic"},
-}
+// Of Debian's packages.
+const (
+	flavour = "-cloud-amd64" // of the images: few drivers, and virtio's among them
+	keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+)
 
 // ErrNoKernel says that a suite holds no kernel of the series.
 var ErrNoKernel = errors.New("no such kernel in the suite")
@@ -74,37 +67,71 @@ func CacheDir() (string, error) {
 // are in the cache folder dir, and unpacks them there. Without network the
 // newest cached kernel of the source serves.
 func Fetch(ctx context.Context, dir string, src Source) (Kernel, error) {
-	k := Kernel{Source: src}
-	a, err := newApt(ctx, filepath.Join(dir, "apt-"+src.Distro+"-"+src.Suite), src)
+	a, err := newApt(ctx, filepath.Join(dir, "apt-"+src.Suite), src.Suite)
 	if err != nil {
-		return k, err
+		return Kernel{}, err
 	}
 	pkg, err := a.resolve(ctx, src)
 	if err != nil {
-		return k, err
+		return Kernel{}, err
 	}
 	tree := filepath.Join(dir, pkg)
 	if _, err := os.Stat(tree); errors.Is(err, os.ErrNotExist) {
-		pkgs, err := a.parts(ctx, pkg)
-		if err != nil {
-			return k, err
-		}
-		if err := a.unpack(ctx, pkgs, tree); err != nil {
-			return k, err
+		if err := a.download(ctx, pkg, tree); err != nil {
+			return Kernel{}, err
 		}
 	}
-	return open(src, tree)
+	return open(src.String(), tree)
+}
+
+// Given is where a kernel comes from whose packages Unpack was given.
+const Given = "packages given"
+
+// Unpack unpacks the .deb files of a folder, which together are one kernel of
+// any distribution, into tree, which appears whole or not at all.
+func Unpack(ctx context.Context, folder, tree string) (Kernel, error) {
+	if st, err := os.Stat(folder); err != nil {
+		return Kernel{}, fmt.Errorf("read packages: %w", err)
+	} else if !st.IsDir() {
+		return Kernel{}, fmt.Errorf("read packages: %s is no folder", folder)
+	}
+	debs, err := filepath.Glob(filepath.Join(folder, "*.deb"))
+	if err != nil {
+		return Kernel{}, fmt.Errorf("list packages: %w", err)
+	}
+	if len(debs) == 0 {
+		return Kernel{}, fmt.Errorf("read packages: no .deb file in %s", folder)
+	}
+	if err := unpack(ctx, debs, tree); err != nil {
+		return Kernel{}, err
+	}
+	k, err := open(Given, tree)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("%w: want the packages of one kernel, with its image and its modules; there are %s", err, baseNames(debs))
+	}
+	return k, nil
+}
+
+func baseNames(paths []string) string {
+	var names []string
+	for _, p := range paths {
+		names = append(names, filepath.Base(p))
+	}
+	return strings.Join(names, ", ")
 }
 
 // open looks at an unpacked kernel.
-func open(src Source, tree string) (Kernel, error) {
-	k := Kernel{Source: src}
+func open(from, tree string) (Kernel, error) {
+	k := Kernel{From: from}
 	images, _ := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
 	if len(images) == 0 { // linux-binary packages of 6.19 and later
 		images, _ = filepath.Glob(filepath.Join(tree, "usr", "lib", "modules", "*", "vmlinuz"))
 	}
 	if len(images) == 0 {
-		return k, fmt.Errorf("find kernel in %s: no vmlinuz", tree)
+		return k, errors.New("find kernel: no vmlinuz")
+	}
+	if len(images) > 1 {
+		return k, fmt.Errorf("find kernel: more than one: %s", baseNames(images))
 	}
 	k.Image = images[0]
 	for _, lib := range []string{"lib", "usr/lib"} {
@@ -114,40 +141,26 @@ func open(src Source, tree string) (Kernel, error) {
 			return k, nil
 		}
 	}
-	return k, fmt.Errorf("find modules in %s: none", tree)
+	return k, errors.New("find kernel: no modules")
 }
 
 // newApt reads the package lists of one suite.
-func newApt(ctx context.Context, dir string, src Source) (*apt, error) {
-	d, ok := distros[src.Distro]
-	if !ok {
-		return nil, fmt.Errorf("fetch kernel: unknown distribution %q", src.Distro)
-	}
+func newApt(ctx context.Context, dir, suite string) (*apt, error) {
 	a := &apt{dir: dir}
 	for _, sub := range []string{"lists/partial", "cache/archives/partial", "empty"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, fmt.Errorf("create package folder: %w", err)
 		}
 	}
-	keyring, err := findKeyring(ctx, dir, d)
+	if _, err := os.Stat(keyring); err != nil {
+		return nil, fmt.Errorf("find Debian's keys, of its package debian-archive-keyring: %w", err)
+	}
+	mirror, err := ownMirror(ctx)
 	if err != nil {
 		return nil, err
 	}
-	suites := []string{src.Suite}
-	if src.Distro == "ubuntu" {
-		suites = append(suites, src.Suite+"-updates")
-	}
-	mirror := d.mirror
-	if mirror == "" {
-		if mirror, err = ownMirror(ctx); err != nil {
-			return nil, err
-		}
-	}
-	var list strings.Builder
-	for _, s := range suites {
-		fmt.Fprintf(&list, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, s)
-	}
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "sources.list"), []byte(list.String()), 0o644),
+	list := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, suite)
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "sources.list"), []byte(list), 0o644),
 		os.WriteFile(filepath.Join(dir, "status"), nil, 0o644)); err != nil {
 		return nil, fmt.Errorf("write package sources: %w", err)
 	}
@@ -185,30 +198,6 @@ func ownMirror(ctx context.Context) (string, error) {
 	return "", errors.New("find Debian's archive: none among apt's sources ends in /debian")
 }
 
-// findKeyring returns a keyring's path, unpacked from its package if this
-// machine doesn't have it.
-func findKeyring(ctx context.Context, dir string, d distro) (string, error) {
-	if _, err := os.Stat(d.keyring); err == nil {
-		return d.keyring, nil
-	}
-	path := filepath.Join(dir, "keyring", d.keyring)
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	// Debian signs the keyrings of others as packages of its own.
-	debian, err := newApt(ctx, dir+"-keyring", Source{Distro: "debian", Suite: keyringSuite})
-	if err != nil {
-		return "", err
-	}
-	if err := debian.unpack(ctx, []string{d.pkg}, filepath.Join(dir, "keyring")); err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("fetch keyring %s: %w", d.pkg, err)
-	}
-	return path, nil
-}
-
 func (a *apt) run(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, append(slices.Clone(a.opts), args...)...)
 	cmd.Dir = a.dir
@@ -221,7 +210,7 @@ func (a *apt) run(ctx context.Context, name string, args ...string) (string, err
 	return string(out), nil
 }
 
-var versionRE = regexp.MustCompile(`^linux-image-(?:unsigned-)?(\d+)\.(\d+)(?:\.(\d+))?([^a-z]*)`)
+var versionRE = regexp.MustCompile(`^linux-image-(\d+\.\d+)\.\d`)
 
 // resolve names the newest image package of a source.
 func (a *apt) resolve(ctx context.Context, src Source) (string, error) {
@@ -229,7 +218,7 @@ func (a *apt) resolve(ctx context.Context, src Source) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	best := newest(strings.Fields(names), src.Series, distros[src.Distro].flavour)
+	best := newest(strings.Fields(names), src.Series)
 	if best == "" {
 		return "", fmt.Errorf("resolve kernel %s: %w", src, ErrNoKernel)
 	}
@@ -237,13 +226,12 @@ func (a *apt) resolve(ctx context.Context, src Source) (string, error) {
 }
 
 // newest picks the image package with the highest version of a series.
-func newest(names []string, series, flavour string) string {
+func newest(names []string, series string) string {
 	var best string
 	var bestVersion []int
 	for _, name := range names {
 		m := versionRE.FindStringSubmatch(name)
-		if m == nil || !strings.HasSuffix(name, flavour) || strings.Contains(name, "unsigned") ||
-			series != "" && m[1]+"."+m[2] != series {
+		if m == nil || !strings.HasSuffix(name, flavour) || series != "" && m[1] != series {
 			continue
 		}
 		if v := numbers(strings.TrimSuffix(name, flavour)); best == "" || slices.Compare(v, bestVersion) > 0 {
@@ -265,31 +253,50 @@ func numbers(s string) []int {
 	return out
 }
 
-// parts names an image package and those with the rest of the kernel.
-func (a *apt) parts(ctx context.Context, pkg string) ([]string, error) {
+// download gets an image package and those with the rest of the kernel, and
+// unpacks them.
+func (a *apt) download(ctx context.Context, pkg, tree string) error {
 	deps, err := a.run(ctx, "apt-cache", "depends", "--no-recommends", "--no-suggests", "--no-conflicts",
 		"--no-breaks", "--no-replaces", "--no-enhances", pkg)
-	return append([]string{pkg}, partsOf(deps)...), err
-}
-
-// unpack downloads packages and unpacks them into tree, which appears whole or
-// not at all.
-func (a *apt) unpack(ctx context.Context, pkgs []string, tree string) error {
-	if _, err := a.run(ctx, "apt-get", append([]string{"-q", "download"}, pkgs...)...); err != nil {
+	if err != nil {
 		return err
 	}
+	if err := a.forget(); err != nil { // of a run that was interrupted
+		return err
+	}
+	if _, err := a.run(ctx, "apt-get", append([]string{"-q", "download", pkg}, partsOf(deps)...)...); err != nil {
+		return err
+	}
+	if err := unpack(ctx, a.debs(), tree); err != nil {
+		return err
+	}
+	return a.forget()
+}
+
+// debs lists what has been downloaded, and forget removes it.
+func (a *apt) debs() []string {
+	debs, _ := filepath.Glob(filepath.Join(a.dir, "*.deb"))
+	return debs
+}
+
+func (a *apt) forget() error {
+	for _, deb := range a.debs() {
+		if err := os.Remove(deb); err != nil {
+			return fmt.Errorf("remove package: %w", err)
+		}
+	}
+	return nil
+}
+
+// unpack unpacks packages into tree, which appears whole or not at all.
+func unpack(ctx context.Context, debs []string, tree string) error {
 	tmp := tree + ".part"
 	if err := os.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("unpack kernel: %w", err)
 	}
-	debs, _ := filepath.Glob(filepath.Join(a.dir, "*.deb"))
-	slices.SortFunc(debs, cmp.Compare[string])
 	for _, deb := range debs {
 		if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", deb, tmp).CombinedOutput(); err != nil {
 			return fmt.Errorf("unpack %s: %w: %s", deb, err, bytes.TrimSpace(out))
-		}
-		if err := os.Remove(deb); err != nil {
-			return fmt.Errorf("unpack kernel: %w", err)
 		}
 	}
 	if err := os.Rename(tmp, tree); err != nil {

@@ -1,11 +1,12 @@
-// Package vm boots Debian's and Ubuntu's kernels in QEMU to run static test
-// binaries on them: on kernels that the machine doesn't have, and on network
-// devices whose driver has AF_XDP zero-copy.
+// Package vm boots kernels in QEMU to run static test binaries on them: on kernels
+// that the machine doesn't have, and on network devices whose driver has AF_XDP
+// zero-copy.
 //
-// A kernel comes from its distribution's package, resolved when it is asked
-// for, is unpacked into a cache folder and never installed. The initramfs is
-// written here; its init is tools/vm/guest. QEMU emulates (TCG), so nothing
-// that runs in it says anything about speed.
+// A kernel comes from a package of Debian, resolved when it is asked for and
+// unpacked into a cache folder, or from package files of any distribution that the
+// caller has. It is never installed. The initramfs is written here; its init is
+// tools/vm/guest. QEMU emulates (TCG), so nothing that runs in it says anything
+// about speed.
 //
 // Nothing here needs root; apt, dpkg-deb, xz or zstd and qemu-system-x86_64 are
 // run as programs.

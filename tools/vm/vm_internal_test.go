@@ -2,7 +2,11 @@ package vm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,18 +17,17 @@ func TestNewest(t *testing.T) {
 		"linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-50-cloud-amd64", "linux-image-6.1.0-50-amd64",
 		"linux-image-6.18.15+deb13-cloud-amd64", "linux-image-6.18.9+deb13-cloud-amd64",
 		"linux-image-6.18.20+deb13-cloud-amd64-unsigned", "linux-image-7.3.4+deb13-cloud-amd64", "linux-image-cloud-amd64",
-		"linux-image-5.15.0-25-generic", "linux-image-5.15.0-164-generic", "linux-image-unsigned-5.15.0-170-generic",
-		"linux-image-5.15.0-1100-gcp",
+		"linux-image-6.12.43+deb13-amd64", "linux-image-7.3.4+deb13-rt-amd64", "linux-image-6.12.43+deb13-cloud-arm64",
 	}
-	for _, c := range []struct{ series, flavour, want string }{
-		{"6.1", "-cloud-amd64", "linux-image-6.1.0-50-cloud-amd64"},
-		{"6.18", "-cloud-amd64", "linux-image-6.18.15+deb13-cloud-amd64"},
-		{"", "-cloud-amd64", "linux-image-7.3.4+deb13-cloud-amd64"},
-		{"5.15", "-generic", "linux-image-5.15.0-164-generic"},
-		{"6.16", "-cloud-amd64", ""},
+	for _, c := range []struct{ series, want string }{
+		{"6.1", "linux-image-6.1.0-50-cloud-amd64"},
+		{"6.18", "linux-image-6.18.15+deb13-cloud-amd64"},
+		{"", "linux-image-7.3.4+deb13-cloud-amd64"},
+		{"6.12", ""},
+		{"6.16", ""},
 	} {
-		if got := newest(names, c.series, c.flavour); got != c.want {
-			t.Errorf("newest %q%s: %q, want %q", c.series, c.flavour, got, c.want)
+		if got := newest(names, c.series); got != c.want {
+			t.Errorf("newest %q: %q, want %q", c.series, got, c.want)
 		}
 	}
 }
@@ -33,6 +36,84 @@ func TestPartsOf(t *testing.T) {
 	got := partsOf("linux-image-x\n  Depends: linux-binary-x\n  Depends: linux-modules-x\n  Depends: kmod\n |Depends: linux-modules-y\n")
 	if want := []string{"linux-binary-x", "linux-modules-x"}; !slices.Equal(got, want) {
 		t.Errorf("parts %q, want %q", got, want)
+	}
+}
+
+// addDeb builds a package that holds the given files.
+func addDeb(t *testing.T, folder, name string, files ...string) {
+	t.Helper()
+	root := t.TempDir()
+	put(t, filepath.Join(root, "DEBIAN/control"), "Package: "+name+"\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: test\n")
+	for _, f := range files {
+		put(t, filepath.Join(root, f), f)
+	}
+	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "-b", root, filepath.Join(folder, name+".deb")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func put(t *testing.T, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnpack takes a kernel out of packages that somebody has, laid out as
+// distributions do, and says what is wrong with a folder that holds none.
+func TestUnpack(t *testing.T) {
+	if _, err := exec.LookPath("dpkg-deb"); err != nil {
+		t.Skip("needs dpkg-deb")
+	}
+	const (
+		boot    = "boot/vmlinuz-5.15.0-9-generic"
+		binary  = "usr/lib/modules/7.3.4-cloud/vmlinuz"
+		modules = "lib/modules/5.15.0-9-generic/kernel/net/veth.ko"
+		merged  = "usr/lib/modules/7.3.4-cloud/kernel/net/veth.ko.xz"
+	)
+	for _, c := range []struct {
+		name    string
+		debs    map[string][]string
+		release string
+		err     string
+	}{
+		{"two packages", map[string][]string{"image": {boot}, "modules": {modules}}, "5.15.0-9-generic", ""},
+		{"one package", map[string][]string{"image": {boot, modules}}, "5.15.0-9-generic", ""},
+		{"image among the modules", map[string][]string{"binary": {binary}, "modules": {merged}}, "7.3.4-cloud", ""},
+		{"nothing", nil, "", "no .deb file in "},
+		{"no image", map[string][]string{"modules": {modules}}, "", "no vmlinuz: want the packages of one kernel, with its image and its modules; there are modules.deb"},
+		{"no modules", map[string][]string{"image": {boot}}, "", "no modules: want the packages of one kernel"},
+		{"two kernels", map[string][]string{"a": {boot, modules}, "b": {"boot/vmlinuz-6.8.0-1-generic"}}, "", "more than one: vmlinuz-5.15.0-9-generic, vmlinuz-6.8.0-1-generic"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			folder := t.TempDir()
+			for name, files := range c.debs {
+				addDeb(t, folder, name, files...)
+			}
+			k, err := Unpack(t.Context(), folder, filepath.Join(t.TempDir(), "tree"))
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Fatalf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if image, err := os.ReadFile(k.Image); k.Release != c.release || k.From != Given || err != nil || !strings.Contains(string(image), "vmlinuz") {
+				t.Errorf("kernel %+v, image %q, %v", k, image, err)
+			}
+			if mods, err := k.modules(t.Context(), nil); len(mods) != 0 || err != nil {
+				t.Errorf("modules %v, %v", mods, err)
+			}
+		})
+	}
+	file := filepath.Join(t.TempDir(), "image.deb")
+	put(t, file, "no package")
+	for folder, want := range map[string]string{file + "x": "no such file", file: "is no folder", filepath.Dir(file): "unpack " + file} {
+		if _, err := Unpack(t.Context(), folder, filepath.Join(t.TempDir(), "tree")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
 	}
 }
 

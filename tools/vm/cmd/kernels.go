@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -15,15 +17,16 @@ import (
 	"github.com/sluice-net/sluice/tools/vm"
 )
 
-// matrix lists the kernels that Sluice is tested on. A suite that holds no
-// kernel of the series any more is reported and skipped: backports are pruned.
+// matrix lists the kernels that Sluice is tested on, all of Debian. A suite that
+// holds no kernel of the series any more is reported and left out, as backports are
+// pruned, and so is one whose newest is of a series that another row has.
+// bookworm-backports has trixie's 6.12.
 var matrix = []vm.Source{
-	{Distro: "ubuntu", Suite: "jammy", Series: "5.15"},
-	{Distro: "debian", Suite: "bookworm", Series: "6.1"},
-	{Distro: "ubuntu", Suite: "noble", Series: "6.8"},
-	{Distro: "debian", Suite: "trixie", Series: "6.12"},
-	{Distro: "debian", Suite: "trixie-backports", Series: "6.18"},
-	{Distro: "debian", Suite: "sid"},
+	{Suite: "bookworm", Series: "6.1"},
+	{Suite: "trixie", Series: "6.12"},
+	{Suite: "trixie-backports", Series: "6.18"},
+	{Suite: "trixie-backports"},
+	{Suite: "sid"},
 }
 
 // netModules is what the tests' nodes are made of, where it is no part of the
@@ -35,16 +38,23 @@ var netModules = []string{
 
 // row is one line of the table.
 type row struct {
-	source           vm.Source
-	release          string
+	source, release  string
 	programs, policy string
-	uplink           string
+	uplink, run      string
 	attach, frags    string
 }
 
 // kernels runs the tests of the programs and the policy tests of the agent on
 // every kernel.
 func kernels(ctx context.Context, o options, bin string) error {
+	chosen := fetched(ctx, o)
+	if o.debs != "" {
+		k, err := vm.Unpack(ctx, o.debs, filepath.Join(bin, "kernel"))
+		if err != nil {
+			return err
+		}
+		chosen = func(yield func(vm.Kernel, error) bool) { yield(k, nil) }
+	}
 	files, err := build(ctx, bin, "./xdpprog", "./control/e2e")
 	if err != nil {
 		return err
@@ -55,40 +65,59 @@ func kernels(ctx context.Context, o options, bin string) error {
 		}
 	}
 	var rows []row
-	var failures []error
-	for _, src := range matrix {
-		if o.only != "" && cmp.Or(src.Series, "newest") != o.only {
-			continue
+	failed := 0
+	for k, err := range chosen {
+		if err == nil {
+			var r row
+			start := time.Now()
+			r, err = oneKernel(ctx, k, files, o)
+			fmt.Fprintf(os.Stderr, "%s: %s in %v\n", k.From, k.Release, time.Since(start).Round(time.Second))
+			rows = append(rows, r)
 		}
-		start := time.Now()
-		r, err := oneKernel(ctx, src, files, o)
-		if errors.Is(err, vm.ErrNoKernel) {
+		if err != nil {
+			failed++
 			fmt.Fprintln(os.Stderr, err)
-			continue
 		}
-		if err != nil {
-			failures = append(failures, fmt.Errorf("%s (%s): %w", src, r.release, err))
-		}
-		fmt.Fprintf(os.Stderr, "%s: %s in %v\n", src, r.release, time.Since(start).Round(time.Second))
-		if err != nil {
-			fmt.Fprintln(os.Stderr, failures[len(failures)-1])
-		}
-		rows = append(rows, r)
 		// At once: a run takes long, and may be cut short.
 		if o.out != "" {
-			if err := os.WriteFile(o.out, []byte(format(rows)), 0o644); err != nil {
+			if err := os.WriteFile(o.out, []byte(format(rows, o)), 0o644); err != nil {
 				return fmt.Errorf("write table: %w", err)
 			}
 		}
 	}
-	if len(rows) == 0 {
+	if len(rows) == 0 && failed == 0 {
 		return errors.New("no kernel was tested")
 	}
-	fmt.Print(format(rows))
-	if len(failures) > 0 {
-		return fmt.Errorf("%d of %d kernels failed", len(failures), len(rows))
+	fmt.Print(format(rows, o))
+	if failed > 0 {
+		return fmt.Errorf("%d kernels failed or were not to be had", failed)
 	}
 	return nil
+}
+
+// fetched gets the kernels of the matrix, one when it is asked for.
+func fetched(ctx context.Context, o options) iter.Seq2[vm.Kernel, error] {
+	return func(yield func(vm.Kernel, error) bool) {
+		had := make(map[string]bool) // series
+		for _, src := range matrix {
+			if o.only != "" && cmp.Or(src.Series, "newest") != o.only {
+				continue
+			}
+			k, err := fetch(ctx, src)
+			switch {
+			case errors.Is(err, vm.ErrNoKernel):
+				fmt.Fprintln(os.Stderr, err)
+				continue
+			case err == nil && had[k.Series()]:
+				fmt.Fprintf(os.Stderr, "%s: its %s is of a series that another suite has\n", src, k.Release)
+				continue
+			}
+			had[k.Series()] = true
+			if !yield(k, err) {
+				return
+			}
+		}
+	}
 }
 
 // programTests are those of the programs that ask something of the kernel: every
@@ -116,6 +145,9 @@ const quickPrograms = "^TestEveryWay$"
 
 // jobs are what a kernel has to do.
 func jobs(o options) []vm.Job {
+	if o.run != "" {
+		return []vm.Job{testJob("run", "e2e.test", o.run)}
+	}
 	if o.quick {
 		return []vm.Job{testJob("programs", "xdpprog.test", quickPrograms), testJob("attach", "e2e.test", "^TestAttachments$")}
 	}
@@ -129,13 +161,8 @@ func jobs(o options) []vm.Job {
 	}
 }
 
-func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o options) (row, error) {
-	r := row{source: src, programs: "–", policy: "–", uplink: "–", attach: "–", frags: "–"}
-	k, err := fetch(ctx, src)
-	if err != nil {
-		return r, err
-	}
-	r.release = k.Release
+func oneKernel(ctx context.Context, k vm.Kernel, files map[string]string, o options) (row, error) {
+	r := row{source: k.From, release: k.Release, programs: "–", policy: "–", uplink: "–", run: "–", attach: "–", frags: "–"}
 	var log bytes.Buffer
 	m := vm.Machine{
 		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 90 * time.Minute,
@@ -147,12 +174,12 @@ func oneKernel(ctx context.Context, src vm.Source, files map[string]string, o op
 	}
 	results, err := m.Run(ctx)
 	r.attach, r.frags = found(log.String(), attachRE), found(log.String(), frameRE)
-	column := map[string]*string{"programs": &r.programs, "policy": &r.policy, "policy, inspect": &r.policy, "uplink": &r.uplink}
+	column := map[string]*string{"programs": &r.programs, "policy": &r.policy, "policy, inspect": &r.policy, "uplink": &r.uplink, "run": &r.run}
 	for _, res := range results {
 		mark := "pass"
 		if res.Exit != 0 {
 			mark = "FAIL"
-			err = errors.Join(err, fmt.Errorf("%s: exit code %d", res.Name, res.Exit))
+			err = errors.Join(err, fmt.Errorf("%s: %s: exit code %d", k.Release, res.Name, res.Exit))
 		}
 		if at := column[res.Name]; at != nil && *at != "FAIL" {
 			*at = mark
@@ -197,8 +224,15 @@ func complaints(log string) string {
 	return b.String()
 }
 
-func format(rows []row) string {
+func format(rows []row, o options) string {
 	var b strings.Builder
+	if o.run != "" {
+		fmt.Fprintf(&b, "| Kernel | From | %s |\n|---|---|---|\n", strings.ReplaceAll(o.run, "|", "\\|"))
+		for _, r := range rows {
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", r.release, r.source, r.run)
+		}
+		return b.String()
+	}
 	fmt.Fprintf(&b, "Run on %s, in emulation.\n\n", time.Now().UTC().Format(time.DateOnly))
 	b.WriteString("| Kernel | From | Programs load and pass | Attached by | Largest packet of a pod, bytes | Policy tests | Uplink |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {

@@ -1,9 +1,14 @@
 // The command runs Sluice's own tests on other kernels, in QEMU.
 //
 //	go run ./tools/vm/cmd kernels              # every kernel of the matrix, a table
-//	go run ./tools/vm/cmd kernels -only 5.15   # one of them, its console on stderr with -v
+//	go run ./tools/vm/cmd kernels -only 6.1    # one of them, its console on stderr with -v
+//	go run ./tools/vm/cmd kernels -debs DIR    # the one whose packages are in a folder
 //	go run ./tools/vm/cmd kernels -quick       # what each one's verifier says, and attaching: a minute each
+//	go run ./tools/vm/cmd kernels -run REGEXP  # chosen tests of control/e2e, as go test -run
 //	go run ./tools/vm/cmd zerocopy             # AF_XDP zero-copy on virtio_net
+//
+// A folder for -debs holds the .deb files of one kernel of any distribution: its
+// image and its modules (linux-image-*, linux-modules-*).
 //
 // It exits with 1 if something failed on any kernel.
 package main
@@ -35,6 +40,8 @@ type options struct {
 	only    string
 	verbose bool
 	quick   bool
+	run     string // tests of control/e2e, instead of the suite
+	debs    string // folder of packages, instead of the matrix
 	out     string // file for the table
 }
 
@@ -48,8 +55,13 @@ func run(ctx context.Context, args []string) error {
 	flags.BoolVar(&o.quick, "quick", false, "kernels: only load all programs and attach them")
 	flags.BoolVar(&o.verbose, "v", false, "print the guests' consoles")
 	flags.StringVar(&o.out, "o", "", "write the table into this file as well")
+	flags.StringVar(&o.run, "run", "", "kernels: only the tests of control/e2e that this regular `expression` chooses")
+	flags.StringVar(&o.debs, "debs", "", "kernels: the kernel whose .deb files are in this `folder`")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
+	}
+	if o.debs != "" && o.only != "" || o.run != "" && o.quick || flags.NArg() > 0 {
+		return fmt.Errorf("want either -debs or -only, either -run or -quick, and nothing else: %q", flags.Args())
 	}
 	bin, err := os.MkdirTemp("", "sluice-guest-")
 	if err != nil {
@@ -80,7 +92,7 @@ func build(ctx context.Context, bin string, packages ...string) (map[string]stri
 	if err := goTool("build", "-ldflags=-s -w", "-o", files["/init"], "./tools/vm/guest"); err != nil {
 		return nil, err
 	}
-	if err := goTool("build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(bin, "sluice"), "./tools/sluice"); err != nil {
+	if err := goTool("build", "-ldflags=-s -w", "-o", filepath.Join(bin, "sluice"), "./tools/sluice"); err != nil {
 		return nil, err
 	}
 	files["/bin/sluice"] = filepath.Join(bin, "sluice")
@@ -121,7 +133,7 @@ func isFile(path string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// fetch gets a kernel out of the cache or from its distribution.
+// fetch gets a kernel out of the cache or from Debian.
 func fetch(ctx context.Context, src vm.Source) (vm.Kernel, error) {
 	dir, err := vm.CacheDir()
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 // zerocopySources are where a kernel may come from whose virtio_net has AF_XDP
 // zero-copy, 6.14 or later: the first that there is.
 var zerocopySources = []vm.Source{
-	{Distro: "debian", Suite: "trixie-backports"},
-	{Distro: "debian", Suite: "sid"},
+	{Suite: "trixie-backports"},
+	{Suite: "sid"},
 }
 
 // nics are four virtio NICs on two hubs. The two under test need iommu_platform:
@@ -74,7 +74,7 @@ func zerocopy(ctx context.Context, o options, bin string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", k.Release, err, complaints(log.String()))
 	}
-	fmt.Printf("%s (%s)\n", k.Release, k.Source)
+	fmt.Printf("%s (%s)\n", k.Release, k.From)
 	if !strings.Contains(log.String(), "queues in zerocopy mode") {
 		return errors.New("the agent's uplink was not in zero-copy mode")
 	}
