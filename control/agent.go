@@ -89,6 +89,7 @@ type Agent struct {
 	turning   atomic.Int64 // since when the loop is at work, in ns from started by the monotonic clock; 0: it rests
 	sandboxes *sandboxes
 	lookups   lookups
+	recall    *recall // the loop's
 	started   time.Time
 	kick      chan struct{} // something may have changed
 	kicked    atomic.Bool   // links may have, since the loop last looked
@@ -144,6 +145,9 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 	}
 	a.names.Store(&names{})
 	a.newLookups()
+	if a.recall, err = newRecall(linksFile(cfg)); err != nil {
+		log.Warn("links are searched for", "err", err)
+	}
 	a.ends = newEnds(st, cfg.NodeName)
 	a.observer = observe.New(plane, a, cfg.History, cfg.Events.interest())
 	a.metrics = metrics.New(cfg.Metrics, plane, instruments{a}, a.observer)
@@ -207,7 +211,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // Cleanup removes every trace of an agent from the node: programs, maps,
 // filters and steering ports. Nothing is enforced afterwards.
 func Cleanup(cfg Config) error {
-	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0), os.RemoveAll(sandboxDir(cfg)), os.RemoveAll(namesFile(cfg)))
+	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0), os.RemoveAll(sandboxDir(cfg)), os.RemoveAll(namesFile(cfg)), os.RemoveAll(linksFile(cfg)))
 }
 
 // Kick has the loop look whether links, or what is known of them, have changed.

@@ -41,6 +41,10 @@ func (a *Agent) turn() (pending bool, _ error) {
 	if err == nil && state.Synced {
 		if err = a.publish(a.unpublished); err == nil {
 			a.unpublished = false
+			if len(a.recall.unproven) > 0 {
+				a.Kick() // nobody waits for the search any more
+			}
+			a.remember()
 		}
 	}
 	if e := a.guard(); e != nil {
@@ -111,7 +115,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 			continue
 		}
 		delete(a.attached, key)
-		changed = true
+		changed, a.recall.changed = true, true
 		if pod != nil && there {
 			// Its successor may have the same link, which must not be without
 			// programs for a moment.
@@ -123,13 +127,17 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 	}
 	var look []netip.Addr
 	for key, pod := range wanted {
-		if ep, ok := a.attached[key]; !ok || !slices.Equal(ep.Addrs, pod.Addrs()) {
+		_, unproven := a.recall.unproven[key]
+		if ep, ok := a.attached[key]; !ok || !slices.Equal(ep.Addrs, pod.Addrs()) || unproven && a.published != nil {
 			look = append(look, pod.Addrs()...)
 		}
 	}
 	if len(look) > 0 {
-		found, err := a.find(look, len(replaced) == 0)
+		found, searched, err := a.find(look, synced, len(replaced) == 0)
 		errs = append(errs, err)
+		if searched && a.published != nil {
+			replaced = append(replaced, a.prove(found)...)
+		}
 		for _, key := range slices.SortedFunc(maps.Keys(wanted), compareKeys) {
 			if !synced && a.source.State().Synced {
 				// From now on links are guarded once there are rules for them.
@@ -149,7 +157,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 			errs = append(errs, a.retire(ep, true))
 		}
 	}
-	if !a.pruned && synced && len(missing) == 0 {
+	if !a.pruned && synced && len(missing) == 0 && len(a.recall.unproven) == 0 {
 		a.pruned = true
 		errs = append(errs, a.plane.Prune())
 	}
@@ -157,17 +165,29 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 }
 
 // find finds the links of pods. To look for those that nobody has told of takes
-// long, with many sandboxes. If it can, it does without where there are others:
-// a plugin waits for them. The next turn then makes up for it.
-func (a *Agent) find(look []netip.Addr, canWait bool) (map[netip.Addr]link.Found, error) {
+// long, with many sandboxes. If it can, it does without where others wait for their
+// rules: pods that a plugin has told of, or an earlier agent's. The next turn then
+// makes up for it. For the same reason a search ends when the source is synced.
+func (a *Agent) find(look []netip.Addr, synced, canWait bool) (found map[netip.Addr]link.Found, searched bool, err error) {
 	found, rest := a.finder.Told(look)
-	if len(found) > 0 && len(rest) > 0 && canWait && !a.postponed {
+	recollected, err := a.recollect(found)
+	if err != nil {
+		return found, false, err
+	}
+	rest = slices.DeleteFunc(rest, func(x netip.Addr) bool { _, ok := found[x]; return ok })
+	waiting := len(found) > 0 || synced && a.unpublished && len(a.attached) > 0
+	if waiting && len(rest) > 0 && canWait && !a.postponed {
 		a.postponed = true
 		a.Kick()
-		return found, nil
+		return found, false, nil
 	}
 	a.postponed = false
-	return found, a.finder.Search(rest, found)
+	enough := func() bool { return !synced && a.source.State().Synced }
+	searched, err = a.finder.Search(rest, found, enough)
+	if !searched && err == nil {
+		a.Kick()
+	}
+	return found, searched && !recollected, err
 }
 
 // serves reports whether a link is that of an attached pod.
@@ -196,14 +216,8 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found, synced b
 	if attached && slices.Equal(ep.Addrs, pod.Addrs()) {
 		return false, true, nil
 	}
-	var hit link.Found
-	for _, addr := range pod.Addrs() {
-		if f, there := found[addr]; there {
-			hit = f
-			break
-		}
-	}
-	if hit.Link.Ifindex == 0 || a.othersLink(pod, hit.Link.Ifindex) {
+	hit, there := foundAt(pod, found)
+	if !there || a.othersLink(pod, hit.Link.Ifindex) {
 		return false, false, nil
 	}
 	ep = endpoint.Endpoint{
@@ -220,6 +234,11 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found, synced b
 		return false, true, err
 	}
 	a.attached[pod.Key()] = ep
+	if a.recall.changed = true; hit.Inside != (link.End{}) {
+		a.recall.found[pod.Key()] = hit
+	} else {
+		delete(a.recall.found, pod.Key())
+	}
 	a.log.Info("pod attached", "pod", ep.String(), "iface", ep.Link.Name, "endpoint", ep.ID)
 	return true, true, nil
 }

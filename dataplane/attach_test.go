@@ -50,9 +50,25 @@ func (f *heldFilters) Detach(p xdpprog.Point, ifindex int) error {
 	return nil
 }
 
+func (f *heldFilters) Attached(xdpprog.Point, int) bool { return false }
+
 // newTestPlane is a plane whose maps are the kernel's, and whose filters are
 // the test's.
 func newTestPlane(t *testing.T, filters Filters) *Plane {
+	t.Helper()
+	cfg := testConfig(t)
+	cfg.Clsact = true
+	p := openPlane(t, cfg, filters)
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// testConfig has small maps, on a bpffs that is mounted nowhere.
+func testConfig(t *testing.T) Config {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("REQUIRE_PRIV") == "1" {
@@ -74,18 +90,18 @@ func newTestPlane(t *testing.T, filters Filters) *Plane {
 	}
 	t.Cleanup(func() { unix.Close(mnt) })
 	cfg := Default()
-	cfg.PinPath, cfg.Clsact, cfg.Endpoints, cfg.HugePages = fmt.Sprintf("/proc/self/fd/%d", mnt), true, 7, false
+	cfg.PinPath, cfg.Endpoints, cfg.HugePages = fmt.Sprintf("/proc/self/fd/%d", mnt), 7, false
 	cfg.FlowCache, cfg.AdmitCache, cfg.DenyCache, cfg.Fragments = 256, 64, 256, 64
 	cfg.Flow.Capacity, cfg.HeartbeatTimeout = 1<<12, 200*time.Millisecond
+	return cfg
+}
+
+func openPlane(t *testing.T, cfg Config, filters Filters) *Plane {
+	t.Helper()
 	p, err := New(cfg, filters, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return p
 }
 

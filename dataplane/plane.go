@@ -33,6 +33,8 @@ import (
 type Filters interface {
 	Attach(p xdpprog.Point, ifindex, progFD int) error
 	Detach(p xdpprog.Point, ifindex int) error
+	// Attached reports whether a filter that Attach has put there is there.
+	Attached(p xdpprog.Point, ifindex int) bool
 }
 
 // Plane is the dataplane of one node.

@@ -76,6 +76,32 @@ func (p *Plane) adoptSlots() error {
 	return nil
 }
 
+// Left reports whether an earlier agent has left its programs on the link of an
+// endpoint, for a pod with the same MAC and addresses, and nobody has been bound to
+// it since. The link is the device that it was then, not another with its index.
+func (p *Plane) Left(ep endpoint.Endpoint) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id, bound := p.byLink[ep.Link.Ifindex]
+	if !bound {
+		return false
+	}
+	s := &p.slots[id]
+	if s.used || s.ep.Link.MAC != ep.Link.MAC || s.ep.Link.HostMAC != ep.Link.HostMAC {
+		return false
+	}
+	left, addrs := p.objs.PodAddrs(uint32(id)), podAddrs(&ep)
+	if len(left) != len(addrs) || slices.ContainsFunc(addrs, func(a xdpprog.Addr) bool { return !slices.Contains(left, a) }) {
+		return false
+	}
+	for _, at := range []xdpprog.Point{xdpprog.PodIngress, xdpprog.PodEgress} {
+		if !p.objs.Attached(at, ep.Link.Ifindex) && !p.filters.Attached(at, ep.Link.Ifindex) {
+			return false
+		}
+	}
+	return true
+}
+
 // Attach diverts a pod's traffic: from when it returns, nothing reaches or
 // leaves the pod unjudged. Until the next Publish that knows the endpoint it
 // is isolated, unless an earlier agent served the link: then what is in force

@@ -108,6 +108,21 @@ func (o *Objects) SetPodAddrs(slot uint32, addrs []Addr) error {
 	return nil
 }
 
+// PodAddrs returns the addresses of the pod of a slot, but for those that another
+// slot has taken over.
+func (o *Objects) PodAddrs(slot uint32) []Addr {
+	a := &o.addrs
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []Addr
+	for _, x := range a.pods[slot] {
+		if a.slot[x] == slot {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // gone takes it for done that there is nothing to delete.
 func gone(err error) error {
 	if errors.Is(err, ebpf.ErrKeyNotExist) {

@@ -72,9 +72,28 @@ func (o *Objects) Attach(p Point, ifindex int) error {
 	return l.Close() // the pin holds it
 }
 
+// Attached reports whether a link has the program of a point that this agent or an
+// earlier one pinned. Then it is the network device that it was: the program does
+// not outlive it, and one that was made since, with the index, has none.
+func (o *Objects) Attached(p Point, ifindex int) bool {
+	l, err := link.LoadPinnedLink(o.pin(p, ifindex), nil)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	return attachedTo(l, p, ifindex) == nil
+}
+
 // update fails if the pinned link outlived its network device: the index may
 // belong to another one by now.
 func (o *Objects) update(l link.Link, p Point, ifindex int) error {
+	if err := attachedTo(l, p, ifindex); err != nil {
+		return err
+	}
+	return l.Update(o.program(p))
+}
+
+func attachedTo(l link.Link, p Point, ifindex int) error {
 	info, err := l.Info()
 	if err != nil {
 		return err
@@ -90,7 +109,7 @@ func (o *Objects) update(l link.Link, p Point, ifindex int) error {
 	if got != ifindex {
 		return fmt.Errorf("pinned link is attached to %d, not %d", got, ifindex)
 	}
-	return l.Update(o.program(p))
+	return nil
 }
 
 func (o *Objects) attach(p Point, ifindex int) (link.Link, error) {

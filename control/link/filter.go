@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -49,6 +50,19 @@ func (Filters) Detach(p xdpprog.Point, ifindex int) error {
 	return nil
 }
 
+// Attached reports whether a filter of Sluice is at the point p of a link.
+func (Filters) Attached(p xdpprog.Point, ifindex int) bool {
+	at := filter(p, ifindex)
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+	filters, err := netlink.FilterList(l, at.Parent)
+	return err == nil && slices.ContainsFunc(filters, own)
+}
+
+func own(f netlink.Filter) bool {
+	b, ok := f.(*netlink.BpfFilter)
+	return ok && b.Handle == filterHandle && b.Name == filterName
+}
+
 func filter(p xdpprog.Point, ifindex int) *netlink.BpfFilter {
 	parent := uint32(netlink.HANDLE_MIN_INGRESS)
 	if p == xdpprog.PodEgress {
@@ -77,8 +91,8 @@ func RemoveFilters() error {
 				continue // no clsact here
 			}
 			for _, f := range filters {
-				if b, ok := f.(*netlink.BpfFilter); ok && b.Handle == filterHandle && b.Name == filterName {
-					errs = append(errs, netlink.FilterDel(b))
+				if own(f) {
+					errs = append(errs, netlink.FilterDel(f))
 				}
 			}
 		}

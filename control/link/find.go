@@ -29,7 +29,40 @@ func DefaultNetNS() []string { return []string{"/run/netns", "/var/run/netns"} }
 type Found struct {
 	Link      endpoint.Link
 	LinkLocal []netip.Addr
+	Inside    End // if a search has found it
 }
+
+// End is the end of a pod's link that is in its sandbox, as this namespace sees it.
+type End struct {
+	Ifindex   int
+	Namespace int // this namespace's number for the sandbox's; -1: none
+}
+
+// Still returns, of links that were found before, those that are what they were:
+// the same index, name and MAC address, and their other end where it was. What
+// else may change of a link is as of now.
+func Still(before []Found) ([]Found, error) {
+	links, err := whole(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var out []Found
+	for _, f := range before {
+		l := byIndex(links, f.Link.Ifindex)
+		if l == nil || l.Type() != "veth" {
+			continue
+		}
+		now := f
+		now.Link, now.Inside = endpointLink(l), inside(l)
+		now.Link.MAC = f.Link.MAC
+		if now.Link.Name == f.Link.Name && now.Link.HostMAC == f.Link.HostMAC && now.Inside == f.Inside {
+			out = append(out, now)
+		}
+	}
+	return out, nil
+}
+
+func inside(l netlink.Link) End { return End{l.Attrs().ParentIndex, l.Attrs().NetNsID} }
 
 // Told returns what was told of the links of addresses, and the addresses that
 // nobody has told of.
@@ -50,10 +83,11 @@ func (f *Finder) Told(addrs []netip.Addr) (found map[netip.Addr]Found, rest []ne
 // addresses of pods whose sandbox can't be seen, routes, neighbours and bridge
 // tables are asked. Where several sandboxes have an address, as one that is
 // being taken down and its successor may, or one that has taken it on by itself,
-// the link has it that the host sends to, else the newest.
-func (f *Finder) Search(addrs []netip.Addr, found map[netip.Addr]Found) error {
+// the link has it that the host sends to, else the newest. It is asked again and
+// again whether that is enough by now; then found stays as it was.
+func (f *Finder) Search(addrs []netip.Addr, found map[netip.Addr]Found, enough func() bool) (done bool, _ error) {
 	if len(addrs) == 0 {
-		return nil
+		return true, nil
 	}
 	want := make(claims, len(addrs))
 	for _, a := range addrs {
@@ -61,9 +95,12 @@ func (f *Finder) Search(addrs []netip.Addr, found map[netip.Addr]Found) error {
 	}
 	links, err := whole(netlink.LinkList)
 	if err != nil {
-		return fmt.Errorf("list links: %w", err)
+		return false, fmt.Errorf("list links: %w", err)
 	}
-	err = f.fromSandboxes(links, want)
+	err = f.fromSandboxes(links, want, enough)
+	if enough() {
+		return false, err
+	}
 	for _, a := range addrs {
 		if list := want[a]; len(list) > 0 {
 			if hit, ok := rightful(a, list, links); ok {
@@ -75,7 +112,7 @@ func (f *Finder) Search(addrs []netip.Addr, found map[netip.Addr]Found) error {
 			}
 		}
 	}
-	return err
+	return true, err
 }
 
 // claims are the links in whose sandboxes the addresses are that are looked for.
@@ -114,7 +151,7 @@ func peersByNamespace(links []netlink.Link) map[int][]netlink.Link {
 	return peers
 }
 
-func (f *Finder) fromSandboxes(links []netlink.Link, want claims) error {
+func (f *Finder) fromSandboxes(links []netlink.Link, want claims, enough func() bool) error {
 	peers := peersByNamespace(links)
 	if len(peers) == 0 {
 		return nil
@@ -133,6 +170,9 @@ func (f *Finder) fromSandboxes(links []netlink.Link, want claims) error {
 			continue
 		}
 		for _, e := range entries {
+			if enough() {
+				return nil
+			}
 			// A sandbox that goes away meanwhile is no error.
 			_ = sandbox(filepath.Join(real, e.Name()), peers, want)
 		}
@@ -170,9 +210,9 @@ func sandbox(path string, peers map[int][]netlink.Link, want claims) error {
 	return nil
 }
 
-func record(here, inside netlink.Link, addrs []netlink.Addr, want claims) {
-	hit := Found{Link: endpointLink(here)}
-	copy(hit.Link.MAC[:], inside.Attrs().HardwareAddr)
+func record(here, there netlink.Link, addrs []netlink.Addr, want claims) {
+	hit := Found{Link: endpointLink(here), Inside: inside(here)}
+	copy(hit.Link.MAC[:], there.Attrs().HardwareAddr)
 	var own []netip.Addr
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)

@@ -35,7 +35,7 @@ func fromRoute(addr netip.Addr, links []netlink.Link) (Found, bool) {
 			return Found{}, false
 		}
 	}
-	hit := Found{Link: endpointLink(dev)}
+	hit := Found{Link: endpointLink(dev), Inside: inside(dev)}
 	copy(hit.Link.MAC[:], mac)
 	return hit, true
 }

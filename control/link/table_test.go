@@ -1,6 +1,7 @@
 package link_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -40,7 +41,11 @@ func inside(t *testing.T, test func(t *testing.T)) {
 	must(t, err)
 	cmd := exec.Command(exe, "-test.v", "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), insideVar+"=1")
-	must(t, ns.Run(cmd))
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := ns.Run(cmd); err != nil {
+		t.Fatalf("%v\n%s", err, out.Bytes())
+	}
 }
 
 func must(t *testing.T, err error) {
