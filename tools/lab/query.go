@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-net/sluice/bench/netlab"
@@ -75,8 +76,13 @@ func ReadQueries(r io.Reader) ([]Query, error) {
 }
 
 func parseQuery(line []byte) Query {
-	var q Query
-	if q.err = json.Unmarshal(line, &q); q.err != nil {
+	var in struct {
+		Query
+		Port json.Number `json:"port"` // takes a string as well, as 'sluice verdict' does
+	}
+	err := json.Unmarshal(line, &in)
+	q := in.Query
+	if q.err = err; err != nil {
 		return q
 	}
 	q.Proto = strings.ToUpper(q.Proto)
@@ -90,8 +96,10 @@ func parseQuery(line []byte) Query {
 	if !knownProto(q.Proto) {
 		errs = append(errs, fmt.Errorf("proto %q: want TCP, UDP or SCTP", q.Proto))
 	}
-	if q.Port == 0 {
-		errs = append(errs, errors.New("port: want 1 to 65535"))
+	if port, err := strconv.ParseUint(in.Port.String(), 10, 16); err != nil || port == 0 {
+		errs = append(errs, fmt.Errorf("port %q: want 1 to 65535", in.Port))
+	} else {
+		q.Port = uint16(port)
 	}
 	if q.Want != "" && q.Want != Allow && q.Want != Deny {
 		errs = append(errs, fmt.Errorf("want %q: want %s or %s", q.Want, Allow, Deny))

@@ -14,8 +14,9 @@ func TestReadQueries(t *testing.T) {
 {"src":"a/b","dst":"c/d","port":80}
 {"src":"a/b"}
 []
+{"src":"a/b","dst":"c/d","port":"443"}
 `))
-	if err != nil || len(queries) != 4 {
+	if err != nil || len(queries) != 5 {
 		t.Fatalf("%d queries, %v", len(queries), err)
 	}
 	if q := queries[0]; q.Proto != "UDP" || q.Port != 53 || q.Src != "a/b" || q.Dst != "ip:1.2.3.4" {
@@ -23,6 +24,9 @@ func TestReadQueries(t *testing.T) {
 	}
 	if q := queries[1]; q.Proto != "TCP" {
 		t.Errorf("protocol that is not given: %s", q.Proto)
+	}
+	if q := queries[4]; q.Port != 443 {
+		t.Errorf("port as a string: %+v", q)
 	}
 }
 
