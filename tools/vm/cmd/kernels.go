@@ -128,11 +128,12 @@ const programTests = "^(TestEveryWay|TestAdoption|TestPrograms|TestFlowBatches|T
 	"TestShortcut|TestSteerAndDeliver|TestPodLink|TestUplinkPasses|TestUplinkResume)$"
 
 // policyTests are those of the agent's end-to-end tests that say whether a
-// kernel is fit: attaching, judging both protocols and families, fragments, and an
-// agent that the kernel kills for want of memory. inspectTests judge once more, on a
+// kernel is fit: attaching, judging both protocols and families, fragments, an
+// agent that the kernel kills for want of memory, and one whose clock jumps. Those of
+// the clock run alone, before the others. inspectTests judge once more, on a
 // bridge, every packet in a worker.
 const (
-	policyTests  = "^(TestAttachments|TestPolicies|TestPing|TestLargeDatagrams|TestOutOfMemory)$/^routed$/^offload$"
+	policyTests  = "^(TestClockJump|TestClockJumpStale|TestAttachments|TestPolicies|TestPing|TestLargeDatagrams|TestOutOfMemory)$/^routed$/^offload$"
 	inspectTests = "^TestPolicies$/^bridge$/^inspect$"
 )
 
