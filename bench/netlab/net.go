@@ -47,6 +47,10 @@ type Config struct {
 	// the cable between host and router, instead of a veth pair: the host's
 	// first. They return when the Net is closed.
 	Cable []string
+	// Bond, if not empty, names the members of a bond that is the host's end of
+	// the cable: one is in use at a time. Their other ends are called after them,
+	// with a p behind, and are ports of a bridge of the router.
+	Bond []string
 	// NodeAddrs are the host's own addresses; the first of each family is what
 	// the host speaks to its pods from.
 	NodeAddrs []netip.Addr
@@ -87,6 +91,9 @@ func (c *Config) Validate() error {
 	}
 	if len(c.Cable) != 0 && len(c.Cable) != 2 {
 		errs = append(errs, fmt.Errorf("cable of %d NICs: want 2 or none", len(c.Cable)))
+	}
+	if len(c.Bond) > 0 && len(c.Cable) > 0 {
+		errs = append(errs, errors.New("cable and bond: want one of them or none"))
 	}
 	for _, a := range c.NodeAddrs {
 		errs = append(errs, CheckAddr(a))

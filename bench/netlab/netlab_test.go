@@ -194,12 +194,12 @@ func TestAddPodRefuses(t *testing.T) {
 }
 
 func TestConfigValidateReportsEveryFault(t *testing.T) {
-	c := netlab.Config{Name: "a--b", Shape: "ring", MTU: 100, Queues: 0, NodeAddrs: addrs("::1")}
+	c := netlab.Config{Name: "a--b", Shape: "ring", MTU: 100, Queues: 0, NodeAddrs: addrs("::1"), Cable: []string{"a", "b"}, Bond: []string{"c"}}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{`"a--b"`, `"ring"`, "MTU 100", "queues 0", "::1"} {
+	for _, want := range []string{`"a--b"`, `"ring"`, "MTU 100", "queues 0", "::1", "cable and bond"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error lacks %q: %v", want, err)
 		}

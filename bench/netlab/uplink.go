@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -67,6 +68,9 @@ func (n *Net) addUplink() error {
 
 // addCable returns the host's end of the cable.
 func (n *Net) addCable() (netlink.Link, error) {
+	if len(n.cfg.Bond) > 0 {
+		return n.addBond()
+	}
 	if len(n.cfg.Cable) == 0 {
 		return n.addVeth(n.onHost, uplinkName, n.router, nodeName, 0)
 	}
@@ -88,6 +92,46 @@ func (n *Net) addCable() (netlink.Link, error) {
 		if err := errors.Join(to.h.LinkSetName(nic, to.name), to.h.LinkSetUp(nic)); err != nil {
 			return nil, fmt.Errorf("bring up NIC %s: %w", n.cfg.Cable[i], err)
 		}
+	}
+	return n.onHost.LinkByName(uplinkName)
+}
+
+// bondWatch is how often a bond looks at its members' carrier, ms.
+const bondWatch = 20
+
+// addBond makes a cable of several, between a bond and a bridge.
+func (n *Net) addBond() (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = nodeName, n.cfg.MTU
+	attrs.HardwareAddr = net.HardwareAddr{0x02, 0x51, 0x1c, 0xe0, 0, 0x02} // or it changes with the ports
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
+	if err := n.onRouter.LinkAdd(bridge); err != nil {
+		return nil, fmt.Errorf("add bridge of the router: %w", err)
+	}
+	attrs = netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = uplinkName, n.cfg.MTU
+	bond := netlink.NewLinkBond(attrs)
+	bond.Mode, bond.Miimon = netlink.BOND_MODE_ACTIVE_BACKUP, bondWatch
+	if err := n.onHost.LinkAdd(bond); err != nil {
+		return nil, fmt.Errorf("add bond: %w", err)
+	}
+	for _, name := range n.cfg.Bond {
+		member, err := n.addVeth(n.onHost, name, n.router, name+"p", 0)
+		if err != nil {
+			return nil, err
+		}
+		port, err := n.onRouter.LinkByName(name + "p")
+		if err != nil {
+			return nil, fmt.Errorf("find port of the bridge: %w", err)
+		}
+		// A bond takes members that are down, and brings them up.
+		if err := errors.Join(n.onRouter.LinkSetMaster(port, bridge), n.onRouter.LinkSetUp(port),
+			n.onHost.LinkSetDown(member), n.onHost.LinkSetMaster(member, bond)); err != nil {
+			return nil, fmt.Errorf("add member of bond: %w", err)
+		}
+	}
+	if err := n.onHost.LinkSetUp(bond); err != nil {
+		return nil, fmt.Errorf("bring up bond: %w", err)
 	}
 	return n.onHost.LinkByName(uplinkName)
 }

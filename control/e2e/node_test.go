@@ -69,6 +69,7 @@ type setup struct {
 	mtu     int
 	queues  int
 	cable   []string // NICs that make it; nil: a veth pair
+	bond    []string // members of a bond that is the uplink
 	change  func(*control.Config)
 	noAgent bool
 	cluster bool // objects live in an API server, not in manifests
@@ -91,7 +92,7 @@ func newNode(t *testing.T, s setup) *node {
 	if s.queues != 0 {
 		lab.Queues = s.queues
 	}
-	lab.Cable = s.cable
+	lab.Cable, lab.Bond = s.cable, s.bond
 	l, err := netlab.New(lab)
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })

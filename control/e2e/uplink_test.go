@@ -42,15 +42,25 @@ const letIn = "podSelector: {matchLabels: {app: server}}\npolicyTypes: [Ingress]
 
 func newAway(t *testing.T, s setup) *away {
 	t.Helper()
+	a := awayBy(t, s, "uplink")
+	a.uplinkIs("on")
+	return a
+}
+
+// awayBy has the agent have a go at these uplinks.
+func awayBy(t *testing.T, s setup, uplinks ...string) *away {
+	t.Helper()
 	change := s.change
 	s.change = func(c *control.Config) {
-		c.Uplinks = []string{"uplink"}
+		c.Uplinks = uplinks
 		c.HeartbeatTimeout = control.Duration(time.Second)
 		if change != nil {
 			change(c)
 		}
 	}
-	s.cable = cable(t)
+	if s.bond == nil {
+		s.cable = cable(t)
+	}
 	a := &away{pair: newPair(t, s)}
 	if s.cable == nil {
 		// A wire carries whole checksums; a veth leaves them to the receiver.
@@ -67,7 +77,6 @@ func newAway(t *testing.T, s setup) *away {
 		}
 	}
 	a.apply("server", letIn)
-	a.uplinkIs("on")
 	return a
 }
 

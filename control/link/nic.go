@@ -31,7 +31,7 @@ func (Ports) NIC(name string) (dataplane.NIC, error) {
 	if err := otherProgram(a); err != nil {
 		return nic, err
 	}
-	if err := stripsTags(a); err != nil {
+	if err := stripsTags(l); err != nil {
 		return nic, err
 	}
 	queues, err := rxQueues(name)
@@ -89,20 +89,51 @@ func otherProgram(a *netlink.LinkAttrs) error {
 	return fmt.Errorf("another XDP program is attached: %s, id %d; a NIC takes one, so detach it or leave this NIC out", name, a.Xdp.ProgId)
 }
 
-// stripsTags reports a NIC whose tagged frames XDP would take for untagged ones.
-func stripsTags(a *netlink.LinkAttrs) error {
-	strips, err := rxVLANOffload(a.Name)
-	if err != nil || !strips {
-		return nil // a driver that has no such flag doesn't strip
+// stripsTags reports a NIC whose tagged frames XDP would take for untagged ones,
+// where something tells its frames apart by their tags: what a worker has judged
+// comes back without them. A veth pair hands tags over beside the frame, whatever
+// its flags say (veth_xdp_rcv_skb in drivers/net/veth.c).
+func stripsTags(l netlink.Link) error {
+	why := "a veth pair hands tags over beside the frame, where XDP does not see them: leave it out"
+	if name := l.Attrs().Name; l.Type() != "veth" {
+		strips, err := rxVLANOffload(name)
+		if err != nil || !strips {
+			return nil // a driver that has no such flag doesn't strip
+		}
+		why = fmt.Sprintf("the NIC takes the tags off before XDP sees frames: ethtool -K %s rxvlan off", name)
 	}
 	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
-	for _, l := range links {
-		if l.Type() == "vlan" && l.Attrs().ParentIndex == a.Index {
-			return fmt.Errorf("it carries %s and takes the tags off before XDP sees frames: ethtool -K %s rxvlan off", l.Attrs().Name, a.Name)
-		}
+	if user := tagUser(links, l.Attrs()); user != "" {
+		return fmt.Errorf("it carries %s, and %s", user, why)
 	}
 	return nil
+}
+
+// tagUser names a VLAN device, or a bridge that knows VLANs, that frames of a NIC
+// come to: on it, or on the bond or the bridge that it is part of.
+func tagUser(links []netlink.Link, nic *netlink.LinkAttrs) string {
+	byIndex := make(map[int]netlink.Link, len(links))
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l
+	}
+	at := nic.Index
+	for range links { // masters have masters, but no circles
+		for _, l := range links {
+			if l.Type() == "vlan" && l.Attrs().ParentIndex == at {
+				return l.Attrs().Name
+			}
+		}
+		l := byIndex[at]
+		if l == nil || l.Attrs().MasterIndex == 0 {
+			return ""
+		}
+		at = l.Attrs().MasterIndex
+		if b, ok := byIndex[at].(*netlink.Bridge); ok && b.VlanFiltering != nil && *b.VlanFiltering {
+			return b.Name + ", which is a bridge with vlan_filtering"
+		}
+	}
+	return ""
 }

@@ -33,7 +33,8 @@ var matrix = []vm.Source{
 // kernel itself.
 var netModules = []string{
 	"veth", "bridge", "dummy", "sch_ingress", "cls_bpf", "act_bpf", "ipv6", "xsk_diag",
-	"nf_tables", "nft_chain_nat", "nft_nat", "nft_ct", "nf_conntrack",
+	"nf_tables", "nft_chain_nat", "nft_nat", "nft_ct", "nf_conntrack", "bonding", "8021q",
+	"virtio_pci", "virtio_net",
 }
 
 // row is one line of the table.
@@ -59,7 +60,7 @@ func kernels(ctx context.Context, o options, bin string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"nft", "ethtool"} {
+	for _, name := range []string{"nft", "ethtool", "ip"} {
 		if err := addProgram(ctx, files, name); err != nil {
 			return err
 		}
@@ -137,9 +138,12 @@ const (
 	inspectTests = "^TestPolicies$/^bridge$/^inspect$"
 )
 
-// uplinkTests are those of uplinks: a NIC with real traffic, and one that is
-// another's.
-const uplinkTests = "^(TestUplink|TestUplinkOtherProgram)$/^offload$"
+// uplinkTests are those of uplinks: a link with real traffic, one that is another's,
+// bonds and VLANs. nicTests have a NIC with a driver.
+const (
+	uplinkTests = "^(TestUplink|TestUplinkOtherProgram|TestUplinkBond|TestUplinkVLAN)$/^offload$"
+	nicTests    = "^TestUplinkTagged$"
+)
 
 // quickPrograms load all programs in every way in which the agent sets them up.
 const quickPrograms = "^TestEveryWay$"
@@ -147,7 +151,11 @@ const quickPrograms = "^TestEveryWay$"
 // jobs are what a kernel has to do.
 func jobs(o options) []vm.Job {
 	if o.run != "" {
-		return []vm.Job{testJob("run", "e2e.test", o.run)}
+		job := testJob("run", "e2e.test", o.run)
+		if o.nics {
+			job = withNICs(job)
+		}
+		return []vm.Job{job}
 	}
 	if o.quick {
 		return []vm.Job{testJob("programs", "xdpprog.test", quickPrograms), testJob("attach", "e2e.test", "^TestAttachments$")}
@@ -157,6 +165,7 @@ func jobs(o options) []vm.Job {
 		{Name: "doctor", Args: []string{"/bin/sluice", "doctor"}},
 		testJob("programs", "xdpprog.test", programTests),
 		testJob("uplink", "e2e.test", uplinkTests),
+		withNICs(testJob("uplink, NIC", "e2e.test", nicTests)),
 		testJob("policy", "e2e.test", policyTests),
 		testJob("policy, inspect", "e2e.test", inspectTests),
 	}
@@ -167,7 +176,7 @@ func oneKernel(ctx context.Context, k vm.Kernel, files map[string]string, o opti
 	var log bytes.Buffer
 	m := vm.Machine{
 		Kernel: k, Modules: netModules, Files: files, MemoryMB: 1536, Timeout: 90 * time.Minute,
-		Jobs:    jobs(o),
+		Jobs: jobs(o), Devices: cable(0, "", ""),
 		Console: &log,
 	}
 	if o.verbose {
@@ -175,7 +184,7 @@ func oneKernel(ctx context.Context, k vm.Kernel, files map[string]string, o opti
 	}
 	results, err := m.Run(ctx)
 	r.attach, r.frags = found(log.String(), attachRE), found(log.String(), frameRE)
-	column := map[string]*string{"programs": &r.programs, "policy": &r.policy, "policy, inspect": &r.policy, "uplink": &r.uplink, "run": &r.run}
+	column := map[string]*string{"programs": &r.programs, "policy": &r.policy, "policy, inspect": &r.policy, "uplink": &r.uplink, "uplink, NIC": &r.uplink, "run": &r.run}
 	for _, res := range results {
 		mark := "pass"
 		if res.Exit != 0 {

@@ -41,6 +41,7 @@ type options struct {
 	verbose bool
 	quick   bool
 	run     string // tests of control/e2e, instead of the suite
+	nics    bool   // run's tests have NICs for a cable
 	debs    string // folder of packages, instead of the matrix
 	out     string // file for the table
 }
@@ -56,12 +57,13 @@ func run(ctx context.Context, args []string) error {
 	flags.BoolVar(&o.verbose, "v", false, "print the guests' consoles")
 	flags.StringVar(&o.out, "o", "", "write the table into this file as well")
 	flags.StringVar(&o.run, "run", "", "kernels: only the tests of control/e2e that this regular `expression` chooses")
+	flags.BoolVar(&o.nics, "nics", false, "kernels: give the tests of -run two virtio NICs for a cable")
 	flags.StringVar(&o.debs, "debs", "", "kernels: the kernel whose .deb files are in this `folder`")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	if o.debs != "" && o.only != "" || o.run != "" && o.quick || flags.NArg() > 0 {
-		return fmt.Errorf("want either -debs or -only, either -run or -quick, and nothing else: %q", flags.Args())
+	if o.debs != "" && o.only != "" || o.run != "" && o.quick || o.run == "" && o.nics || flags.NArg() > 0 {
+		return fmt.Errorf("want either -debs or -only, either -run or -quick, -nics with -run, and nothing else: %q", flags.Args())
 	}
 	bin, err := os.MkdirTemp("", "sluice-guest-")
 	if err != nil {

@@ -21,22 +21,27 @@ var zerocopySources = []vm.Source{
 	{Suite: "sid"},
 }
 
-// nics are four virtio NICs on two hubs. The two under test need iommu_platform:
-// without it their ring addresses are no DMA addresses and zero-copy is refused.
-func nics() []string {
+// underTest is how the NICs have to be that are under test: without it their ring
+// addresses are no DMA addresses and zero-copy is refused.
+const underTest = "iommu_platform=on,disable-legacy=on"
+
+// cable is two virtio NICs on a hub. Their addresses end in twice its number and
+// one more or two.
+func cable(hub int, first, second string) []string {
 	var args []string
-	for i, n := range []struct {
-		hub       int
-		underTest bool
-	}{{0, false}, {0, true}, {1, true}, {1, false}} {
-		opts := ""
-		if n.underTest {
-			opts = "iommu_platform=on,disable-legacy=on,"
-		}
-		args = append(args, "-netdev", fmt.Sprintf("hubport,id=n%d,hubid=%d", i+1, n.hub),
-			"-device", fmt.Sprintf("virtio-net-pci,%snetdev=n%d,mac=52:54:00:00:00:%02x", opts, i+1, i+1))
+	for i, opts := range []string{first, second} {
+		n := 2*hub + i + 1
+		args = append(args, "-netdev", fmt.Sprintf("hubport,id=n%d,hubid=%d", n, hub),
+			"-device", strings.TrimSuffix(fmt.Sprintf("virtio-net-pci,netdev=n%d,mac=52:54:00:00:00:%02x,%s", n, n, opts), ","))
 	}
 	return args
+}
+
+// withNICs has the end-to-end tests of a job use the NICs of the first cable: the
+// second is the node's uplink, the first the other end.
+func withNICs(j vm.Job) vm.Job {
+	j.Env = append(j.Env, "SLUICE_E2E_NICS=52:54:00:00:00:02,52:54:00:00:00:01")
+	return j
 }
 
 // zerocopy runs tools/vm/zerocopy in a guest, and an agent with an uplink.
@@ -54,13 +59,12 @@ func zerocopy(ctx context.Context, o options, bin string) error {
 	}
 	// The agent, with the first NIC under test as its uplink and the generator at
 	// the other end of the cable.
-	agent := testJob("agent", "e2e.test", "^TestUplink$/^(offload|inspect)$")
-	agent.Env = append(agent.Env, "SLUICE_E2E_NICS=52:54:00:00:00:02,52:54:00:00:00:01")
+	agent := withNICs(testJob("agent", "e2e.test", "^(TestUplink|TestUplinkTagged)$/^(offload|inspect)$"))
 	var log bytes.Buffer
 	m := vm.Machine{
 		Kernel: k, Modules: append([]string{"virtio_pci", "virtio_net", "af_packet"}, netModules...), Files: files,
 		Jobs:    []vm.Job{testJob("zerocopy", "zerocopy.test", "."), agent},
-		Devices: nics(), MemoryMB: 1536, Timeout: 30 * time.Minute, Console: &log,
+		Devices: append(cable(0, "", underTest), cable(1, underTest, "")...), MemoryMB: 1536, Timeout: 30 * time.Minute, Console: &log,
 	}
 	if o.verbose {
 		m.Console = io.MultiWriter(&log, os.Stderr)
