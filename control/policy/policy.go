@@ -234,6 +234,9 @@ type Port struct {
 // AllPorts returns the Port that matches all of a protocol.
 func AllPorts(p Protocol) Port { return Port{Protocol: p, To: 65535} }
 
+// UnknownField is why a field is rejected that its kind doesn't have.
+const UnknownField = "unknown field"
+
 // Rejection is an object, or a field of one, that is not in force as written.
 type Rejection struct {
 	Object string // Kind namespace/name

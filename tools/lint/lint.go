@@ -99,8 +99,12 @@ func policies(v store.View) []*policy.Policy {
 // source repeats what reading found.
 func (l *linter) source(c *verdict.Cluster) {
 	for _, r := range c.State.Rejections {
-		l.findings = append(l.findings, Finding{Severity: Error, Check: CheckInvalid, Object: r.Object, Field: r.Field,
-			Message: r.Reason + ": " + r.Effect, Source: r.Source})
+		f := Finding{Severity: Error, Check: CheckInvalid, Object: r.Object, Field: r.Field,
+			Message: r.Reason + ": " + r.Effect, Source: r.Source}
+		if strings.HasSuffix(r.Reason, policy.UnknownField) {
+			f.Check = CheckUnknownField
+		}
+		l.findings = append(l.findings, f)
 	}
 	for _, note := range c.State.Notes {
 		switch {

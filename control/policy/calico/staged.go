@@ -3,6 +3,7 @@ package calico
 import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/networkpolicy"
@@ -19,10 +20,11 @@ type StagedKubernetes struct {
 }
 
 // ConvertStagedKubernetes returns the model of a StagedKubernetesNetworkPolicy:
-// a NetworkPolicy as it would be in force.
-func ConvertStagedKubernetes(s *StagedKubernetes) (*policy.Policy, []policy.Rejection) {
+// a NetworkPolicy as it would be in force. known are faults that who read it has
+// found.
+func ConvertStagedKubernetes(s *StagedKubernetes, known ...*field.Error) (*policy.Policy, []policy.Rejection) {
 	np := &networkingv1.NetworkPolicy{ObjectMeta: s.ObjectMeta, Spec: s.Spec.NetworkPolicySpec}
-	p, rejections := networkpolicy.Convert(np)
+	p, rejections := networkpolicy.Convert(np, known...)
 	replaces := p.Origin
 	p.Origin.Kind, p.Staged = StagedKubernetesKind, true
 	for i := range rejections {

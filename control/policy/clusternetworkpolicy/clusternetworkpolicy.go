@@ -14,13 +14,24 @@ import (
 // Kind is the Origin.Kind of what Convert returns.
 const Kind = "ClusterNetworkPolicy"
 
+// limits are the CRD's.
+var limits = clusterrule.Limits{Rules: 25, Peers: 25, Ports: 25, Values: 25}
+
+// Absent returns a fault for each field that a policy in JSON has to have, and
+// that Convert can't miss.
+func Absent(doc []byte) field.ErrorList {
+	return clusterrule.Absent(doc, []string{"priority"}, []string{"podSelector"})
+}
+
 // Convert returns the model of cnp, and what of it doesn't hold as written.
-func Convert(cnp *v1alpha2.ClusterNetworkPolicy) (*policy.Policy, []policy.Rejection) {
+// known are faults that who read cnp has found.
+func Convert(cnp *v1alpha2.ClusterNetworkPolicy, known ...*field.Error) (*policy.Policy, []policy.Rejection) {
 	spec := field.NewPath("spec")
 	p := &clusterrule.Policy{
 		Origin: policy.Origin{Kind: Kind, Name: cnp.Name}, Tier: policy.TierAdmin, Priority: cnp.Spec.Priority,
 		Audit:   cnp.Annotations[clusterrule.AuditAnnotation] == "true",
 		Subject: peer(cnp.Spec.Subject.Namespaces, cnp.Spec.Subject.Pods),
+		Limits:  limits, Faults: known,
 	}
 	switch cnp.Spec.Tier {
 	case v1alpha2.AdminTier:
@@ -32,8 +43,7 @@ func Convert(cnp *v1alpha2.ClusterNetworkPolicy) (*policy.Policy, []policy.Rejec
 	}
 	for i, r := range cnp.Spec.Ingress {
 		at := spec.Child("ingress").Index(i)
-		out := clusterrule.Rule{At: at, PeersAt: at.Child("from"), Said: string(r.Action), Ports: ports(r.Protocols, at.Child("protocols"))}
-		out.Action, out.Unknown = action(r.Action)
+		out := rule(at, "from", r.Name, r.Action, r.Protocols)
 		for _, x := range r.From {
 			out.Peers = append(out.Peers, peer(x.Namespaces, x.Pods))
 		}
@@ -41,8 +51,7 @@ func Convert(cnp *v1alpha2.ClusterNetworkPolicy) (*policy.Policy, []policy.Rejec
 	}
 	for i, r := range cnp.Spec.Egress {
 		at := spec.Child("egress").Index(i)
-		out := clusterrule.Rule{At: at, PeersAt: at.Child("to"), Said: string(r.Action), Ports: ports(r.Protocols, at.Child("protocols"))}
-		out.Action, out.Unknown = action(r.Action)
+		out := rule(at, "to", r.Name, r.Action, r.Protocols)
 		for _, x := range r.To {
 			q := peer(x.Namespaces, x.Pods)
 			q.Nodes = x.Nodes
@@ -59,6 +68,14 @@ func Convert(cnp *v1alpha2.ClusterNetworkPolicy) (*policy.Policy, []policy.Rejec
 	return clusterrule.Build(p)
 }
 
+// rule converts all of a rule but its peers.
+func rule(at *field.Path, peers, name string, a v1alpha2.ClusterNetworkPolicyRuleAction, list []v1alpha2.ClusterNetworkPolicyProtocol) clusterrule.Rule {
+	out := clusterrule.Rule{At: at, Name: name, PeersAt: at.Child(peers), Said: string(a), PortsAt: at.Child("protocols"),
+		Ports: ports(list, at.Child("protocols")), NoPorts: list != nil && len(list) == 0}
+	out.Action, out.Unknown = action(a)
+	return out
+}
+
 func action(a v1alpha2.ClusterNetworkPolicyRuleAction) (_ policy.Action, unknown bool) {
 	switch a {
 	case v1alpha2.ClusterNetworkPolicyRuleActionAccept:
@@ -73,15 +90,26 @@ func ports(in []v1alpha2.ClusterNetworkPolicyProtocol, at *field.Path) []cluster
 	var out []clusterrule.Port
 	for i := range in {
 		p, at := &in[i], at.Index(i)
-		switch {
-		case p.TCP != nil:
-			out = append(out, port(policy.TCP, p.TCP.DestinationPort, at.Child("tcp", "destinationPort")))
-		case p.UDP != nil:
-			out = append(out, port(policy.UDP, p.UDP.DestinationPort, at.Child("udp", "destinationPort")))
-		case p.SCTP != nil:
-			out = append(out, port(policy.SCTP, p.SCTP.DestinationPort, at.Child("sctp", "destinationPort")))
+		var set []clusterrule.Port
+		if p.TCP != nil {
+			set = append(set, port(policy.TCP, p.TCP.DestinationPort, at.Child("tcp", "destinationPort")))
+		}
+		if p.UDP != nil {
+			set = append(set, port(policy.UDP, p.UDP.DestinationPort, at.Child("udp", "destinationPort")))
+		}
+		if p.SCTP != nil {
+			set = append(set, port(policy.SCTP, p.SCTP.DestinationPort, at.Child("sctp", "destinationPort")))
+		}
+		if p.DestinationNamedPort != "" {
+			set = append(set, clusterrule.Port{At: at.Child("destinationNamedPort"), Known: true, Name: p.DestinationNamedPort})
+		}
+		switch len(set) {
+		case 0:
+			out = append(out, clusterrule.Port{At: at})
+		case 1:
+			out = append(out, set[0])
 		default:
-			out = append(out, clusterrule.Port{At: at, Known: p.DestinationNamedPort != "", Name: p.DestinationNamedPort})
+			out = append(out, clusterrule.Port{At: at, Fault: field.Forbidden(at, "may not specify more than one kind of protocol")})
 		}
 	}
 	return out
@@ -91,8 +119,14 @@ func port(proto policy.Protocol, p *v1alpha2.Port, at *field.Path) clusterrule.P
 	switch {
 	case p == nil:
 		return clusterrule.Port{At: at, Protocol: proto}
-	case p.Range != nil:
-		return clusterrule.Port{At: at.Child("range"), Known: true, Protocol: proto, From: p.Range.Start, To: p.Range.End}
+	case p.Range == nil:
+		return clusterrule.Port{At: at.Child("number"), Known: true, Protocol: proto, From: p.Number, To: p.Number}
+	case p.Number != 0:
+		return clusterrule.Port{At: at, Fault: field.Forbidden(at, "may not specify both number and range")}
 	}
-	return clusterrule.Port{At: at.Child("number"), Known: true, Protocol: proto, From: p.Number, To: p.Number}
+	out := clusterrule.Port{At: at.Child("range"), Known: true, Protocol: proto, From: p.Range.Start, To: p.Range.End}
+	if out.From == out.To {
+		out.Fault = field.Invalid(out.At, out.To, clusterrule.EmptyRange)
+	}
+	return out
 }

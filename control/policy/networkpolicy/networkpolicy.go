@@ -30,9 +30,10 @@ const AuditAnnotation = "sluice.dev/audit"
 const TiePrefix = "knp.default."
 
 // Convert returns the model of np. If np is not valid, it returns what has to
-// stay closed, with Rejected set, and one Rejection for each fault.
-func Convert(np *networkingv1.NetworkPolicy) (*policy.Policy, []policy.Rejection) {
-	faults := validate(np)
+// stay closed, with Rejected set, and one Rejection for each fault. known are
+// faults that who read np has found.
+func Convert(np *networkingv1.NetworkPolicy, known ...*field.Error) (*policy.Policy, []policy.Rejection) {
+	faults := append(validate(np), known...)
 	ingress, egress := directions(&np.Spec)
 	p := &policy.Policy{
 		Origin:  policy.Origin{Kind: Kind, Namespace: namespaceOf(np), Name: np.Name},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/adminnetworkpolicy"
@@ -23,7 +24,7 @@ var kinds = map[string]Kind{
 	"v1 Node":                            read("Node", false, anything(Node), nil),
 	"v1 Pod":                             read("Pod", true, anything(Pod), nil),
 	"v1 ServiceAccount":                  read("ServiceAccount", true, anything(Account[*corev1.ServiceAccount]), nil),
-	"networking.k8s.io/v1 NetworkPolicy": read(networkpolicy.Kind, true, anything(networkpolicy.Convert), one(networkpolicy.Salvage)),
+	"networking.k8s.io/v1 NetworkPolicy": read(networkpolicy.Kind, true, strictly(networkpolicy.Convert), one(networkpolicy.Salvage)),
 
 	"v1 Service":                        read("Service", true, anything(Service), nil),
 	"discovery.k8s.io/v1 EndpointSlice": read("EndpointSlice", true, anything(EndpointSlice), nil),
@@ -32,9 +33,9 @@ var kinds = map[string]Kind{
 	"cilium.io/v2 CiliumClusterwideNetworkPolicy": read(cilium.ClusterwideKind, false, anything(cilium.ConvertClusterwide), cilium.SalvageClusterwide),
 	"cilium.io/v2 CiliumCIDRGroup":                read(cilium.GroupKind, false, anything(Group), nil),
 
-	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, anything(clusternetworkpolicy.Convert), nil),
-	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, anything(adminnetworkpolicy.Convert), nil),
-	"policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy": read(adminnetworkpolicy.BaselineKind, false, anything(adminnetworkpolicy.ConvertBaseline), nil),
+	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, wholly(clusternetworkpolicy.Convert, clusternetworkpolicy.Absent), nil),
+	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, wholly(adminnetworkpolicy.Convert, adminnetworkpolicy.Absent), nil),
+	"policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy": read(adminnetworkpolicy.BaselineKind, false, wholly(adminnetworkpolicy.ConvertBaseline, adminnetworkpolicy.AbsentBaseline), nil),
 }
 
 // calicoGroups are where Calico's kinds are, the later ones preferred: what
@@ -48,11 +49,11 @@ func init() {
 			namespaced := kind == calico.Kind || kind == calico.StagedKind
 			kinds[group+" "+name] = read(kind, namespaced, anything(calico.Convert(kind)), calico.Salvage(kind))
 		}
-		kinds[group+" StagedKubernetesNetworkPolicy"] = read(calico.StagedKubernetesKind, true, anything(calico.ConvertStagedKubernetes), nil)
-		kinds[group+" Tier"] = read(calico.TierKind, false, Tier, nil)
+		kinds[group+" StagedKubernetesNetworkPolicy"] = read(calico.StagedKubernetesKind, true, strictly(calico.ConvertStagedKubernetes), nil)
+		kinds[group+" Tier"] = read(calico.TierKind, false, anything(Tier), nil)
 		kinds[group+" NetworkSet"] = read(calico.SetKind, true, anything(networkSet(calico.SetKind)), nil)
 		kinds[group+" GlobalNetworkSet"] = read(calico.GlobalSetKind, false, anything(networkSet(calico.GlobalSetKind)), nil)
-		kinds[group+" HostEndpoint"] = read(calico.HostEndpointKind, false, hostEndpoint, nil)
+		kinds[group+" HostEndpoint"] = read(calico.HostEndpointKind, false, anything(hostEndpoint), nil)
 	}
 }
 
@@ -99,9 +100,25 @@ func PolicyKinds() (out []string) {
 	return slices.Compact(out)
 }
 
-// anything forgets the type of what a conversion returns.
-func anything[P, V any](convert func(P) (V, []policy.Rejection)) func(P) (any, []policy.Rejection) {
-	return func(obj P) (any, []policy.Rejection) { return convert(obj) }
+// anything forgets the type of what a conversion returns, which has no use for
+// more than the object.
+func anything[P, V any](convert func(P) (V, []policy.Rejection)) conversion[P] {
+	return func(obj P, _ []byte, _ field.ErrorList) (any, []policy.Rejection) { return convert(obj) }
+}
+
+// strictly is anything for a front-end that refuses unknown fields.
+func strictly[P any](convert func(P, ...*field.Error) (*policy.Policy, []policy.Rejection)) conversion[P] {
+	return func(obj P, _ []byte, unknown field.ErrorList) (any, []policy.Rejection) {
+		return convert(obj, unknown...)
+	}
+}
+
+// wholly is strictly for one that refuses absent fields as well, which only the
+// document shows.
+func wholly[P any](convert func(P, ...*field.Error) (*policy.Policy, []policy.Rejection), absent func(doc []byte) field.ErrorList) conversion[P] {
+	return func(obj P, doc []byte, unknown field.ErrorList) (any, []policy.Rejection) {
+		return convert(obj, append(absent(doc), unknown...)...)
+	}
 }
 
 // one adapts a salvager that finds one fault.

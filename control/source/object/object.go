@@ -11,8 +11,10 @@ package object
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
 	"github.com/sluice-net/sluice/control/policy"
@@ -30,7 +32,7 @@ type Object struct {
 	// was known of the object before should stay.
 	Illegible  bool
 	Rejections []policy.Rejection // without Source
-	Unknown    []string           // fields that the kind doesn't have
+	Unknown    []string           // fields that the kind doesn't have, and that change nothing
 }
 
 // Kind knows how to read one kind of object.
@@ -47,11 +49,16 @@ func (k Kind) Decode(doc []byte) (Object, error) { return k.decode(doc) }
 // salvager makes the most of an object whose fields have wrong types.
 type salvager func(doc []byte, cause error) (*policy.Policy, []policy.Rejection)
 
+// conversion makes a value of an object; beside it there is the document that
+// the object was decoded from, and the fields of its spec that the kind doesn't
+// have.
+type conversion[P any] func(obj P, doc []byte, unknown field.ErrorList) (any, []policy.Rejection)
+
 // read makes a Kind from how one is converted. salvage may be nil.
 func read[T any, P interface {
 	*T
 	metav1.Object
-}](kind string, namespaced bool, convert func(obj P) (any, []policy.Rejection), salvage salvager) Kind {
+}](kind string, namespaced bool, convert conversion[P], salvage salvager) Kind {
 	return Kind{Name: kind, Namespaced: namespaced, decode: func(doc []byte) (Object, error) {
 		obj := P(new(T))
 		strict, err := kjson.UnmarshalStrict(doc, obj)
@@ -64,12 +71,27 @@ func read[T any, P interface {
 			obj.SetNamespace("")
 		}
 		o := Object{Origin: policy.Origin{Kind: kind, Namespace: obj.GetNamespace(), Name: obj.GetName()}}
+		o.Value, o.Rejections = convert(obj, doc, unknownInSpec(strict))
+		_, isPolicy := o.Value.(*policy.Policy)
 		for _, s := range strict {
-			o.Unknown = append(o.Unknown, s.Error())
+			if !isPolicy || !unknownField.MatchString(s.Error()) { // else it is among the Rejections
+				o.Unknown = append(o.Unknown, s.Error())
+			}
 		}
-		o.Value, o.Rejections = convert(obj)
 		return o, nil
 	}}
+}
+
+var unknownField = regexp.MustCompile(`^unknown field "(spec\..*)"$`)
+
+// unknownInSpec picks the fields of a spec out of what a strict decoder found.
+func unknownInSpec(strict []error) (out field.ErrorList) {
+	for _, err := range strict {
+		if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
+			out = append(out, &field.Error{Type: field.ErrorTypeForbidden, Field: m[1], Detail: policy.UnknownField})
+		}
+	}
+	return out
 }
 
 // wrongType reads an object that has a field of a wrong type.
