@@ -70,6 +70,7 @@ var sole = map[string][]string{
 	"github.com/prometheus":          {"control/metrics"},
 	"k8s.io/client-go":               {"control/source/", "tools/"},
 	"sigs.k8s.io/yaml":               {"control/source/", "control", "bench/", "tools/"},
+	"go.yaml.in/yaml":                {"control/source/manifest"},
 	"github.com/spf13/cobra":         {"tools/sluice", "tools/"},
 	"github.com/containernetworking": {"tools/cni"},
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/resolve"
+	"github.com/sluice-net/sluice/control/source/manifest"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/tools/verdict"
@@ -45,6 +46,7 @@ type Finding struct {
 const (
 	CheckInvalid       = "invalid"
 	CheckUnknownField  = "unknown-field"
+	CheckUnquoted      = "unquoted-text"
 	CheckSkipped       = "kind-not-used"
 	CheckAddress       = "duplicate-address"
 	CheckNamespace     = "no-such-namespace"
@@ -110,6 +112,9 @@ func (l *linter) source(c *verdict.Cluster) {
 		switch {
 		case strings.HasSuffix(note, ", ignored"): // kubectl refuses these
 			l.unknownField(note)
+		case strings.HasSuffix(note, manifest.Quote):
+			source, text, _ := strings.Cut(note, ": ")
+			l.findings = append(l.findings, Finding{Severity: Warning, Check: CheckUnquoted, Message: text, Source: source})
 		case strings.Contains(note, "Policy"): // a policy that nothing enforces
 			l.add(Warning, CheckSkipped, "", "", note)
 		default:

@@ -31,6 +31,9 @@ type entry struct {
 	value  any // as object.Put takes it
 }
 
+// Quote is the end of the note about text that kubectl takes for booleans.
+const Quote = "write them in quotes"
+
 // skip is an object of a kind that Sluice has no use for.
 type skip struct{ kind, source string }
 
@@ -46,12 +49,15 @@ func decodeFile(name string, data []byte) *file {
 	f := &file{}
 	for _, p := range split(data) {
 		source := fmt.Sprintf("%s document %d", name, p.number)
-		doc, err := p.toJSON()
+		doc, quoted, err := p.read()
 		switch {
 		case err != nil:
 			f.fail(source, err)
 		case doc != nil:
 			f.decode(source, doc)
+		}
+		if quoted {
+			f.notes = append(f.notes, source+": y, n, yes, no, on and off are taken for text, as in YAML 1.2; kubectl takes them for booleans, and refuses what is here: "+Quote)
 		}
 	}
 	return f

@@ -10,7 +10,6 @@ import (
 	"strconv"
 
 	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
 )
 
 // part is one YAML document of a file.
@@ -31,7 +30,7 @@ type Document struct {
 func Documents(data []byte) []Document {
 	var out []Document
 	for _, p := range split(data) {
-		if doc, err := p.toJSON(); err != nil || doc != nil {
+		if doc, _, err := p.read(); err != nil || doc != nil {
 			out = append(out, Document{p.number, doc, err})
 		}
 	}
@@ -134,14 +133,31 @@ func (p part) toJSON() ([]byte, error) {
 	return out, nil
 }
 
-// yamlToJSON shields from the YAML parser, which panics on some input.
-func yamlToJSON(text []byte) (out []byte, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			out, err = nil, fmt.Errorf("not understood: %v", r)
+// read returns a document as a JSON object, nil if there is nothing in it. If
+// scalars that are booleans to kubectl make objects invalid that are valid with
+// them as text, as YAML 1.2 has it, they are text.
+func (p part) read() (doc []byte, quoted bool, err error) {
+	doc, err = p.toJSON()
+	if err != nil || doc == nil {
+		return nil, false, err
+	}
+	if other := asText(p.text); other != nil && faults(other) < faults(doc) {
+		return other, true, nil
+	}
+	return doc, false, nil
+}
+
+// faults says how much is wrong with the objects of a document: first of all
+// values of a wrong type, which have no field of their own.
+func faults(doc []byte) (n int) {
+	var f file
+	f.decode("", doc)
+	for _, r := range f.rejections {
+		if n++; r.Field == "" {
+			n += 1 << 20
 		}
-	}()
-	return yaml.YAMLToJSONStrict(text)
+	}
+	return n
 }
 
 // locate turns a line of the document into a line of the file.
