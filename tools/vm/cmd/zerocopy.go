@@ -50,8 +50,10 @@ func zerocopy(ctx context.Context, o options, bin string) error {
 	if err != nil {
 		return err
 	}
-	if err := addProgram(ctx, files, "nft"); err != nil {
-		return err
+	for _, name := range []string{"nft", "ip"} {
+		if err := addProgram(ctx, files, name); err != nil {
+			return err
+		}
 	}
 	k, err := fetchFirst(ctx, o)
 	if err != nil {
