@@ -38,11 +38,22 @@ func (w *worker) sweep() {
 	w.reportSuppressed()
 }
 
-// ended moves a flow on of which divert saw a FIN or RST go by.
+// ended moves a flow on of which divert saw a FIN or RST go by. Once it is over the
+// kernel forgets it, and divert can open the next one between the same ports by
+// itself: a client that makes connection after connection comes back to its ports
+// within seconds. What is still to come of the old one takes the way of a miss.
 func (w *worker) ended(end *xdpprog.Note) {
 	key := keyFrom(&end.Key)
-	if ref := w.flows.Find(&key); ref != flow.NoRef && w.flows.At(ref).Flags&flow.Offloaded != 0 {
+	ref := w.flows.Find(&key)
+	if ref == flow.NoRef {
+		return
+	}
+	e := w.flows.At(ref)
+	if e.Flags&flow.Offloaded != 0 {
 		w.catchUp(ref, end.Ended)
+	}
+	if e.State == flow.Closed {
+		w.offload.leave(w, e)
 	}
 }
 
