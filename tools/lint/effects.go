@@ -103,7 +103,7 @@ func (j *judge) packet(p *rule.Program, peers []rule.PeerID, span verdict.PortSp
 		if slices.ContainsFunc(matches[:i], func(n match) bool { return n.cause == m.cause }) {
 			continue
 		}
-		j.count(m.cause, o, matches)
+		j.count(m, o, matches)
 	}
 	for _, cause := range append([]rule.CauseID{o.cause}, o.passes...) {
 		for _, ref := range j.set.Causes[cause].Refs {
@@ -116,7 +116,8 @@ func (j *judge) packet(p *rule.Program, peers []rule.PeerID, span verdict.PortSp
 	}
 }
 
-func (j *judge) count(cause rule.CauseID, o outcome, matches []match) {
+func (j *judge) count(m match, o outcome, matches []match) {
+	cause := m.cause
 	u := j.usage[cause]
 	if u == nil {
 		u = &usage{ref: j.set.Causes[cause].Refs[0], by: map[rule.CauseID]int{}, within: map[rule.CauseID]int{}}
@@ -126,7 +127,7 @@ func (j *judge) count(cause rule.CauseID, o outcome, matches []match) {
 	if o.cause == cause || slices.Contains(o.passes, cause) {
 		u.decided++
 	} else {
-		u.by[o.cause]++
+		u.by[before(m, o, matches)]++
 	}
 	seen := map[rule.CauseID]bool{cause: true}
 	for _, n := range matches {
@@ -135,6 +136,17 @@ func (j *judge) count(cause rule.CauseID, o outcome, matches []match) {
 			u.within[n.cause]++
 		}
 	}
+}
+
+// before returns what kept a match from deciding: what passed its tier on, else
+// what decided.
+func before(m match, o outcome, matches []match) rule.CauseID {
+	for _, n := range matches {
+		if n.tier == m.tier && n.action == rule.Pass && slices.Contains(o.passes, n.cause) {
+			return n.cause
+		}
+	}
+	return o.cause
 }
 
 // decide walks the tiers as package rule defines it, without one policy if

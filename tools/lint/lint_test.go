@@ -227,3 +227,26 @@ func TestChecks(t *testing.T) {
 		})
 	}
 }
+
+// TestShadowedByPass: what passes a tier on is named as what decided there.
+func TestShadowedByPass(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "all.yaml")
+	if err := os.WriteFile(path, []byte(base+`{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c},
+  spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}]}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := verdict.Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range lint.Run(c) {
+		if f.Check == lint.CheckShadowed {
+			got = append(got, f.Field+" "+f.Message)
+		}
+	}
+	want := []string{"spec.ingress[1] never decides: all that it matches is decided before, by ClusterNetworkPolicy c ingress[0]"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
