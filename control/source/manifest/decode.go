@@ -87,7 +87,15 @@ func (f *file) decode(source string, doc []byte) {
 		return
 	}
 	k, ok := object.Lookup(h.APIVersion, h.Kind)
-	if !ok {
+	switch {
+	case ok:
+	case h.APIVersion == "" && object.Known(h.APIVersion, h.Kind):
+		f.fail(source, fmt.Errorf("apiVersion: Required value"))
+		return
+	case object.Known(h.APIVersion, h.Kind):
+		f.fail(source, fmt.Errorf("no matches for kind %q in version %q", h.Kind, h.APIVersion))
+		return
+	default:
 		f.skipped = append(f.skipped, skip{h.APIVersion + " " + h.Kind, source})
 		return
 	}

@@ -178,6 +178,13 @@ func TestRejections(t *testing.T) {
 			Effect: "what this file last said, and doesn't say any more, stays in force"}}, nil},
 		{"no kind", "---\n---\napiVersion: v1\n", nil, []policy.Rejection{{Source: "f.yaml document 1", Reason: "kind: Required value",
 			Effect: "what this file last said, and doesn't say any more, stays in force"}}, nil},
+		{"no version", "kind: NetworkPolicy\nmetadata: {name: x}\n", nil, []policy.Rejection{{Source: "f.yaml document 1", Reason: "apiVersion: Required value",
+			Effect: "what this file last said, and doesn't say any more, stays in force"}}, nil},
+		{"another version", "apiVersion: extensions/v1beta1\nkind: NetworkPolicy\nmetadata: {name: x}\n", nil,
+			[]policy.Rejection{{Source: "f.yaml document 1", Reason: `no matches for kind "NetworkPolicy" in version "extensions/v1beta1"`,
+				Effect: "what this file last said, and doesn't say any more, stays in force"}}, nil},
+		{"another group", "apiVersion: crd.antrea.io/v1beta1\nkind: NetworkPolicy\nmetadata: {name: x}\n", nil, nil,
+			[]string{"crd.antrea.io/v1beta1 NetworkPolicy: kind not used, 1 skipped, the first in f.yaml document 1"}},
 		{"JSON objects without markers", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"}}
 {"apiVersion":"v1","kind":"Pod","metadata":{"name":"y"}} {"apiVersion":"v1","kind":"Pod",
 "metadata":{"name":"z"},"spec":7}

@@ -76,6 +76,27 @@ func Lookup(apiVersion, kind string) (Kind, bool) {
 	return k, ok
 }
 
+// Known reports whether a kind of that name is read in another version of the
+// group of apiVersion, or if that is empty in any group.
+func Known(apiVersion, kind string) bool {
+	group := func(apiVersion string) string {
+		g, _, ok := strings.Cut(apiVersion, "/")
+		switch {
+		case !ok:
+			return ""
+		case g == "extensions": // where NetworkPolicy once was
+			return "networking.k8s.io"
+		}
+		return g
+	}
+	for key := range kinds {
+		if a, k, _ := strings.Cut(key, " "); k == kind && (apiVersion == "" || group(a) == group(apiVersion)) {
+			return true
+		}
+	}
+	return false
+}
+
 // Custom lists the kinds that come from CustomResourceDefinitions or other
 // servers, by apiVersion, sorted.
 func Custom() map[string][]string {
