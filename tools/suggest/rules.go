@@ -91,9 +91,10 @@ func (r *Result) use(uses map[string]*use, g *group, remote *party, c *conn) {
 	default:
 		u.addr = remote.addrs[0]
 	}
-	resolves := remote == c.dst && c.port == portDNS && (c.proto == "UDP" || c.proto == "TCP")
+	asks := c.port == portDNS && (c.proto == "UDP" || c.proto == "TCP")
+	resolves := asks && remote == c.dst
 	switch {
-	case resolves && remote.isPod() && remote.namespace == dns.Namespace:
+	case asks && c.dst.isPod() && c.dst.namespace == dns.Namespace: // what one may ask, the other may answer
 		key += " dns"
 		u.ports[Port{Proto: "UDP", Port: portDNS}], u.ports[Port{Proto: "TCP", Port: portDNS}] = true, true
 	case resolves && !remote.isPod() && remote.addrs[0].IsPrivate():

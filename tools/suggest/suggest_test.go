@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,6 +116,30 @@ func TestGolden(t *testing.T) {
 		if got != string(want) {
 			t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
 		}
+	}
+}
+
+// Who may ask kube-system for names by TCP finds the resolver, where that gets a
+// policy as well, open for it.
+func TestResolver(t *testing.T) {
+	client, dns := pod("shop/web", "10.0.0.1", "app=web"), pod("kube-system/coredns-1", "10.0.9.53", "k8s-app=kube-dns")
+	client.Port, dns.Port = 40000, 53
+	r, err := suggest.From([]api.Flow{{Event: "new", Verdict: "allow", Src: client, Dst: dns, Proto: "UDP", Reason: "ok"}}, suggest.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []suggest.Port{{Proto: "TCP", Port: 53}, {Proto: "UDP", Port: 53}}
+	for _, p := range r.Policies {
+		rules := p.Egress
+		if p.Namespace == "kube-system" {
+			rules = p.Ingress
+		}
+		if len(rules) != 1 || !slices.Equal(rules[0].Ports, want) {
+			t.Errorf("%s/%s: rules %+v, want one with ports %v", p.Namespace, p.Name, rules, want)
+		}
+	}
+	if len(r.Policies) != 2 {
+		t.Errorf("%d policies, want 2", len(r.Policies))
 	}
 }
 
