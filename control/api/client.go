@@ -100,6 +100,13 @@ func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	return c.do(req)
 }
 
+// notYet is what an agent says that has been waited for in vain. What for need not
+// be that a policy comes into force: it may be that one goes.
+type notYet string
+
+func (e notYet) Error() string { return string(e) }
+func (e notYet) Unwrap() error { return ErrNotInForce }
+
 func (c *Client) do(req *http.Request) (io.ReadCloser, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -111,7 +118,7 @@ func (c *Client) do(req *http.Request) (io.ReadCloser, error) {
 		said := bytes.TrimSpace(msg)
 		switch resp.StatusCode {
 		case http.StatusGatewayTimeout:
-			return nil, fmt.Errorf("agent at %s: %w: %s", c.path, ErrNotInForce, said)
+			return nil, notYet(fmt.Sprintf("agent at %s: not in time: %s", c.path, said))
 		case http.StatusNotFound:
 			return nil, fmt.Errorf("agent at %s does not know %s: it may be of another version", c.path, req.URL.Path)
 		}
