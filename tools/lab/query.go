@@ -78,11 +78,20 @@ func ReadQueries(r io.Reader) ([]Query, error) {
 func parseQuery(line []byte) Query {
 	var in struct {
 		Query
-		Port json.Number `json:"port"` // takes a string as well, as 'sluice verdict' does
+		Port json.RawMessage `json:"port"` // may be a string, as 'sluice verdict' has it
 	}
 	err := json.Unmarshal(line, &in)
 	q := in.Query
-	if q.err = err; err != nil {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field == "":
+		q.err = fmt.Errorf("not a query: want an object, got %s", wrong.Value)
+		return q
+	case errors.As(err, &wrong):
+		q.err = fmt.Errorf("%s: want a %s, got %s", strings.TrimPrefix(wrong.Field, "Query."), wrong.Type, wrong.Value)
+		return q
+	case err != nil:
+		q.err = fmt.Errorf("not a query: %w", err)
 		return q
 	}
 	q.Proto = strings.ToUpper(q.Proto)
@@ -96,8 +105,12 @@ func parseQuery(line []byte) Query {
 	if !knownProto(q.Proto) {
 		errs = append(errs, fmt.Errorf("proto %q: want TCP, UDP or SCTP", q.Proto))
 	}
-	if port, err := strconv.ParseUint(in.Port.String(), 10, 16); err != nil || port == 0 {
-		errs = append(errs, fmt.Errorf("port %q: want 1 to 65535", in.Port))
+	text := string(in.Port)
+	if json.Unmarshal(in.Port, &text) != nil {
+		text = string(in.Port)
+	}
+	if port, err := strconv.ParseUint(text, 10, 16); err != nil || port == 0 {
+		errs = append(errs, fmt.Errorf("port %q: want 1 to 65535", text))
 	} else {
 		q.Port = uint16(port)
 	}

@@ -30,6 +30,26 @@ func TestReadQueries(t *testing.T) {
 	}
 }
 
+// What is wrong with a line is said in the words of who wrote it, by its number.
+func TestWrongQueries(t *testing.T) {
+	for line, want := range map[string]string{
+		`src=a dst=b`:                             "line 1: not a query: ",
+		`[1]`:                                     "line 1: not a query: want an object, got array",
+		`{"src":"a/b","dst":7,"port":80}`:         "line 1: dst: want a string, got number",
+		`{"src":"a/b","dst":"a/c","port":70000}`:  `line 1: port "70000": want 1 to 65535`,
+		`{"src":"a/b","dst":"a/c","port":"http"}`: `line 1: port "http": want 1 to 65535`,
+		`{"src":"a/b","dst":"a/c"}`:               `line 1: port "": want 1 to 65535`,
+	} {
+		queries, err := lab.ReadQueries(strings.NewReader(line))
+		if err != nil || len(queries) != 1 {
+			t.Fatalf("%s: %d queries, %v", line, len(queries), err)
+		}
+		if got := queries[0].Wrong(); got == nil || !strings.HasPrefix(got.Error(), want) {
+			t.Errorf("%s: %v, want %s", line, got, want)
+		}
+	}
+}
+
 func FuzzReadQueries(f *testing.F) {
 	f.Add(`{"src":"a/b","dst":"c/d","proto":"SCTP","port":1,"want":"deny"}`)
 	f.Add("\x00\n{}\n")

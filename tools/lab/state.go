@@ -145,5 +145,5 @@ func (s *State) Netns(target string) (string, error) {
 			return e.Netns, nil
 		}
 	}
-	return "", fmt.Errorf("lab %s has no %s: want NAMESPACE/POD or host", s.Name, target)
+	return "", fmt.Errorf("lab %s has no %s: want NAMESPACE/POD, host, or ip:ADDRESS of an external host that it has", s.Name, target)
 }

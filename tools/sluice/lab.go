@@ -19,10 +19,10 @@ func newLabCommand() *cobra.Command {
 		Use:   "lab",
 		Short: "Run your manifests on a small node in network namespaces",
 		Long: `A lab is a node in network namespaces, made from a folder of manifests: every Pod
-becomes a namespace with the addresses of its status, every containerPort a real
-echo server, and a Sluice agent enforces the policies. Edits of the folder take
-effect at once. Nothing of the machine's own network is used, and nothing is
-left behind. Needs root.`,
+becomes a namespace with the addresses of its status, or others if it has none,
+every containerPort a real echo server, and a Sluice agent enforces the policies.
+Edits of the folder take effect at once. Nothing of the machine's own network is
+used, and nothing is left behind. Needs root.`,
 		Example: `  # Bring a lab up, look around in it from another terminal, take it down
   sluice lab up -f ./manifests
   sluice lab status
