@@ -33,9 +33,9 @@ var kinds = map[string]Kind{
 	"cilium.io/v2 CiliumClusterwideNetworkPolicy": read(cilium.ClusterwideKind, false, anything(cilium.ConvertClusterwide), cilium.SalvageClusterwide),
 	"cilium.io/v2 CiliumCIDRGroup":                read(cilium.GroupKind, false, anything(Group), nil),
 
-	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, wholly(clusternetworkpolicy.Convert, clusternetworkpolicy.Absent), nil),
-	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, wholly(adminnetworkpolicy.Convert, adminnetworkpolicy.Absent), nil),
-	"policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy": read(adminnetworkpolicy.BaselineKind, false, wholly(adminnetworkpolicy.ConvertBaseline, adminnetworkpolicy.AbsentBaseline), nil),
+	"policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy":       read(clusternetworkpolicy.Kind, false, wholly(clusternetworkpolicy.Convert, clusternetworkpolicy.Absent), mending(wholly(clusternetworkpolicy.Convert, clusternetworkpolicy.Absent))),
+	"policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy":         read(adminnetworkpolicy.Kind, false, wholly(adminnetworkpolicy.Convert, adminnetworkpolicy.Absent), mending(wholly(adminnetworkpolicy.Convert, adminnetworkpolicy.Absent))),
+	"policy.networking.k8s.io/v1alpha1 BaselineAdminNetworkPolicy": read(adminnetworkpolicy.BaselineKind, false, wholly(adminnetworkpolicy.ConvertBaseline, adminnetworkpolicy.AbsentBaseline), mending(wholly(adminnetworkpolicy.ConvertBaseline, adminnetworkpolicy.AbsentBaseline))),
 }
 
 // calicoGroups are where Calico's kinds are, the later ones preferred: what

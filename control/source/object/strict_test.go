@@ -84,6 +84,17 @@ func TestClusterRulesAreStrict(t *testing.T) {
 			"spec.ingress[0].icmp: Forbidden: unknown field", "allow"},
 		{"unknown field of a selector", anp, old + ", ingress: [{action: Pass, from: [{namespaces: {sameLabels: [a]}}]}]",
 			"spec.ingress[0].from[0].namespaces.sameLabels: Forbidden: unknown field", "deny-all"},
+		{"illegible port", cnp, head + ", ingress: [{action: Accept, from: [{" + all + "}]}, {action: Deny, from: [{" + all + "}], protocols: [{tcp: {destinationPort: {number: '80'}}}]}, {action: Pass, from: [{" + all + "}]}]",
+			`spec.ingress.protocols.tcp.destinationPort.number: Invalid value: "string": must be of type int32; ` +
+				"spec.ingress[1].from: Required value: must specify at least one peer", "deny-all pass"},
+		{"illegible priority", anp, "priority: high, subject: {namespaces: {}}, ingress: [{action: Allow, from: [{" + all + "}]}, {action: Deny, from: [{" + all + "}]}]",
+			`spec.priority: Invalid value: "string": must be of type int32; spec.priority: Required value`, "deny"},
+		{"illegible action", banp, "subject: {namespaces: {}}, egress: [{action: 1, to: [{" + all + "}]}]",
+			`spec.egress.action: Invalid value: "number": must be of type v1alpha1.BaselineAdminNetworkPolicyRuleAction; ` +
+				`spec.egress[0].action: Invalid value: "": not a known action; spec.egress[0].to: Required value: must specify at least one peer`, "deny-all"},
+		{"illegible rules and subject", cnp, "priority: 1, tier: Admin, subject: all, ingress: 7, egress: [{action: Deny, to: [{" + all + "}]}]",
+			`spec.ingress: Invalid value: "number": must be of type []v1alpha2.ClusterNetworkPolicyIngressRule; spec.ingress[0].action: Invalid value: "": not a known action; spec.ingress[0].from: Required value: must specify at least one peer; ` +
+				"spec.subject: Required value: must specify namespaces or pods", "deny-all deny"},
 		{"unknown field of the spec", cnp, head + ", engress: [], ingress: [{action: Accept, from: [{" + all + "}]}]", "spec.engress: Forbidden: unknown field", ""},
 	}
 	for _, tt := range tests {
