@@ -201,8 +201,8 @@ func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool)
 		if j.src != endpoint.None {
 			l := snap.endpoint(j.src)
 			j.notReady = l.gen == 0
-			if to := snap.services.lookup(dst, p.key.Proto, port); len(to) > 0 && j.dst == endpoint.None {
-				j.service, j.toService = true, w.askService(snap, j.src, to, p.key.Proto)
+			if svc := snap.services.lookup(dst, p.key.Proto, port); len(svc.to) > 0 && j.dst == endpoint.None {
+				j.service, j.toService = true, w.service.ask(snap, j.src, src, svc, p.key.Proto)
 			} else {
 				j.egress = w.ask(classify.Query{Row: l.egress, Remote: dst, Proto: p.key.Proto, Port: port})
 			}

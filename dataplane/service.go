@@ -18,16 +18,58 @@ type Service struct {
 	Proto    packet.Proto
 	Port     uint16
 	Backends []netip.AddrPort
+	// Guarded are pods' addresses from which the host itself lets through only
+	// what it sends to allowed backends, and to pods of this node.
+	Guarded []netip.Addr
 }
 
 // SetHost replaces what is known of the host, its own addresses and what it
-// translates, for flows that are opened from now on. Of two Services with one
-// address and port the first counts.
-func (p *Plane) SetHost(own []netip.Addr, list []Service) {
+// translates: for new flows at once, for live ones with their next packet, where
+// a pod may now call a Service that it could not, or not any more. Of two
+// Services with one address and port the first counts.
+func (p *Plane) SetHost(own []netip.Addr, list []Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	before := p.services
 	p.host, p.services = newHostTable(p.seed, own), newServiceTable(p.seed, list)
 	p.refresh()
+	changed := p.otherwise(&before)
+	if len(changed) == 0 {
+		return nil
+	}
+	for _, id := range changed {
+		p.slots[id].gen = p.slots[id].nextGen()
+	}
+	p.refresh()
+	return p.putSlots(changed)
+}
+
+// otherwise lists the endpoints that may call a Service since services is no
+// longer before, or may not any more.
+func (p *Plane) otherwise(before *serviceTable) (ids []endpoint.ID) {
+	snap := p.snap.Load()
+	if snap.table == nil {
+		return nil
+	}
+	keys := before.differs(&snap.services)
+	if len(keys) == 0 {
+		return nil
+	}
+	old := *snap
+	old.services = *before
+	var s serviceScratch
+	for i := range snap.local {
+		id, l := endpoint.ID(i), &snap.local[i]
+		changed := func(k serviceKey) bool {
+			return slices.ContainsFunc(l.own, func(a packet.Addr) bool {
+				return a.Is4() == k.addr.Is4() && s.reaches(&old, id, a, k) != s.reaches(snap, id, a, k)
+			})
+		}
+		if l.gen != 0 && slices.ContainsFunc(keys, changed) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // serviceTable maps addresses that the host translates to their backends: open
@@ -35,7 +77,32 @@ func (p *Plane) SetHost(own []netip.Addr, list []Service) {
 type serviceTable struct {
 	slots    []serviceSlot
 	backends []backend
+	guarded  []packet.Addr
 	seed     uint64
+}
+
+// service is where a connection to a Service may go, and from where the host
+// judges that, too: borrowed from a serviceTable.
+type service struct {
+	to      []backend
+	guarded []packet.Addr
+}
+
+// differs lists the keys that two tables have something else for.
+func (t *serviceTable) differs(o *serviceTable) (keys []serviceKey) {
+	for _, both := range [2][2]*serviceTable{{t, o}, {o, t}} {
+		for i := range both[0].slots {
+			k := both[0].slots[i].serviceKey
+			if k.port == 0 {
+				continue
+			}
+			a, b := both[0].lookup(k.addr, k.proto, k.port), both[1].lookup(k.addr, k.proto, k.port)
+			if len(b.to) == 0 || both[0] == t && !(slices.Equal(a.to, b.to) && slices.Equal(a.guarded, b.guarded)) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
 }
 
 // serviceKey has no port zero: a slot whose port is 0 is free.
@@ -47,7 +114,8 @@ type serviceKey struct {
 
 type serviceSlot struct {
 	serviceKey
-	from, to uint32 // in backends
+	from, to       uint32 // in backends
+	guarded, until uint32 // in guarded
 }
 
 type backend struct {
@@ -72,9 +140,13 @@ func newServiceTable(seed uint64, list []Service) serviceTable {
 		for _, b := range s.Backends {
 			t.backends = append(t.backends, backend{packet.AddrFrom(b.Addr()), b.Port()})
 		}
-		t.slots[at] = serviceSlot{key, from, uint32(len(t.backends))}
+		guarded := uint32(len(t.guarded))
+		for _, a := range s.Guarded {
+			t.guarded = append(t.guarded, packet.AddrFrom(a))
+		}
+		t.slots[at] = serviceSlot{key, from, uint32(len(t.backends)), guarded, uint32(len(t.guarded))}
 	}
-	t.backends = slices.Clip(t.backends)
+	t.backends, t.guarded = slices.Clip(t.backends), slices.Clip(t.guarded)
 	return t
 }
 
@@ -89,33 +161,39 @@ func (t *serviceTable) find(k serviceKey) int {
 	}
 }
 
-// lookup returns where a connection to an address and port may go: nil if the
-// host doesn't translate it.
-func (t *serviceTable) lookup(a packet.Addr, proto packet.Proto, port uint16) []backend {
+// lookup returns where a connection to an address and port may go: nowhere if
+// the host doesn't translate it.
+func (t *serviceTable) lookup(a packet.Addr, proto packet.Proto, port uint16) service {
 	if len(t.slots) == 0 || port == 0 {
-		return nil
+		return service{}
 	}
 	s := &t.slots[t.find(serviceKey{a, port, proto})]
-	return t.backends[s.from:s.to]
+	return service{t.backends[s.from:s.to], t.guarded[s.guarded:s.until]}
 }
 
 // serviceBatch is how many backends are classified together.
 const serviceBatch = 64
 
-// askService judges a flow that pod src opens to a Service: by all of its
-// backends, one of which the host will choose.
+// serviceScratch is what a judgement of backends takes.
+type serviceScratch struct {
+	queries  [serviceBatch]classify.Query
+	verdicts [serviceBatch]classify.Verdict
+}
+
+// ask judges a flow that pod src opens from an address to a Service: by all of
+// its backends, one of which the host will choose.
 //
 // If all are allowed, or all denied, that is the verdict. If only some are, the
-// flow goes on as long as every denied one is a pod of this node: its own hook
-// judges what comes there, by the egress rules of src as well. A denied one
-// elsewhere has no such hook, and what might reach it is denied.
-func (w *worker) askService(snap *snapshot, src endpoint.ID, to []backend, proto packet.Proto) classify.Verdict {
+// flow goes on as long as each denied one is a pod of this node, whose own hook
+// judges what comes there by the egress rules of src as well, or the host judges
+// its choice. Else what might reach a denied one is denied.
+func (s *serviceScratch) ask(snap *snapshot, src endpoint.ID, from packet.Addr, svc service, proto packet.Proto) classify.Verdict {
 	row := snap.endpoint(src).egress
 	allowed, denied := classify.Free, classify.Verdict(0)
 	var some, none, beyond bool // allowed, denied, denied elsewhere
-	for len(to) > 0 {
+	for to := svc.to; len(to) > 0; {
 		n := min(len(to), serviceBatch)
-		q, v := w.service.queries[:n], w.service.verdicts[:n]
+		q, v := s.queries[:n], s.verdicts[:n]
 		for i := range q {
 			q[i] = classify.Query{Row: row, Remote: to[i].addr, Proto: proto, Port: to[i].port}
 		}
@@ -140,14 +218,19 @@ func (w *worker) askService(snap *snapshot, src endpoint.ID, to []backend, proto
 		}
 		to = to[n:]
 	}
-	if some && !beyond {
+	if some && (!beyond || slices.Contains(svc.guarded, from)) {
 		return allowed
 	}
 	return denied
 }
 
-// serviceScratch is askService's.
-type serviceScratch struct {
-	queries  [serviceBatch]classify.Query
-	verdicts [serviceBatch]classify.Verdict
+// reaches reports whether a pod may open a flow from one of its addresses to
+// another, be that a Service's or not.
+func (s *serviceScratch) reaches(snap *snapshot, src endpoint.ID, from packet.Addr, k serviceKey) bool {
+	if svc := snap.services.lookup(k.addr, k.proto, k.port); len(svc.to) > 0 {
+		return s.ask(snap, src, from, svc, k.proto).Allowed()
+	}
+	s.queries[0] = classify.Query{Row: snap.endpoint(src).egress, Remote: k.addr, Proto: k.proto, Port: k.port}
+	snap.table.Classify(s.queries[:1], s.verdicts[:1])
+	return s.verdicts[0].Allowed()
 }

@@ -1,11 +1,13 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
 
 	"github.com/sluice-net/sluice/dataplane/classify"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -22,6 +24,18 @@ var (
 
 func serviceWorker(t testing.TB, backends ...netip.AddrPort) *testWorker {
 	w := newTestWorker(t)
+	w.publish(serviceSet())
+	w.serve(Service{Addr: vip, Proto: packet.ProtoTCP, Port: 80, Backends: backends})
+	return w
+}
+
+func (w *testWorker) serve(list ...Service) {
+	snap := *w.snap
+	snap.services = newServiceTable(7, list)
+	w.snap = &snap
+}
+
+func serviceSet() *rule.Set {
 	set := testSet(2, web...)
 	set.Programs = append(set.Programs, rule.Program{Tiers: []rule.Tier{{
 		Name:    "networkpolicy",
@@ -30,11 +44,7 @@ func serviceWorker(t testing.TB, backends ...netip.AddrPort) *testWorker {
 	}}})
 	set.Endpoints[0].Egress = 2
 	set.Addresses = []rule.Address{{Addr: good[0]}, {Addr: good[1]}}
-	w.publish(set)
-	snap := *w.snap
-	snap.services = newServiceTable(7, []Service{{Addr: vip, Proto: packet.ProtoTCP, Port: 80, Backends: backends}})
-	w.snap = &snap
-	return w
+	return set
 }
 
 func TestService(t *testing.T) {
@@ -77,6 +87,99 @@ func TestService(t *testing.T) {
 	}
 }
 
+// Where the host judges its choice, for this pod, the flow may go to see it made.
+func TestServiceGuarded(t *testing.T) {
+	fine, wrong := netip.AddrPortFrom(good[0], 8080), netip.AddrPortFrom(bad, 8080)
+	for _, tt := range []struct {
+		name     string
+		guarded  []netip.Addr
+		backends []netip.AddrPort
+		reason   stat.Reason
+	}{
+		{"for nobody", nil, []netip.AddrPort{fine, wrong}, stat.Policy},
+		{"for another", []netip.Addr{addrB}, []netip.AddrPort{fine, wrong}, stat.Policy},
+		{"for the pod", []netip.Addr{addrB, addrA}, []netip.AddrPort{fine, wrong}, stat.OK},
+		{"nothing is allowed", []netip.Addr{addrA}, []netip.AddrPort{wrong}, stat.Policy},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := serviceWorker(t)
+			w.serve(Service{Addr: vip, Proto: packet.ProtoTCP, Port: 80, Backends: tt.backends, Guarded: tt.guarded},
+				Service{Addr: vip, Proto: packet.ProtoTCP, Port: 81, Backends: []netip.AddrPort{fine, wrong}})
+			s := segment{hook: event.FromPod, slot: slotA, src: addrA, dst: vip, sport: 40000, dport: 80, syn: true}
+			if p := w.judgeOne(s.frame(t)); p.reason != tt.reason {
+				t.Errorf("%v, want %v", p.reason, tt.reason)
+			}
+			s.dport = 81
+			if p := w.judgeOne(s.frame(t)); p.reason != stat.Policy {
+				t.Errorf("another Service, which is not guarded: %v", p.reason)
+			}
+		})
+	}
+}
+
+// A flow outlives what its Service leads to: UDP sockets are used for long. Whom
+// the change concerns is judged anew, and nobody else.
+func TestServiceChanges(t *testing.T) {
+	p := newTestPlane(t, &heldFilters{})
+	for i, a := range []netip.Addr{addrA, addrB} {
+		if _, err := p.Attach(endpoint.Endpoint{Name: a.String(), Addrs: []netip.Addr{a}, Link: endpoint.Link{Ifindex: 70 + i}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(backends ...netip.AddrPort) Service {
+		return Service{Addr: vip, Proto: packet.ProtoUDP, Port: 53, Backends: backends}
+	}
+	other := Service{Addr: vip, Proto: packet.ProtoTCP, Port: 53, Backends: []netip.AddrPort{netip.AddrPortFrom(bad, 1)}}
+	fine, wrong := netip.AddrPortFrom(good[0], 8080), netip.AddrPortFrom(bad, 8080)
+	guarded := at(fine, wrong)
+	guarded.Guarded = []netip.Addr{addrA}
+	set := serviceSet()
+	set.Programs[2].Tiers[0].Rules[0].Ports[0].Proto = uint8(packet.ProtoUDP)
+	table, err := classify.Build(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.SetHost(nil, []Service{at(fine)}), p.Publish(table)); err != nil {
+		t.Fatal(err)
+	}
+	inKernel := func(id endpoint.ID) uint32 {
+		e, err := p.objs.Endpoint(uint32(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Gen
+	}
+	for _, step := range []struct {
+		name string
+		list []Service
+		anew bool // pod a's flows
+	}{
+		{"the same", []Service{at(fine)}, false},
+		{"another allowed backend", []Service{at(fine, netip.AddrPortFrom(good[1], 8080))}, false},
+		{"another Service", []Service{at(fine), other}, false},
+		{"a denied backend", []Service{at(wrong)}, true},
+		{"the allowed one again", []Service{at(fine)}, true},
+		{"one of both, the choice judged", []Service{guarded}, false},
+		{"one of both, the choice not judged", []Service{at(fine, wrong)}, true},
+		{"judged again", []Service{guarded}, true},
+		{"no Service", nil, true},
+	} {
+		a, b := inKernel(slotA), inKernel(slotB)
+		if err := p.SetHost(nil, step.list); err != nil {
+			t.Fatal(err)
+		}
+		if got := inKernel(slotA) != a; got != step.anew {
+			t.Errorf("%s: judged anew %v, want %v", step.name, got, step.anew)
+		}
+		if snap := p.snap.Load(); snap.endpoint(slotA).gen != inKernel(slotA) {
+			t.Errorf("%s: the workers have generation %d, the kernel %d", step.name, snap.endpoint(slotA).gen, inKernel(slotA))
+		}
+		if inKernel(slotB) != b {
+			t.Errorf("%s: a pod that may go anywhere is judged anew", step.name)
+		}
+	}
+}
+
 // What is translated is judged again where it comes out, by the egress rules of
 // the pod that sent it as well.
 func TestServiceComesOut(t *testing.T) {
@@ -103,24 +206,24 @@ func TestServiceTable(t *testing.T) {
 	table := newServiceTable(3, list)
 	for _, s := range list {
 		a := packet.AddrFrom(s.Addr)
-		if got := table.lookup(a, s.Proto, s.Port); len(got) != 1 || got[0].addr != a || got[0].port != s.Backends[0].Port() {
+		if got := table.lookup(a, s.Proto, s.Port).to; len(got) != 1 || got[0].addr != a || got[0].port != s.Backends[0].Port() {
 			t.Fatalf("%v: %v", s, got)
 		}
-		if len(table.lookup(a, packet.ProtoTCP, s.Port)) > 0 || len(table.lookup(a, s.Proto, 8)) > 0 || len(table.lookup(a, s.Proto, 0)) > 0 {
+		if len(table.lookup(a, packet.ProtoTCP, s.Port).to) > 0 || len(table.lookup(a, s.Proto, 8).to) > 0 || len(table.lookup(a, s.Proto, 0).to) > 0 {
 			t.Fatalf("%v: found by what it isn't", s)
 		}
 	}
 	var empty serviceTable
-	if empty.lookup(packet.AddrFrom(vip), packet.ProtoTCP, 80) != nil {
+	if len(empty.lookup(packet.AddrFrom(vip), packet.ProtoTCP, 80).to) > 0 {
 		t.Error("found in nothing")
 	}
 }
 
 func TestServiceDoesNotAllocate(t *testing.T) {
 	w := serviceWorker(t, netip.AddrPortFrom(bad, 8080), netip.AddrPortFrom(good[0], 8080))
-	to := w.snap.services.lookup(packet.AddrFrom(vip), packet.ProtoTCP, 80)
+	svc := w.snap.services.lookup(packet.AddrFrom(vip), packet.ProtoTCP, 80)
 	var v classify.Verdict
-	if n := testing.AllocsPerRun(100, func() { v = w.askService(w.snap, slotA, to, packet.ProtoTCP) }); n != 0 || v.Allowed() {
+	if n := testing.AllocsPerRun(100, func() { v = w.service.ask(w.snap, slotA, packet.AddrFrom(addrA), svc, packet.ProtoTCP) }); n != 0 || v.Allowed() {
 		t.Errorf("%v allocations, allowed: %v", n, v.Allowed())
 	}
 }

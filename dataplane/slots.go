@@ -404,8 +404,13 @@ func (p *Plane) Publish(table *classify.Table) error {
 	if first {
 		p.awaitWorkers()
 	}
+	return p.putSlots(changed)
+}
+
+// putSlots tells the kernel of the generations of slots.
+func (p *Plane) putSlots(ids []endpoint.ID) error {
 	var errs []error
-	for _, id := range changed {
+	for _, id := range ids {
 		s := &p.slots[id]
 		errs = append(errs, p.objs.PutEndpoint(uint32(id), s.kernel(&s.ep)))
 	}
