@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/control/compile"
+	"github.com/sluice-net/sluice/control/forward"
 	"github.com/sluice-net/sluice/control/link"
 	"github.com/sluice-net/sluice/control/metrics"
 	"github.com/sluice-net/sluice/control/observe"
@@ -112,7 +113,7 @@ type Agent struct {
 	unpublished bool
 	pruned      bool // links that an earlier agent served and no pod claims
 	lastInput   input
-	services    input // what Services were last published for
+	services    serviceLoop
 
 	mu     sync.Mutex // guards status
 	status loopStatus
@@ -128,6 +129,7 @@ type loopStatus struct {
 	ready      bool
 	err        error
 	failures   uint64
+	services   api.Services
 }
 
 // New loads the dataplane and adopts what an earlier agent left.
@@ -148,6 +150,7 @@ func New(cfg Config, st *store.Store, source Source, log *slog.Logger) (*Agent, 
 	if a.recall, err = newRecall(linksFile(cfg)); err != nil {
 		log.Warn("links are searched for", "err", err)
 	}
+	a.adoptGuard()
 	a.ends = newEnds(st, cfg.NodeName)
 	a.observer = observe.New(plane, a, cfg.History, cfg.Events.interest())
 	a.metrics = metrics.New(cfg.Metrics, plane, instruments{a}, a.observer)
@@ -193,6 +196,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("observer", func(ctx context.Context) error { a.observer.Run(ctx); return nil })
 	run("names", a.listen)
 	run("loop", a.loop)
+	run("guard", a.watchGuard)
 	a.log.Info("agent started", "node", a.cfg.NodeName, "offload", a.cfg.Offload,
 		"failOpen", a.cfg.FailOpen, "adopted", a.plane.Adopted())
 	<-ctx.Done()
@@ -209,9 +213,10 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // Cleanup removes every trace of an agent from the node: programs, maps,
-// filters and steering ports. Nothing is enforced afterwards.
+// filters, tables and steering ports. Nothing is enforced afterwards.
 func Cleanup(cfg Config) error {
-	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), link.RemovePorts(0), os.RemoveAll(sandboxDir(cfg)), os.RemoveAll(namesFile(cfg)), os.RemoveAll(linksFile(cfg)))
+	return errors.Join(link.RemoveFilters(), xdpprog.Remove(cfg.PinPath), forward.Remove(), link.RemovePorts(0),
+		os.RemoveAll(sandboxDir(cfg)), os.RemoveAll(namesFile(cfg)), os.RemoveAll(linksFile(cfg)))
 }
 
 // Kick has the loop look whether links, or what is known of them, have changed.

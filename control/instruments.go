@@ -32,7 +32,8 @@ func (a instruments) State() metrics.State {
 	loop := a.status
 	a.mu.Unlock()
 	s := metrics.State{Node: a.cfg.NodeName, Version: buildVersion(), Generation: loop.generation, Failures: loop.failures,
-		Pending: len(loop.pending), Rejected: map[string]int{}}
+		Pending: len(loop.pending), Rejected: map[string]int{},
+		CallsGuarded: loop.services.Guarded, CallsClosed: loop.services.Closed, ServiceDrops: a.services.guard.Drops()}
 	for _, e := range a.plane.Endpoints() {
 		if a.plane.Generation(e.ID) == 0 {
 			s.Isolated++

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -79,6 +80,12 @@ func (a *Agent) Status(maps bool) (api.Status, error) {
 		if n > 0 {
 			s.Drops[stat.Reason(r).String()] = n
 		}
+	}
+	if n := a.services.guard.Drops(); n > 0 {
+		s.Drops["service-backend"] = n
+	}
+	if s.Services = loop.services; s.Services.Closed > 0 {
+		s.Notes = append(slices.Clone(s.Notes), fmt.Sprintf("%d calls of Services are closed, though pods may reach some of their backends: %s", s.Services.Closed, s.Services.Reason))
 	}
 	s.Programs = map[string]uint64{}
 	for c, n := range stats.Programs {

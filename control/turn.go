@@ -284,7 +284,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	}
 	if a.published != nil && now.store == a.lastInput.store && now.endpoints == a.lastInput.endpoints &&
 		slices.Equal(now.hostAddrs, a.lastInput.hostAddrs) &&
-		len(a.lookups.heard) == 0 && a.publisher.Table() == a.published {
+		len(a.lookups.heard) == 0 && a.publisher.Table() == a.published && !a.services.suspect.Load() {
 		a.namesPublished()
 		return nil
 	}
@@ -292,7 +292,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	if a.published != nil && now.store == a.lastInput.store && !endpointsChanged {
 		level = slog.LevelDebug // an answer, of which there are many
 	}
-	a.publishHost(host)
+	a.readServices(host)
 	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	var table *classify.Table
 	var since time.Time // the first change that this follows
@@ -312,14 +312,18 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	if err != nil {
 		return err
 	}
-	if table == a.published && !endpointsChanged {
-		a.lastInput = now // nothing of it concerns this node
+	same := table == a.published && !endpointsChanged
+	if !same {
+		a.names.Store(&names{causes: table.Causes()})
+	}
+	if err := a.putInForce(table, eps, !same); err != nil {
+		a.services.suspect.Store(true)
+		return err
+	}
+	if same {
+		a.lastInput = now // nothing of it concerns this node's rules
 		a.namesPublished()
 		return nil
-	}
-	a.names.Store(&names{causes: table.Causes()})
-	if err := a.plane.Publish(table); err != nil {
-		return err
 	}
 	a.published, a.lastInput = table, now
 	a.namesPublished()

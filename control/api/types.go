@@ -52,10 +52,19 @@ type Status struct {
 	Loaded     []Program         `json:"loaded,omitempty"` // BPF programs; if maps were asked for
 	HeapBytes  uint64            `json:"heapBytes"`        // that the agent's objects take
 	Goroutines int               `json:"goroutines"`
-	Drops      map[string]uint64 `json:"drops"`    // by reason, all workers and programs
+	Services   Services          `json:"services"`
+	Drops      map[string]uint64 `json:"drops"`    // by reason, all workers and programs, and the host's tables
 	Programs   map[string]uint64 `json:"programs"` // what the BPF programs did with packets that they let go on
 	Rejected   []Rejection       `json:"rejected,omitempty"`
 	Notes      []string          `json:"notes,omitempty"` // skipped kinds and the like
+}
+
+// Services counts the calls, one for each address of a pod and of a Service, some
+// of whose backends the pod may reach and others, on other nodes, not.
+type Services struct {
+	Guarded int    `json:"guarded"`          // let through, and judged where the host translates them
+	Closed  int    `json:"closed"`           // not let through
+	Reason  string `json:"reason,omitempty"` // why not
 }
 
 // Worker is the state of one queue.

@@ -20,6 +20,9 @@ var (
 	endpointsDesc  = desc("endpoints", "Pods of this node by state: enforced; isolated, without rules yet; pending, without a link yet.", "state")
 	rejectedDesc   = desc("policies_rejected", "Objects that are not in force as they are written.", "kind")
 
+	callsDesc        = desc("service_calls", "Calls, by addresses of pods and of Services, of which pods may reach only some backends: guarded, judged where the host has translated them; closed, not let through.", "state")
+	serviceDropsDesc = desc("service_drops_total", "Packets dropped where the host had translated them, towards or from a Service's backend that the pod may not reach.")
+
 	watchSyncedDesc  = desc("watch_synced", "Whether the objects of a resource were known in full once.", "resource")
 	watchHealthyDesc = desc("watch_healthy", "Whether a resource is being followed.", "resource")
 	watchStaleDesc   = desc("watch_staleness_seconds", "Time for which what is known of a resource may be out of date; 0 while it is followed, absent before it was known.", "resource")
@@ -45,7 +48,7 @@ func newAgentCollector(p Plane, a Agent, o *observe.Observer) agentCollector {
 // Describe implements prometheus.Collector.
 func (agentCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildDesc, agentDesc, readyDesc, healthyDesc, generationDesc, failuresDesc, endpointsDesc,
-		rejectedDesc, watchSyncedDesc, watchHealthyDesc, watchStaleDesc, watchObjectsDesc, deliveredDesc, missedDesc, heldDesc, heldCapDesc} {
+		rejectedDesc, callsDesc, serviceDropsDesc, watchSyncedDesc, watchHealthyDesc, watchStaleDesc, watchObjectsDesc, deliveredDesc, missedDesc, heldDesc, heldCapDesc} {
 		out <- d
 	}
 }
@@ -73,6 +76,9 @@ func (c agentCollector) Collect(out chan<- prometheus.Metric) {
 	for kind, n := range s.Rejected {
 		out <- gauge(rejectedDesc, float64(n), kind)
 	}
+	out <- gauge(callsDesc, float64(s.CallsGuarded), "guarded")
+	out <- gauge(callsDesc, float64(s.CallsClosed), "closed")
+	out <- counter(serviceDropsDesc, s.ServiceDrops)
 	for _, w := range s.Watches {
 		out <- gauge(watchSyncedDesc, truth(w.Synced), w.Resource)
 		out <- gauge(watchHealthyDesc, truth(w.Healthy), w.Resource)

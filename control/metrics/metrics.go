@@ -57,6 +57,11 @@ type State struct {
 	Rejected   map[string]int // by kind, objects that are not in force as written
 	Watches    []Watch
 	Failures   uint64 // turns of the loop that failed
+
+	// Calls of Services of which pods may reach only some backends; and packets
+	// that were dropped where the host translates them.
+	CallsGuarded, CallsClosed int
+	ServiceDrops              uint64
 }
 
 // Watch is the state of a resource that is followed.

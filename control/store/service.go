@@ -195,6 +195,24 @@ func (v View) Backends(s *Service, port *ServicePort) []netip.AddrPort {
 	return slices.Compact(ready)
 }
 
+// Ends returns where connections to a port of a Service may lead, those to
+// Backends and those that live on: to endpoints that are draining, or not ready.
+// Sorted and unique.
+func (v View) Ends(s *Service, port *ServicePort) (out []netip.AddrPort) {
+	for _, slice := range v.st.outside.bySvc[s.Key()] {
+		for _, p := range slice.Ports {
+			if p.Name != port.Name || p.Protocol != port.Protocol {
+				continue
+			}
+			for _, a := range slices.Concat(slice.Addrs, slice.Draining, slice.NotReady) {
+				out = append(out, netip.AddrPortFrom(a, p.Port))
+			}
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return slices.Compact(out)
+}
+
 // ServiceAddrs returns the addresses of the endpoints of a Service, sorted and
 // unique.
 func (v View) ServiceAddrs(key Key) []netip.Addr {

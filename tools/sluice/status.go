@@ -92,6 +92,9 @@ func statusTable(out io.Writer, s api.Status) error {
 	for _, u := range s.Uplinks {
 		line("Uplink "+u.Name, "%s", uplinkText(&u))
 	}
+	if c := s.Services; c.Guarded+c.Closed > 0 {
+		line("Services", "%d calls judged behind the host's NAT, %d closed", c.Guarded, c.Closed)
+	}
 	line("Flows", "%d of %d (%.1f %%)", s.Flows, s.FlowsMax, percent(s.Flows, s.FlowsMax))
 	line("Maps", "%s", mapsText(s.Maps))
 	line("Events", "%d, %d lost; %d of %d remembered", s.Events.Written, s.Events.Lost, s.Events.Held, s.Events.HeldMax)

@@ -1,0 +1,162 @@
+package forward_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/control/forward"
+	"github.com/sluice-net/sluice/dataplane/packet"
+)
+
+// inNamespace moves the test into a network namespace of its own.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("REQUIRE_PRIV") == "1" {
+			t.Fatal("REQUIRE_PRIV=1, but not root")
+		}
+		t.Skip("needs root")
+	}
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func nft(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("nft", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// tuples makes n Tuples, of both families by turns.
+func tuples(from, n int) forward.Set {
+	out := forward.Set{}
+	for i := from; i < from+n; i++ {
+		x := forward.Tuple{Src: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Dst: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}),
+			Proto: packet.ProtoTCP, Port: uint16(i + 1)}
+		if i%2 == 1 {
+			x.Src, x.Dst, x.Proto = netip.MustParseAddr("fd00::1"), netip.MustParseAddr(fmt.Sprintf("fd00:96::%x", i)), packet.ProtoUDP
+		}
+		out[x] = struct{}{}
+	}
+	return out
+}
+
+// has compares what a Guard says, and what the kernel does, with what they should.
+func has(t *testing.T, g *forward.Guard, calls, ways forward.Set) {
+	t.Helper()
+	kernel, err := forward.Adopt()
+	must(t, err)
+	for name, x := range map[string]*forward.Guard{"guard": g, "kernel": kernel} {
+		c, w := x.Sets()
+		if !maps.Equal(c, calls) || !maps.Equal(w, ways) {
+			t.Fatalf("%s: %d calls and %d ways, not the %d and %d that should be there", name, len(c), len(w), len(calls), len(ways))
+		}
+	}
+}
+
+func tables(t *testing.T) string { return strings.TrimSpace(nft(t, "list", "tables")) }
+
+func TestGuard(t *testing.T) {
+	inNamespace(t)
+	g, err := forward.Adopt()
+	must(t, err)
+	must(t, g.Apply(nil, nil))
+	if got := tables(t); got != "" {
+		t.Errorf("without calls there is %s", got)
+	}
+	must(t, g.Apply(tuples(0, 2), tuples(2, 3)))
+	has(t, g, tuples(0, 2), tuples(2, 3))
+	first := nft(t, "-a", "list", "table", "ip", "sluice")
+	for _, part := range []string{"ct original ip saddr . ct original ip daddr . ct protocol . ct original proto-dst @calls",
+		"ct original ip saddr . ct reply ip saddr . ct protocol . ct reply proto-src @ways", "10.0.0.1 . 10.96.0.0 . tcp . 1 "} {
+		if !strings.Contains(first, part) {
+			t.Errorf("nft does not show %q:\n%s", part, first)
+		}
+	}
+
+	// Changes are made in place, and however many.
+	must(t, g.Apply(tuples(1, 3000), tuples(3, 5000)))
+	has(t, g, tuples(1, 3000), tuples(3, 5000))
+	must(t, g.Apply(tuples(0, 2), tuples(2, 3)))
+	has(t, g, tuples(0, 2), tuples(2, 3))
+	if now := nft(t, "-a", "list", "table", "ip", "sluice"); now != first {
+		t.Errorf("the table was made anew:\n%s\nbefore:\n%s", now, first)
+	}
+
+	// A successor has what its predecessor had, and makes it its own.
+	next, err := forward.Adopt()
+	must(t, err)
+	has(t, next, tuples(0, 2), tuples(2, 3))
+	must(t, next.Apply(tuples(0, 4), tuples(2, 3)))
+	has(t, next, tuples(0, 4), tuples(2, 3))
+	if nft(t, "-a", "list", "table", "ip", "sluice") == first {
+		t.Error("the predecessor's table is still there")
+	}
+
+	// Only calls of one family: the other's table is gone.
+	four := tuples(0, 1)
+	must(t, next.Apply(four, four))
+	if got := tables(t); got != "table ip sluice" {
+		t.Errorf("tables: %s", got)
+	}
+
+	// Somebody flushes everything.
+	if !next.Intact() {
+		t.Error("not intact")
+	}
+	nft(t, "flush", "ruleset")
+	if next.Intact() {
+		t.Error("intact without a table")
+	}
+	must(t, next.Apply(four, four))
+	has(t, next, four, four)
+	nft(t, "flush", "ruleset")
+	must(t, next.Apply(tuples(0, 2), nil)) // not noticed before
+	has(t, next, tuples(0, 2), forward.Set{})
+
+	must(t, next.Apply(nil, nil))
+	if got := tables(t); got != "" {
+		t.Errorf("without calls there is %s", got)
+	}
+	must(t, next.Apply(four, four))
+	must(t, forward.Remove())
+	must(t, forward.Remove())
+	if got := tables(t); got != "" {
+		t.Errorf("after the removal there is %s", got)
+	}
+}
+
+// A table of the same name that is not ours to read is replaced.
+func TestGuardReplaces(t *testing.T) {
+	inNamespace(t)
+	nft(t, "add table ip sluice; add set ip sluice calls { type ipv4_addr; elements = { 10.0.0.1 }; }; add chain ip sluice other")
+	g, err := forward.Adopt()
+	if err == nil {
+		t.Error("a table of another layout was read without complaint")
+	}
+	must(t, g.Apply(tuples(0, 1), tuples(0, 1)))
+	has(t, g, tuples(0, 1), tuples(0, 1))
+	if got := nft(t, "list table ip sluice"); strings.Contains(got, "other") {
+		t.Errorf("not replaced: %s", got)
+	}
+}
