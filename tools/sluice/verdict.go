@@ -45,7 +45,8 @@ the same order:
 src and dst are pods, or ip:ADDRESS; an address that a pod has stands for the
 pod. dst may be svc:NAMESPACE/NAME, or a Service's address: it is then answered for
 each of its backends, and the verdict is "some" if not all of them can be reached. They
-are those of its EndpointSlices, without any those that its selector would make.
+are those of its EndpointSlices, without any those that its selector would make. (Where
+a node can't judge what its NAT chooses, such calls are denied, and status says so.)
 proto is TCP (the default), UDP, SCTP, ICMP or a number; without ports, port may be
 left out. Pods of two families talk by the first that both have. Pods of
 the host network are their node's addresses. With --expect, queries carry

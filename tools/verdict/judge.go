@@ -84,8 +84,6 @@ func (c *Cluster) Direction(dir rule.Direction, src, dst End, pair Pair, f Flow)
 // Text names what decided in one line.
 func (d Decision) Text() string {
 	switch {
-	case len(d.DecidedBy) > 0 && d.Reason != "":
-		return RefsText(d.DecidedBy) + ": " + d.Reason // a Service that is closed
 	case len(d.DecidedBy) > 0:
 		return RefsText(d.DecidedBy)
 	case d.Reason != "":

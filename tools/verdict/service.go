@@ -33,12 +33,11 @@ type Backend struct {
 type served struct {
 	name     string // NAMESPACE/NAME
 	backends []Backend
-	// What the caller's own policies say where it calls: of a denial, which
-	// backend was not to be reached.
-	open     bool
-	egress   Decision
-	closedBy *Backend // elsewhere, so that nothing is left open; or nil
-	verdict  string
+	// What the caller's own policies say where it calls: how many they allow, and
+	// what of one of them, or of all.
+	open    int
+	egress  Decision
+	verdict string
 }
 
 func svcEnd(v store.View, name string) (End, error) {
@@ -138,8 +137,8 @@ func carries(labels, selector map[string]string) bool {
 
 // served judges a flow by where the caller's node may send it; nil if it is no
 // Service's. The rule is that of the dataplane: where the pod calls, its egress
-// policies judge all backends. If they deny one that is not on its node, the
-// Service is closed to the pod; else each is judged where it is.
+// policies judge all backends, and if they allow some, each is judged once the
+// node has chosen: where it is, or where packets leave for it.
 func (c *Cluster) served(src, dst End, pair Pair, f Flow) (*served, error) {
 	var s *store.Service
 	var to []Backend
@@ -188,36 +187,18 @@ func (b *Backend) flow(f Flow) Flow { return Flow{f.Protocol, b.Addr.Port()} }
 
 // call judges where the pod calls.
 func (s *served) call(c *Cluster, src End, pair Pair, f Flow) error {
-	var some bool
-	var allowed, denied Decision
-	var none *Backend
 	for i := range s.backends {
 		b := &s.backends[i]
 		d, err := c.Direction(rule.Egress, src, b.end, b.pair(pair), b.flow(f))
 		if err != nil {
 			return err
 		}
-		local := src.Judged() && b.end.Judged() && b.end.Pod.NodeName == src.Pod.NodeName
-		switch {
-		case d.Allowed:
-			if !some || d.Audit {
-				allowed = d
-			}
-			some = true
-		case none == nil || !local && s.closedBy == nil:
-			denied, none = d, b
-			fallthrough
-		default:
-			if !local && s.closedBy == nil {
-				s.closedBy = b
-			}
+		if i == 0 || d.Allowed && (s.open == 0 || d.Audit) {
+			s.egress = d
 		}
-	}
-	s.open, s.egress = some && s.closedBy == nil, denied
-	if s.open {
-		s.egress = allowed
-	} else if !some {
-		s.closedBy = nil // each is denied for its own sake
+		if d.Allowed {
+			s.open++
+		}
 	}
 	return nil
 }
@@ -230,10 +211,6 @@ func (s *served) arrive(c *Cluster, src End, pair Pair, f Flow) error {
 		d, err := c.Judge(src, b.end, b.pair(pair), b.flow(f))
 		if err != nil {
 			return err
-		}
-		if d.Allowed && !s.open {
-			d = s.egress
-			d.Reason = s.why()
 		}
 		b.Verdict, b.Audit, b.Reason = word(d.Allowed), d.Audit, d.Reason
 		b.DecidedBy = append([]rule.PolicyRef{}, d.DecidedBy...)
@@ -250,14 +227,6 @@ func (s *served) arrive(c *Cluster, src End, pair Pair, f Flow) error {
 		s.verdict = Some
 	}
 	return nil
-}
-
-// why says why a Service is closed although some of its backends are not.
-func (s *served) why() string {
-	if s.closedBy == nil {
-		return ""
-	}
-	return fmt.Sprintf("the Service is closed: it may lead to %s, which is denied and no pod of this node", s.closedBy.Addr)
 }
 
 // decidedBy names what decided about the backends that the verdict is about:
@@ -279,9 +248,6 @@ func (s *served) decidedBy() (refs []rule.PolicyRef, reason string, audit bool) 
 			reason = b.Reason
 		}
 	}
-	if s.closedBy != nil {
-		reason = s.why()
-	}
 	return refs, reason, audit
 }
 
@@ -291,15 +257,8 @@ func (s *served) walk(c *Cluster, src, dst End, pair Pair, f Flow) (*Trace, erro
 		Verdict: s.verdict, Service: s.name, Egress: unjudged(src, "no policy is about it"), Ingress: unjudged(dst, "judged at each backend")}
 	t.DecidedBy, t.Reason, t.Audit = s.decidedBy()
 	if t.Egress.Judged = src.Judged(); t.Egress.Judged {
-		t.Egress.Verdict, t.Egress.Audit = word(s.open), s.egress.Audit
-		switch {
-		case s.closedBy != nil:
-			t.Egress.Why = s.why()
-		case s.open:
-			t.Egress.Why = fmt.Sprintf("no backend on another node is denied, of %d", len(s.backends))
-		default:
-			t.Egress.Why = fmt.Sprintf("all of %d backends are denied", len(s.backends))
-		}
+		t.Egress.Verdict, t.Egress.Audit = word(s.open > 0), s.egress.Audit
+		t.Egress.Why = fmt.Sprintf("%d of %d backends are allowed", s.open, len(s.backends))
 	}
 	for i := range s.backends {
 		b := &s.backends[i]
