@@ -7,7 +7,7 @@ BIN   := bin/sluice
 CNI   := bin/sluice-cni
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tests that create network namespaces, load programs and open AF_XDP sockets.
-PRIV  := ./xdpprog ./dataplane ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/report ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
+PRIV  := ./xdpprog ./dataplane ./dataplane/xsk ./bench/netlab ./bench/traffic ./bench/report ./control/forward ./control/e2e ./tools/lab ./tools/demo ./tools/sluice
 # Tests that have targets of their own below, with what they need.
 OWN   := ./bench/scenario ./tools/deploytest ./tools/hubbletest ./tools/webtest
 # What shares memory between goroutines, all but what only computes.
