@@ -124,6 +124,11 @@ func (n *Net) addBond() (netlink.Link, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find port of the bridge: %w", err)
 		}
+		// What a member says for itself, with the bond's address, would have the
+		// bridge send all to it, also while it is not in use.
+		if err := n.host.setSysctls(sysctl{"ipv6/conf/" + name + "/disable_ipv6", "1"}); err != nil {
+			return nil, err
+		}
 		// A bond takes members that are down, and brings them up.
 		if err := errors.Join(n.onRouter.LinkSetMaster(port, bridge), n.onRouter.LinkSetUp(port),
 			n.onHost.LinkSetDown(member), n.onHost.LinkSetMaster(member, bond)); err != nil {
