@@ -86,3 +86,18 @@ func TestEndedLeaves(t *testing.T) {
 func noteKey(k packet.Key) xdpprog.FlowKey {
 	return xdpprog.FlowKey{A: xdpprog.Addr(k.A), B: xdpprog.Addr(k.B), APort: k.APort, BPort: k.BPort, Proto: uint8(k.Proto)}
 }
+
+// A worker that is told of more than a turn's share of notes doesn't sleep on the rest.
+func TestNotesWait(t *testing.T) {
+	w := newTestWorker(t)
+	for range notesATurn + 1 {
+		w.inbox <- xdpprog.Note{Kind: xdpprog.NoteEnd}
+	}
+	w.nextSweep = w.nowNs + 1
+	if !w.housekeep(w.snap) {
+		t.Error("nothing is left, it says")
+	}
+	if w.housekeep(w.snap) || len(w.inbox) != 0 {
+		t.Errorf("%d notes are left", len(w.inbox))
+	}
+}

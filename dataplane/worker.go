@@ -250,7 +250,7 @@ func (w *worker) serve(ctx context.Context) error {
 		n += w.takePods(snap)
 		n += w.takeIn(snap)
 		w.sendReleased()
-		w.housekeep(snap)
+		more := w.housekeep(snap)
 		if w.intakes.short {
 			return errors.New("uplinks need a larger UMEM")
 		}
@@ -265,7 +265,7 @@ func (w *worker) serve(ctx context.Context) error {
 			w.lastBurst = w.nowNs
 			continue
 		}
-		if w.nowNs-w.lastBurst < lingerNs {
+		if more || w.nowNs-w.lastBurst < lingerNs {
 			continue
 		}
 		w.rest()
@@ -289,11 +289,12 @@ func (w *worker) rest() {
 	w.awakeNs = 0
 }
 
-// housekeep does what is due beside packets: ended flows, expiry.
-func (w *worker) housekeep(snap *snapshot) {
-	w.readNotes()
+// housekeep does what is due beside packets: flows that began and ended in the
+// kernel, expiry. It reports whether there are more of the former.
+func (w *worker) housekeep(snap *snapshot) bool {
+	more := w.readNotes()
 	if w.nowNs < w.nextSweep {
-		return
+		return more
 	}
 	w.nextSweep = w.nowNs + int64(5*time.Millisecond)
 	w.sweep()
@@ -303,13 +304,15 @@ func (w *worker) housekeep(snap *snapshot) {
 	w.sampleRings()
 	w.answer()
 	w.live.Store(int64(w.flows.Len()))
+	return more
 }
 
 // notesATurn bounds how many notes are read between two bursts.
 const notesATurn = 512
 
-// readNotes takes in what divert has told.
-func (w *worker) readNotes() {
+// readNotes takes in what divert has told, or a turn's share of it: then it reports
+// that more is waiting.
+func (w *worker) readNotes() bool {
 	n := 0
 	for ; n < notesATurn; n++ {
 		select {
@@ -328,4 +331,5 @@ func (w *worker) readNotes() {
 		w.offload.flush(w)
 		w.noted = w.nowNs
 	}
+	return n == notesATurn
 }
