@@ -141,8 +141,13 @@ func (p part) read() (doc []byte, quoted bool, err error) {
 	if err != nil || doc == nil {
 		return nil, false, err
 	}
-	if other := asText(p.text); other != nil && faults(other) < faults(doc) {
-		return other, true, nil
+	if !oldBooleans.Match(p.text) {
+		return doc, false, nil
+	}
+	if n := faults(doc); n > 0 { // else it is as kubectl has it
+		if other := asText(p.text); other != nil && faults(other) < n {
+			return other, true, nil
+		}
 	}
 	return doc, false, nil
 }

@@ -56,9 +56,6 @@ var oldBooleans = regexp.MustCompile(`(?mi)(^|[\s:,\[{-])(y|n|yes|no|on|off)[ \t
 func asText(text []byte) (out []byte) {
 	var err error
 	defer shield(&out, &err)
-	if !oldBooleans.Match(text) {
-		return nil
-	}
 	var root yaml3.Node
 	if yaml3.Unmarshal(text, &root) != nil || !quote(&root) {
 		return nil
