@@ -21,7 +21,8 @@ func newPolicyLintCommand() *cobra.Command {
            fields, addresses that several pods claim
   warning  selectors that select nothing, namespaces that don't exist, named ports
            that no pod has, rules that never decide because others come before
-           them or are wider, policies of kinds that are not enforced
+           them or are wider, policies of kinds that are not enforced, text without
+           quotes that kubectl takes for a boolean
   info     pods that no policy selects, policies without which every verdict
            would be the same
 
