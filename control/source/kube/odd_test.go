@@ -49,7 +49,7 @@ func TestOddObjects(t *testing.T) {
 		"subject":            {"{priority: 1, ingress: [{action: Allow, from: [{namespaces: {}}]}]}", "spec.subject"},
 		"no peers":           {"{priority: 1, subject: {namespaces: {}}, ingress: [{action: Allow, from: []}]}", "from"},
 		"peer of the future": {"{priority: 1, subject: {namespaces: {}}, ingress: [{action: Allow, from: [{planets: {}}]}]}", "from"},
-		"type of a field":    {`{priority: "high", subject: 5}`, "cannot unmarshal"},
+		"type of a field":    {`{priority: "high", subject: 5}`, "must be of type"},
 		"selector":           {`{priority: 1, subject: {namespaces: {matchLabels: {"not a label": "nor/a value!"}}}, ingress: [{action: Allow, from: [{namespaces: {}}]}]}`, "subject"},
 	}
 	for what, c := range rejected {
