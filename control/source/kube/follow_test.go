@@ -114,9 +114,13 @@ func TestFollow(t *testing.T) {
 			return ok
 		})
 	})
-	for _, w := range f.State().Watches {
-		if !w.Healthy || !w.Synced || w.Err != "" {
-			t.Errorf("watch: %+v", w)
+	// The definition that came back may have been heard of just now.
+	eventually(t, "all watches are well", func() bool {
+		for _, w := range f.State().Watches {
+			if !w.Healthy || !w.Synced || w.Err != "" {
+				return false
+			}
 		}
-	}
+		return true
+	})
 }
