@@ -67,15 +67,22 @@ func newTestPlane(t *testing.T, filters Filters) *Plane {
 	return p
 }
 
+// needRoot skips a test that needs root, unless REQUIRE_PRIV=1 says that it must run.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("REQUIRE_PRIV") == "1" {
+		t.Fatal("REQUIRE_PRIV=1, but not root")
+	}
+	t.Skip("needs root")
+}
+
 // testConfig has small maps, on a bpffs that is mounted nowhere.
 func testConfig(t *testing.T) Config {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_PRIV") == "1" {
-			t.Fatal("REQUIRE_PRIV=1, but not root")
-		}
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	fs, err := unix.Fsopen("bpf", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)

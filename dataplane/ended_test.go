@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"os"
 	"testing"
 
 	"github.com/sluice-net/sluice/dataplane/event"
@@ -14,12 +13,7 @@ import (
 // there, so that the next one between its ports needs no worker. One that has closed
 // on one side stays.
 func TestEndedLeaves(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_PRIV") == "1" {
-			t.Fatal("REQUIRE_PRIV=1, but not root")
-		}
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	for name, c := range map[string]struct {
 		ended uint8
 		over  bool

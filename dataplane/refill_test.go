@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"os"
 	"testing"
 
 	"github.com/sluice-net/sluice/dataplane/xsk"
@@ -10,12 +9,7 @@ import (
 // A socket whose fill ring ran dry while others held all frames of the UMEM
 // receives nothing; it must be filled again all the same once there are some.
 func TestDryFillRing(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_PRIV") == "1" {
-			t.Fatal("REQUIRE_PRIV=1, but not root")
-		}
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	w := newTestWorker(t)
 	const loopback = 1
 	cfg := xsk.Default(loopback, 0)
