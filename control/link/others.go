@@ -20,13 +20,13 @@ func Others(ifindex int) (names []string, err error) {
 			names = append(names, p.Name)
 		}
 	}
-	own := filter(xdpprog.PodIngress, ifindex)
-	filters, err := netlink.FilterList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}, own.Parent)
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+	filters, err := netlink.FilterList(l, filter(xdpprog.PodIngress, ifindex).Parent)
 	if err != nil {
 		return names, fmt.Errorf("list filters of link %d: %w", ifindex, err)
 	}
 	for _, f := range filters {
-		if b, ok := f.(*netlink.BpfFilter); ok && (b.Handle != own.Handle || b.Name != own.Name) {
+		if b, ok := f.(*netlink.BpfFilter); ok && !own(f) {
 			names = append(names, b.Name)
 		}
 	}
