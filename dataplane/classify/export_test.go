@@ -106,3 +106,6 @@ func (t *Table) checkRecords(classes, portClasses int) error {
 	}
 	return nil
 }
+
+// Layout is the same until all addresses are laid out anew.
+func (u *Updater) Layout() any { return [2]any{u.builder.paint16, u.builder.paint32} }

@@ -34,13 +34,7 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 		if s.first == 0 || s.hi != hi || s.lo != lo {
 			continue
 		}
-		if s.first < p.freshGroups {
-			first := uint32(len(p.groups))
-			p.groups = append(p.groups, p.groups[s.first:s.first+1<<p.group]...)
-			s = &p.ownPart(at)[i]
-			s.first = first
-		}
-		p.groups[s.first+low] = C(class)
+		p.groups[p.ownGroup(at, i)+low] = C(class)
 		return
 	}
 	first := uint32(len(p.groups))
@@ -51,6 +45,18 @@ func (p *painter[C]) set6(a packet.Addr, class uint32) {
 	for s := (slot{hi: hi, lo: lo, first: first}); !p.insert(&s); {
 		p.regrow()
 	}
+}
+
+// ownGroup returns where the classes of a slot's group begin, to be written.
+func (p *painter[C]) ownGroup(at, i uint64) uint32 {
+	s := &p.parts[at][i]
+	if s.first < p.freshGroups {
+		first := uint32(len(p.groups))
+		p.groups = append(p.groups, p.groups[s.first:s.first+1<<p.group]...)
+		s = &p.ownPart(at)[i]
+		s.first = first
+	}
+	return s.first
 }
 
 // longest6 finds the class of an address in the trie alone.

@@ -105,14 +105,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 		}
 		p.range4(sp.start.V4(), last.V4(), sp.free)
 	}
-	for rest := s.points4; len(rest) > 0; {
-		n := 1
-		for n < len(rest) && rest[n].addr.V4()>>8 == rest[0].addr.V4()>>8 {
-			n++
-		}
-		p.set4(rest[:n])
-		rest = rest[n:]
-	}
+	p.setAll(s.points4)
 	for i, sp := range s.spans6 {
 		last := v6Last
 		if i+1 < len(s.spans6) {
@@ -122,9 +115,7 @@ func layOut[C uint16 | uint32](s *space, capacity uint32, seed [2]uint64) *paint
 	}
 	p.findStem()
 	p.allot(groups)
-	for _, pt := range s.points6 {
-		p.set6(pt.addr, pt.class)
-	}
+	p.setAll(s.points6)
 	return p
 }
 

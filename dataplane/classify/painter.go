@@ -18,7 +18,7 @@ type painter[C uint16 | uint32] struct {
 	uniform [levels][]uint32
 
 	// Blocks that begin at or above these are not published yet.
-	freshNodes, freshLeaf, freshGroups uint32
+	freshNodes, freshLeaf, freshGroups, freshNodes6 uint32
 	// What readers may hold of these has to be copied before it is written.
 	sharedParts bool
 	sharedPart  []bool
@@ -50,7 +50,8 @@ func newPainter[C uint16 | uint32](capacity uint32, seed [2]uint64, group uint8)
 
 // publish returns what readers may use from now on, and freezes it.
 func (p *painter[C]) publish() addresses[C] {
-	p.freshNodes, p.freshLeaf, p.freshGroups = uint32(len(p.nodes)), uint32(len(p.leaf)), uint32(len(p.groups))
+	p.freshNodes, p.freshLeaf = uint32(len(p.nodes)), uint32(len(p.leaf))
+	p.freshGroups, p.freshNodes6 = uint32(len(p.groups)), uint32(len(p.nodes6))
 	p.sharedParts = true
 	for i := range p.sharedPart {
 		p.sharedPart[i] = true
@@ -65,10 +66,13 @@ func (p *painter[C]) reserve() {
 	p.nodes = slices.Grow(p.nodes, leafLevel*blocks*blockSize)
 	p.leaf = slices.Grow(p.leaf, blocks*blockSize)
 	p.groups = slices.Grow(p.groups, blocks<<p.group)
+	p.nodes6 = slices.Grow(p.nodes6, blocks*blockSize)
 }
 
 // words is how much memory the slabs use that only grow.
-func (p *painter[C]) words() int { return len(p.nodes) + len(p.leaf) + len(p.groups) }
+func (p *painter[C]) words() int {
+	return len(p.nodes) + len(p.leaf) + len(p.groups) + len(p.nodes6)
+}
 
 // maxOffset is what an entry of nodes can hold.
 const maxOffset = 1<<32 - 1
@@ -79,14 +83,24 @@ func (p *painter[C]) move(list []point, classes int) bool {
 	if classes > int(p.capacity) || max(len(p.nodes), len(p.leaf))+room > maxOffset {
 		return false
 	}
-	for i := range list {
-		if list[i].addr.Is4() && !p.sparse {
-			p.set4(list[i : i+1])
-		} else {
-			p.set6(list[i].addr, list[i].class)
-		}
-	}
+	p.setAll(list)
 	return true
+}
+
+// setAll gives addresses their classes, in order.
+func (p *painter[C]) setAll(list []point) {
+	for len(list) > 0 {
+		n := 1
+		if first := list[0].addr; first.Is4() && !p.sparse {
+			for n < len(list) && list[n].addr.Hi == first.Hi && list[n].addr.Lo>>8 == first.Lo>>8 {
+				n++
+			}
+			p.set4(list[:n])
+		} else {
+			p.set6(first, list[0].class)
+		}
+		list = list[n:]
+	}
 }
 
 // uniformBlock returns the block of a level in which everything is of one
@@ -200,9 +214,11 @@ func (p *painter[C]) level(e uint32, depth int, first, last packet.Addr, class u
 		return class << 1
 	}
 	p.depth = max(p.depth, depth+1)
-	if e&full == 0 {
-		block := uint32(len(p.nodes6))
+	if at, block := e>>1, uint32(len(p.nodes6)); e&full == 0 {
 		p.nodes6 = appendRepeat(p.nodes6, e, blockSize)
+		e = block<<1 | full
+	} else if at < p.freshNodes6 {
+		p.nodes6 = append(p.nodes6, p.nodes6[at:at+blockSize]...)
 		e = block<<1 | full
 	}
 	from, to := byteOf(first, depth), byteOf(last, depth)

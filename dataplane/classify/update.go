@@ -109,7 +109,7 @@ func (b *builder) apply(d *rule.Delta, bound bindings, programs []rule.ProgramID
 	before := uint32(b.classes.sets.len())
 	added := b.peers.use(&b.set, changed)
 	moved := b.identify(added)
-	if d.Blocks != nil || b.blocked(added) {
+	if (d.Blocks != nil || b.blocked(added)) && !b.repaint(bound) {
 		if b.layOut(bound.all()) != nil {
 			return false
 		}
@@ -130,7 +130,8 @@ func (b *builder) replace(blocks []rule.Block, old, addresses []rule.Address, pr
 	for i, ids := range b.set.Identities {
 		b.classes.identity[i] = b.classes.of(ids, &b.peers)
 	}
-	if b.blocked(added) || !slices.EqualFunc(blocks, b.set.Blocks, equalBlocks) {
+	if (b.blocked(added) || !slices.EqualFunc(blocks, b.set.Blocks, equalBlocks)) &&
+		!b.repaint(bindings{base: addresses}) {
 		if b.layOut(addresses) != nil {
 			return false
 		}
