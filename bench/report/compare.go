@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/sluice-net/sluice/bench/scenario"
@@ -88,6 +89,7 @@ func warnings(a, b *scenario.Results) (out []string) {
 	note("CPUs", fmt.Sprintf("%d × %s", a.Machine.CPUs, a.Machine.CPU), fmt.Sprintf("%d × %s", b.Machine.CPUs, b.Machine.CPU))
 	note("kernels", a.Machine.Kernel, b.Machine.Kernel)
 	note("frequency governors", a.Machine.Governor, b.Machine.Governor)
+	note("whether CPUs were kept awake", strconv.FormatBool(a.Machine.Awake), strconv.FormatBool(b.Machine.Awake))
 	note("durations of a measurement", a.Duration, b.Duration)
 	for name, r := range map[string]*scenario.Results{"A": a, "B": b} {
 		if r.Partial != "" {

@@ -104,6 +104,7 @@ func about(r *scenario.Results) []pair {
 		{"Memory", fmt.Sprintf("%d MB", m.MemoryMB)},
 		{"Kernel", m.Kernel},
 		{"Frequency governor", m.Governor},
+		{"CPUs kept awake", map[bool]string{true: "yes"}[m.Awake]},
 		{"Load average at the start", m.Load},
 		{"Versions", versions(r)},
 		{"Runs", fmt.Sprintf("%d of %s each", r.Runs, r.Duration)},

@@ -21,6 +21,7 @@ type Machine struct {
 	Governor string `json:"governor,omitempty"`
 	Virtual  string `json:"virtual,omitempty"`
 	MemoryMB int    `json:"memoryMB,omitempty"`
+	Awake    bool   `json:"awake,omitempty"` // its CPUs were kept from sleeping
 }
 
 // ReadMachine describes this machine as it is now.
@@ -83,6 +84,9 @@ func (m Machine) String() string {
 	}
 	if m.Governor != "" {
 		s += ", frequency governor: " + m.Governor
+	}
+	if m.Awake {
+		s += ", CPUs kept awake"
 	}
 	return s
 }

@@ -20,6 +20,8 @@ type Plan struct {
 	// Retries is how often a measurement that other processes disturbed is made
 	// again.
 	Retries int
+	// Awake keeps the CPUs from sleeping meanwhile.
+	Awake bool
 	// Cable, if not nil, is what is measured in place of a node.
 	Cable *Cable
 	// Profile, if not nil, says of which measurements it is to be found where the
@@ -158,6 +160,14 @@ func (p Plan) Run(ctx context.Context) (*Results, error) {
 	machine, err := ReadMachine()
 	if err != nil {
 		return nil, err
+	}
+	if p.Awake {
+		sleepAgain, err := keepAwake()
+		if err != nil {
+			return nil, err
+		}
+		defer sleepAgain()
+		machine.Awake = true
 	}
 	if err := sweepDead(); err != nil {
 		return nil, err
