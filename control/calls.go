@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 // serviceLoop is what the loop knows of Services. The guard judges calls whose
 // backends are allowed only in part and not all here: see package forward.
 type serviceLoop struct {
+	plane    plane
 	read     input // what list was read from
 	list     []forward.Service
 	revision uint64 // of list
@@ -32,6 +34,13 @@ type serviceLoop struct {
 	// For the watch: calls are planned; and from it: another look is due.
 	planned, suspect atomic.Bool
 	others           atomic.Pointer[others]
+}
+
+// plane is what is told of Services (dataplane.Plane).
+type plane interface {
+	SetHost(own []netip.Addr, list []dataplane.Service) error
+	Publish(*classify.Table) error
+	Repair() error
 }
 
 // told is what the dataplane was told last.
@@ -46,6 +55,7 @@ type others map[netip.Addr]string
 
 func (a *Agent) adoptGuard() {
 	s := &a.services
+	s.plane = a.plane
 	s.planner, s.plan = forward.NewPlanner(), &forward.Plan{}
 	s.others.Store(&others{})
 	var err error
@@ -59,7 +69,9 @@ func (a *Agent) adoptGuard() {
 // putInForce publishes rules, unless they are in force already, and what is to be
 // known of Services with them. Calls that depend on which backend the host chooses
 // are let through only while the guard judges that: it is widened before, and
-// narrowed after. If it fails they are closed.
+// narrowed after. If it fails they are closed. While the kernel has not got all
+// that it was to be told, nothing is narrowed: its caches may still let calls pass
+// that are not allowed any more.
 func (a *Agent) putInForce(table *classify.Table, eps []endpoint.Endpoint, publish bool) error {
 	s := &a.services
 	again := s.suspect.Swap(false)
@@ -74,16 +86,15 @@ func (a *Agent) putInForce(table *classify.Table, eps []endpoint.Endpoint, publi
 			meanwhile = nil
 		}
 	}
-	if err := a.tellHost(meanwhile); err != nil {
-		return err
-	}
+	told := a.tellHost(meanwhile)
 	if publish {
-		if err := a.plane.Publish(table); err != nil {
-			return err
-		}
+		told = errors.Join(told, s.plane.Publish(table))
+	}
+	if told != nil {
+		return told
 	}
 	if again && err == nil {
-		if err = a.services.guard.Apply(plan.Calls, plan.Ways); err != nil {
+		if err = s.guard.Apply(plan.Calls, plan.Ways); err != nil {
 			open, closed = nil, err.Error()
 		}
 	}
@@ -144,11 +155,12 @@ func findOthers(eps []endpoint.Endpoint, calls forward.Set) others {
 }
 
 // tellHost tells the dataplane of the Services, of the node's own addresses and of
-// the calls that are guarded, if any are others than it was last told.
+// the calls that are guarded, if any are others than it was last told. What it
+// could not pass on to the kernel it tries again.
 func (a *Agent) tellHost(open forward.Set) error {
 	s := &a.services
 	if s.told.revision == s.revision && maps.Equal(s.told.open, open) {
-		return nil
+		return s.plane.Repair()
 	}
 	from := map[forward.Tuple][]netip.Addr{}
 	for c := range open {
@@ -161,8 +173,8 @@ func (a *Agent) tellHost(open forward.Set) error {
 		list[i].Guarded = from[forward.Tuple{Dst: list[i].Addr, Proto: list[i].Proto, Port: list[i].Port}]
 		slices.SortFunc(list[i].Guarded, netip.Addr.Compare)
 	}
-	s.told = told{s.revision, open}
-	return a.plane.SetHost(s.read.hostAddrs, list)
+	s.told = told{s.revision, open} // the workers are, even if the kernel can't be
+	return s.plane.SetHost(s.read.hostAddrs, list)
 }
 
 // noteServices keeps for the status what became of a plan.

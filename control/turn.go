@@ -50,6 +50,9 @@ func (a *Agent) turn() (pending bool, _ error) {
 	if e := a.guard(); e != nil {
 		err, a.relook = errors.Join(err, e), true
 	}
+	if err != nil {
+		a.services.suspect.Store(true) // so that the next turn makes up for it
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status.pending, a.status.err = missing, err
@@ -317,7 +320,6 @@ func (a *Agent) publish(endpointsChanged bool) error {
 		a.names.Store(&names{causes: table.Causes()})
 	}
 	if err := a.putInForce(table, eps, !same); err != nil {
-		a.services.suspect.Store(true)
 		return err
 	}
 	if same {

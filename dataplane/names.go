@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"sync"
 
@@ -33,16 +32,10 @@ func (p *Plane) SetLearners(learns func(endpoint.ID) bool) error {
 			begun = append(begun, id)
 		}
 	}
-	if !changed {
-		return nil
+	if changed {
+		p.refresh()
 	}
-	p.refresh()
-	var errs []error
-	for _, id := range begun {
-		s := &p.slots[id]
-		errs = append(errs, p.objs.PutEndpoint(uint32(id), s.kernel(&s.ep)))
-	}
-	return errors.Join(errs...)
+	return p.putSlots(begun)
 }
 
 func (p *Plane) pokeHeard() {

@@ -49,7 +49,9 @@ type Plane struct {
 	heard   chan struct{} // a worker has overheard something
 	seed    uint64
 	clock   clock
-	noTCX   atomic.Bool // the kernel has no tcx, or is to be treated so
+	// putEndpoint writes a slot into the kernel's map: that of objs, but for tests.
+	putEndpoint func(slot uint32, e xdpprog.Endpoint) error
+	noTCX       atomic.Bool // the kernel has no tcx, or is to be treated so
 	// interest is an event.Interest, read by the workers.
 	interest atomic.Uint32
 	uplinks  uplinks
@@ -79,7 +81,7 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 		log.Warn("pinned map did not fit and was replaced: it has another size or other fields", "map", name)
 	}
 	p := &Plane{
-		cfg: cfg, log: log, objs: objs, filters: filters, seed: rand.Uint64(),
+		cfg: cfg, log: log, objs: objs, putEndpoint: objs.PutEndpoint, filters: filters, seed: rand.Uint64(),
 		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1), heard: make(chan struct{}, 1), clock: newClock(),
 	}
 	p.host = newHostTable(p.seed, nil)

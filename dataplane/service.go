@@ -26,7 +26,8 @@ type Service struct {
 // SetHost replaces what is known of the host, its own addresses and what it
 // translates: for new flows at once, for live ones with their next packet, where
 // a pod may now call a Service that it could not, or not any more. Of two
-// Services with one address and port the first counts.
+// Services with one address and port the first counts. After an error that is so
+// for the workers, and Repair makes up for what the kernel has not got.
 func (p *Plane) SetHost(own []netip.Addr, list []Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -34,13 +35,12 @@ func (p *Plane) SetHost(own []netip.Addr, list []Service) error {
 	p.host, p.services = newHostTable(p.seed, own), newServiceTable(p.seed, list)
 	p.refresh()
 	changed := p.otherwise(&before)
-	if len(changed) == 0 {
-		return nil
-	}
 	for _, id := range changed {
 		p.slots[id].gen = p.slots[id].nextGen()
 	}
-	p.refresh()
+	if len(changed) > 0 {
+		p.refresh()
+	}
 	return p.putSlots(changed)
 }
 

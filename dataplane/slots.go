@@ -24,6 +24,7 @@ type slot struct {
 	ready   bool   // gen is in force
 	ruleGen uint32 // rule.Endpoint.Generation that gen stands for
 	learns  bool   // names from the answers of resolvers
+	untold  bool   // the kernel has not got what is above; Repair tells it
 }
 
 // notInForce marks a slot's gen in the kernel while its endpoint has no rules in
@@ -139,7 +140,7 @@ func (p *Plane) bind(ep *endpoint.Endpoint) (err error) {
 	}
 	s := &p.slots[ep.ID]
 	if err := errors.Join(
-		p.objs.PutEndpoint(uint32(ep.ID), s.kernel(ep)),
+		p.putEndpoint(uint32(ep.ID), s.kernel(ep)),
 		p.objs.SetOwnAddrs(uint32(ep.ID), ownAddrs(ep)),
 		p.objs.SetPodAddrs(uint32(ep.ID), podAddrs(ep)),
 		p.objs.BindLink(ep.Link.Ifindex, uint32(ep.ID)),
@@ -149,7 +150,7 @@ func (p *Plane) bind(ep *endpoint.Endpoint) (err error) {
 		}
 		return err
 	}
-	s.ep, s.used = *ep, true
+	s.ep, s.used, s.untold = *ep, true, false
 	p.byLink[ep.Link.Ifindex] = ep.ID
 	p.refresh()
 	return nil
@@ -339,7 +340,7 @@ func (p *Plane) release(id endpoint.ID, ifindex int) error {
 	p.objs.ForgetAsked(uint32(id))
 	return errors.Join(
 		p.objs.UnbindLink(ifindex),
-		p.objs.PutEndpoint(uint32(id), xdpprog.Endpoint{Gen: s.gen}),
+		p.putSlots([]endpoint.ID{id}),
 		p.objs.SetOwnAddrs(uint32(id), nil),
 		p.objs.SetPodAddrs(uint32(id), nil),
 	)
@@ -407,14 +408,30 @@ func (p *Plane) Publish(table *classify.Table) error {
 	return p.putSlots(changed)
 }
 
-// putSlots tells the kernel of the generations of slots.
+// putSlots tells the kernel of the generations of slots, and of those that it
+// could not be told of before.
 func (p *Plane) putSlots(ids []endpoint.ID) error {
-	var errs []error
 	for _, id := range ids {
-		s := &p.slots[id]
-		errs = append(errs, p.objs.PutEndpoint(uint32(id), s.kernel(&s.ep)))
+		p.slots[id].untold = true
+	}
+	var errs []error
+	for i := range p.slots {
+		if s := &p.slots[i]; s.untold {
+			err := p.putEndpoint(uint32(i), s.kernel(&s.ep))
+			s.untold = err != nil
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// Repair tells the kernel what it could not be told when it was to be, as whatever
+// changes generations does. Until then its caches let on what was allowed by rules
+// that have changed since; the workers know better.
+func (p *Plane) Repair() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.putSlots(nil)
 }
 
 // awaitWorkers waits until all workers serve their queues: with new
