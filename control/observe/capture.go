@@ -40,7 +40,8 @@ func (o *Observer) Capture(ctx context.Context, snapLen int, want event.Interest
 				return
 			}
 			o.naming.Lock()
-			f := o.resolve(rec)
+			f := Flow{Record: *rec}
+			o.resolve(&f)
 			o.naming.Unlock()
 			fault = visit(&f, length, data)
 		})

@@ -111,11 +111,11 @@ func (o *Observer) Run(ctx context.Context) {
 		seen := uint64(0)
 		o.naming.Lock()
 		for i := range recs[:n] {
-			f := o.resolve(&recs[i])
-			f.Before = o.next
+			flows = append(flows, Flow{Record: recs[i], Before: o.next})
+			f := &flows[len(flows)-1]
+			o.resolve(f)
 			o.next = f.After()
 			seen += uint64(f.nViews)
-			flows = append(flows, f)
 		}
 		o.naming.Unlock()
 		if o.tap != nil {
@@ -129,8 +129,8 @@ func (o *Observer) Run(ctx context.Context) {
 	}
 }
 
-func (o *Observer) resolve(r *event.Record) Flow {
-	f := Flow{Record: *r}
+// resolve completes a flow that has nothing yet but its record.
+func (o *Observer) resolve(f *Flow) {
 	if f.Kind == event.Changed && f.Reply {
 		// A verdict is the flow's, whichever end's packet asked for it.
 		f.Side, f.Reply = f.Side.Other(), false
@@ -140,7 +140,6 @@ func (o *Observer) resolve(r *event.Record) Flow {
 	f.Src, f.Dst = o.names.End(f.Record.Src, src), o.names.End(f.Record.Dst, dst)
 	f.Egress, f.Ingress = o.cause(f.Record.Egress), o.cause(f.Record.Ingress)
 	f.settle()
-	return f
 }
 
 // mostCauses bounds what cause remembers.

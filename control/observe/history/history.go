@@ -35,9 +35,10 @@ func (r *Ring[T]) Append(events ...T) {
 		return
 	}
 	r.mu.Lock()
-	for i := range events {
-		r.buf[r.next%uint64(len(r.buf))] = events[i]
-		r.next++
+	for len(events) > 0 {
+		n := copy(r.buf[r.next%uint64(len(r.buf)):], events)
+		events = events[n:]
+		r.next += uint64(n)
 	}
 	if r.waiting {
 		close(r.wake)
