@@ -1,7 +1,6 @@
 package hubble
 
 import (
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -318,17 +317,27 @@ func extend(out *flowpb.Flow, f *observe.Flow) {
 // appendUUID appends what is made of a flow's number: the same flow has the same
 // one whenever it is asked for (RFC 9562, version 8).
 func appendUUID(out []byte, tag, n uint64) []byte {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], tag)
-	binary.BigEndian.PutUint64(b[8:], n)
-	b[6] = b[6]&0x0f | 0x80
-	b[8] = b[8]&0x3f | 0x80
+	out = appendHex(out, tag>>32, 4)
+	out = append(appendHex(append(out, '-'), tag>>16&0xffff, 2), '-')
+	out = append(appendHex(out, tag&0x0fff|0x8000, 2), '-')
+	return appendUUIDNumber(out, n)
+}
+
+// uuidNumber is the length of what appendUUIDNumber appends.
+const uuidNumber = 17
+
+// appendUUIDNumber appends the part of a UUID that differs between flows.
+func appendUUIDNumber(out []byte, n uint64) []byte {
+	n = n&(1<<62-1) | 1<<63
+	return appendHex(append(appendHex(out, n>>48, 2), '-'), n&(1<<48-1), 6)
+}
+
+// appendHex appends a number of so many bytes.
+func appendHex(out []byte, n uint64, bytes int) []byte {
 	const hex = "0123456789abcdef"
-	for i, x := range b {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			out = append(out, '-')
-		}
-		out = append(out, hex[x>>4], hex[x&15])
+	for i := bytes - 1; i >= 0; i-- {
+		x := n >> (8 * i)
+		out = append(out, hex[x>>4&15], hex[x&15])
 	}
 	return out
 }

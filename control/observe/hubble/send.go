@@ -48,7 +48,8 @@ func (s *sender) flow(f *observe.Flow, view int) error {
 		s.free, s.used = (*b)[:0], 0
 		s.room = mem.NewBuffer(b, mem.DefaultBufferPool())
 	}
-	m := s.enc.append(s.free, f, view)
+	s.enc.begin(f)
+	m := s.enc.append(s.free, view)
 	var part mem.Buffer
 	if len(m) > cap(s.free) {
 		part = mem.SliceBuffer(m) // it has moved to memory of its own
