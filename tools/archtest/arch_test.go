@@ -52,7 +52,7 @@ var layers = map[string][]string{
 
 	"control/observe/history":     {},
 	"control/observe/filter":      {"dataplane/event"},
-	"control/observe/hubble":      {"control/observe", "control/observe/filter", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
+	"control/observe/hubble":      {"control/observe", "control/observe/filter", "control/server", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
 	"control/observe/observetest": {"control/observe", "dataplane/endpoint", "dataplane/event", "dataplane/packet", "dataplane/rule", "dataplane/stat"},
 
 	"bench/":         {"bench/", "control/", "dataplane/", "dataplane", "xdpprog"},

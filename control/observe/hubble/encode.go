@@ -103,10 +103,12 @@ func (e *encoder) begin(f *observe.Flow) {
 	e.l4 = appendTransport(e.l4[:0], f)
 }
 
-// append writes the message of a view of the event.
+// append writes the message of a view of the event, with its length before it, as
+// gRPC has it.
 func (e *encoder) append(b []byte, i int) []byte {
 	t := e.template(e.f.Views()[i])
 	flow := len(e.time) + len(e.network) + len(e.l4) + len(t) + len(e.uuid) + uuidNumber
+	b = appendPrefix(b, protowire.SizeTag(numResponseFlow)+protowire.SizeBytes(flow)+len(e.tail))
 	b = protowire.AppendVarint(protowire.AppendTag(b, numResponseFlow, protowire.BytesType), uint64(flow))
 	// The number is near the front for who looks for nothing else.
 	b = appendUUIDNumber(append(append(b, e.time...), e.uuid...), e.f.Before+uint64(i))

@@ -1,6 +1,7 @@
 package hubble
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -115,8 +116,11 @@ func TestEncode(t *testing.T) {
 			want := &observerpb.GetFlowsResponse{Time: flow.Time, NodeName: flow.NodeName, ResponseTypes: &observerpb.GetFlowsResponse_Flow{Flow: flow}}
 			enc.begin(&f)
 			buf = enc.append(buf[:0], i)
+			if prefix := appendPrefix(nil, len(buf)-prefixLen); !bytes.HasPrefix(buf, prefix) {
+				t.Fatalf("%x before a message of %d bytes", buf[:prefixLen], len(buf)-prefixLen)
+			}
 			got := &observerpb.GetFlowsResponse{}
-			if err := proto.Unmarshal(buf, got); err != nil {
+			if err := proto.Unmarshal(buf[prefixLen:], got); err != nil {
 				t.Fatalf("%v: of %v", err, want)
 			}
 			if len(got.ProtoReflect().GetUnknown())+len(got.GetFlow().ProtoReflect().GetUnknown()) > 0 {

@@ -3,12 +3,12 @@ package hubble
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 	observerpb "github.com/cilium/cilium/api/v1/observer"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -32,8 +32,7 @@ type query struct {
 	mask         *mask
 	labels       []string   // of the node
 	conv         *converter // for filters and masks
-	out          sender
-	send         func(*observerpb.GetFlowsResponse) error
+	out          *stream
 	sent         uint64
 	missed       missed
 }
@@ -45,20 +44,21 @@ type missed struct {
 	told        time.Time
 }
 
-// GetFlows implements observer.Observer.
-func (s *Server) GetFlows(req *observerpb.GetFlowsRequest, stream grpc.ServerStreamingServer[observerpb.GetFlowsResponse]) error {
+// getFlows answers a GetFlows request of Observer.
+func (s *Server) getFlows(ctx context.Context, body io.Reader, out *stream) error {
+	req := &observerpb.GetFlowsRequest{}
+	if err := readMessage(body, req); err != nil {
+		return err
+	}
 	release, err := s.admit()
 	if err != nil {
 		return err
 	}
 	defer release()
-	q, err := s.newQuery(req, stream)
+	q, err := s.newQuery(req, out)
 	if err != nil {
 		return err
 	}
-	defer q.out.done()
-	ctx, stop := mergeDone(stream.Context(), s.ctx)
-	defer stop()
 	if req.GetFollow() {
 		defer s.observer.Want(q.filters.Interest())()
 	}
@@ -72,8 +72,8 @@ func (s *Server) GetFlows(req *observerpb.GetFlowsRequest, stream grpc.ServerStr
 	return err
 }
 
-func (s *Server) newQuery(req *observerpb.GetFlowsRequest, stream grpc.ServerStreamingServer[observerpb.GetFlowsResponse]) (*query, error) {
-	q := &query{s: s, req: req, send: stream.Send, out: sender{send: stream.SendMsg}}
+func (s *Server) newQuery(req *observerpb.GetFlowsRequest, out *stream) (*query, error) {
+	q := &query{s: s, req: req, out: out}
 	q.relabel(s.peers.NodeLabels())
 	if err := q.times(req); err != nil {
 		return nil, err
@@ -171,6 +171,9 @@ func (q *query) run(ctx context.Context) error {
 	if q.req.GetFollow() && !q.since.IsZero() && q.since.Before(q.s.observer.Started()) {
 		r = q.s.observer.ReaderOfAll() // of this agent: who followed the last one is told what it missed
 	}
+	if err := q.out.flush(); err != nil { // no later event can be missed
+		return err
+	}
 	for n := 0; q.more(r.Number() < end); n++ {
 		if n%relabelEvery == 0 {
 			if labels := q.s.peers.NodeLabels(); !slices.Equal(labels, q.labels) {
@@ -219,7 +222,9 @@ func (q *query) more(held bool) bool {
 
 // wait waits for the next event, or until a loss is to be told.
 func (q *query) wait(ctx context.Context, r *observe.Reader) error {
-	q.out.done()
+	if err := q.out.flush(); err != nil {
+		return err
+	}
 	if q.missed.n == 0 {
 		return r.Wait(ctx)
 	}
@@ -239,6 +244,7 @@ func (q *query) event(f *observe.Flow, from int) error {
 	if !q.inTime(f) || !q.filters.Interest().Wants(&f.Record) {
 		return nil
 	}
+	begun := false
 	for v := from; v < len(f.Views()); v++ {
 		var flow *flowpb.Flow
 		if !q.filters.All() || q.mask != nil {
@@ -249,7 +255,11 @@ func (q *query) event(f *observe.Flow, from int) error {
 		if !q.req.GetFollow() && q.req.GetNumber() > 0 && q.sent == q.req.GetNumber() {
 			return nil
 		}
-		if err := q.flow(f, v, flow); err != nil {
+		if !begun && q.mask == nil {
+			q.out.enc.begin(f)
+			begun = true
+		}
+		if err := q.view(v, flow); err != nil {
 			return err
 		}
 		q.sent++
@@ -257,12 +267,12 @@ func (q *query) event(f *observe.Flow, from int) error {
 	return nil
 }
 
-// flow sends a view of an event; flow is the same as a message, if there is a mask.
-func (q *query) flow(f *observe.Flow, view int, flow *flowpb.Flow) error {
+// view sends a view of an event; flow is the same as a message, if there is a mask.
+func (q *query) view(i int, flow *flowpb.Flow) error {
 	if q.mask == nil {
-		return q.out.flow(f, view)
+		return q.out.view(i)
 	}
-	return q.send(&observerpb.GetFlowsResponse{Time: flow.Time, NodeName: flow.NodeName,
+	return q.out.message(&observerpb.GetFlowsResponse{Time: flow.Time, NodeName: flow.NodeName,
 		ResponseTypes: &observerpb.GetFlowsResponse_Flow{Flow: q.mask.apply(flow)}})
 }
 
@@ -282,17 +292,10 @@ func (q *query) tellMissed() error {
 }
 
 func (q *query) sendLost(source flowpb.LostEventSource, n uint64, first, last time.Time) error {
-	return q.send(&observerpb.GetFlowsResponse{
+	return q.out.message(&observerpb.GetFlowsResponse{
 		Time: timestamppb.Now(), NodeName: q.s.cfg.Node,
 		ResponseTypes: &observerpb.GetFlowsResponse_LostEvents{LostEvents: &flowpb.LostEvent{
 			Source: source, NumEventsLost: n, First: timestamppb.New(first), Last: timestamppb.New(last),
 		}},
 	})
-}
-
-// mergeDone returns a context that ends with either.
-func mergeDone(a, b context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(a)
-	stop := context.AfterFunc(b, cancel)
-	return ctx, func() { stop(); cancel() }
 }

@@ -1,11 +1,20 @@
 package hubble
 
 import (
+	"encoding/binary"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
+
+// prefixLen is the length of what gRPC puts before a message: that it is not
+// compressed, and how long it is (PROTOCOL-HTTP2.md of gRPC).
+const prefixLen = 5
+
+func appendPrefix(b []byte, length int) []byte {
+	return binary.BigEndian.AppendUint32(append(b, 0), uint32(length))
+}
 
 // begin starts a field whose length is not known yet, and for which it leaves room
 // bytes; end completes it.
