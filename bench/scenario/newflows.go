@@ -52,7 +52,22 @@ func admissions(ctx context.Context, s *Stage, d time.Duration, begin startFunc)
 	if err != nil {
 		return nil, err
 	}
-	told0 := a.read()
+	var from account
+	listening := a != nil && a.listener != nil
+	if listening {
+		if from, err = a.listener.quiet(ctx); err != nil {
+			return nil, err
+		}
+		stir, err := s.stirrer(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { // once the flood has ended
+			if err == nil {
+				_, err = a.listener.settled(ctx, from, stir)
+			}
+		}()
+	}
 	start := time.Now()
 	f, err := begin(ctx)
 	if err != nil {
@@ -82,15 +97,15 @@ func admissions(ctx context.Context, s *Stage, d time.Duration, begin startFunc)
 		{Name: "admitted", Unit: "flows/s", Value: float64(arrived) / span, Better: Higher},
 		{Name: "offered", Unit: "flows/s", Value: float64(sent) / span, Better: Neither},
 	}
-	told := a.read() - told0
 	cpu, err := m.metrics()
 	ms = append(ms, cpu...)
-	if err == nil && a != nil && a.follow != nil {
-		var lost uint64
-		lost, err = a.lost(ctx)
+	if err == nil && listening {
+		var at account
+		at, err = a.listener.account(ctx)
+		now := at.since(from)
 		ms = append(ms,
-			Metric{Name: "told", Unit: "events/s", Value: float64(told) / span, Better: Higher},
-			Metric{Name: "lost", Unit: "events", Value: float64(lost), Better: Lower},
+			Metric{Name: "told", Unit: "events/s", Value: now.events() / span, Better: Higher},
+			Metric{Name: "lost", Unit: "events", Value: now.gone(), Better: Lower},
 		)
 	}
 	if a != nil && flows1 > flows0 {

@@ -1,8 +1,10 @@
 package scenario
 
 import (
+	"fmt"
 	"slices"
 
+	"github.com/sluice-net/sluice/bench/listen"
 	"github.com/sluice-net/sluice/bench/traffic"
 )
 
@@ -24,10 +26,11 @@ func Systems() []System {
 		asavie("asavie", "asavie/xdp l2fwd on the pods' links, no policy, the library's default rings", 0),
 		asavie("asavie-tuned", "the same with 4096 frames a socket and a transmit budget to match", 4096),
 		sluice(agentMode{name: "sluice-quiet", about: "Sluice, offload, no event remembered", offload: true, shortcut: true, events: "none"}),
-		sluice(agentMode{name: "sluice-traced", about: "Sluice, offload, with a client that reads all events", offload: true, shortcut: true, traced: true}),
+		sluice(agentMode{name: "sluice-traced", about: "Sluice, offload, with a client that reads all events", offload: true, shortcut: true, listens: listen.Wire}),
 		sluice(agentMode{name: "sluice-2w", about: "Sluice, offload, two workers", offload: true, shortcut: true, workers: 2}),
 		sluice(agentMode{name: "inspect-quiet", about: "Sluice, every packet through a worker, no event remembered", shortcut: true, events: "none"}),
-		sluice(agentMode{name: "inspect-traced", about: "Sluice, every packet through a worker, with a client that reads all events", shortcut: true, traced: true}),
+		sluice(agentMode{name: "inspect-traced", about: "Sluice, every packet through a worker, with a client that reads all events", shortcut: true, listens: listen.Wire}),
+		sluice(agentMode{name: "inspect-decoded", about: "Sluice, every packet through a worker, with a client that decodes all events by grpc-go", shortcut: true, listens: listen.Decoded}),
 		sluice(agentMode{name: "inspect-2w", about: "Sluice, every packet through one of two workers", shortcut: true, workers: 2}),
 		dpdk,
 		ovs,
@@ -115,7 +118,7 @@ func basics() []Workload {
 func tracing() []Workload {
 	inspect, offload := []string{"inspect-quiet", "inspect", "inspect-traced"}, []string{"sluice-quiet", "sluice", "sluice-traced"}
 	established := small(traffic.PacketSocket, someFlows).blasting()
-	return []Workload{
+	ws := []Workload{
 		{Name: "tracing-inspect", About: "60-byte UDP frames of 1024 established flows, every packet through a worker: no events, all kept, all read by a client",
 			Systems: inspect, Family: 4, CPUs: 2, Flows: someFlows, Run: established},
 		{Name: "tracing-offload", About: "the same, with offload",
@@ -125,4 +128,10 @@ func tracing() []Workload {
 		{Name: "tracing-new-offload", About: "the same, with offload",
 			Systems: offload, Family: 4, CPUs: 2, Flows: newSockets * newPorts / 2, Run: newFlows},
 	}
+	for _, rate := range toldRates {
+		ws = append(ws, Workload{Name: "tracing-rate-" + short(rate), About: fmt.Sprintf("%d new UDP flows a second out of a packet socket: what a client is told of them, all kept and all read; flows and losses must add up", rate),
+			Systems: []string{"inspect", "inspect-traced", "inspect-decoded", "sluice-traced"}, Family: 4, CPUs: 2, Flows: toldFlows,
+			Sweep: "tracing-rate", XName: "flows a second", X: float64(rate), Run: toldOfNew(rate)})
+	}
+	return ws
 }

@@ -1,13 +1,11 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +20,8 @@ type agentMode struct {
 	offload     bool
 	shortcut    bool
 	workers     int
-	events      string // which the agent remembers; empty: all, its default
-	traced      bool   // somebody follows its flow events
+	events      string     // which the agent remembers; empty: all, its default
+	listens     listenFunc // how somebody follows its events, if anybody does
 }
 
 // sluice is Sluice with the workload's rules in force on pod B.
@@ -60,8 +58,7 @@ type agent struct {
 	mounted string // bpffs of its own
 	// manifests is the folder of rules that it follows.
 	manifests string
-	follow    context.CancelFunc // ends whoever follows its events, if anybody does
-	told      atomic.Uint64      // events that they have read
+	listener  *listener // to its events, if there is one
 }
 
 // Both flow tables hold twice what the workload needs, and at least this.
@@ -108,51 +105,10 @@ func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err erro
 	if err := a.await(ctx, len(s.Net.Pods())); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, s.tail())
 	}
-	if m.traced {
-		return a, a.trace(ctx)
+	if m.listens != nil {
+		a.listener, err = newListener(ctx, a.client, c.Hubble.Socket, m.listens)
 	}
-	return a, nil
-}
-
-// trace reads all events, as they come from "sluice observe -f -o jsonl", and counts
-// them: what somebody makes of them is theirs to pay.
-func (a *agent) trace(ctx context.Context) error {
-	ctx, a.follow = context.WithCancel(ctx)
-	lines, err := a.client.FlowLines(ctx, 0, true)
-	if err != nil {
-		return fmt.Errorf("follow events: %w", err)
-	}
-	go func() {
-		defer lines.Close()
-		buf := make([]byte, 1<<16)
-		for {
-			n, err := lines.Read(buf)
-			a.told.Add(uint64(bytes.Count(buf[:n], []byte{'\n'})))
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return nil
-}
-
-// read returns how many events somebody has read.
-func (a *agent) read() uint64 {
-	if a == nil {
-		return 0
-	}
-	return a.told.Load()
-}
-
-// lost returns how many events nobody will read: those that found no room between a
-// worker and the history, and those that the history had no more when it was their
-// turn.
-func (a *agent) lost(ctx context.Context) (uint64, error) {
-	st, err := a.client.Status(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("ask agent for events: %w", err)
-	}
-	return st.Events.Lost + st.Events.Missed, nil
+	return a, err
 }
 
 // await returns when the agent enforces the rules on all pods.
@@ -194,7 +150,7 @@ func (a *agent) Modes() map[string]string {
 	for _, w := range a.status.Workers {
 		m[fmt.Sprintf("worker%d", w.ID)] = w.Mode
 	}
-	if a.follow != nil {
+	if a.listener != nil {
 		m["events"] = "followed"
 	}
 	return m
@@ -203,8 +159,8 @@ func (a *agent) Modes() map[string]string {
 // Stop implements Running.
 func (a *agent) Stop() error {
 	var errs []error
-	if a.follow != nil {
-		a.follow()
+	if a.listener != nil {
+		errs = append(errs, a.listener.close())
 	}
 	if a.process != nil {
 		errs = append(errs, a.process.stop())

@@ -33,7 +33,10 @@ type Blast struct {
 	Via     Via
 	Load    *Load
 	Rate    float64 // packets a second; 0: as fast as it can
-	Count   uint64  // numbered packets in all; 0: until Stop
+	// Burst, if not 0, is how many packets leave at a time, when the last of them is
+	// due. Who sends each when it is due has no time to sleep.
+	Burst int
+	Count uint64 // numbered packets in all; 0: until Stop
 	// Epoch, if not 0, has each packet stamped with it, its number and its
 	// time, for a Tracker of the same epoch. The load's frames must be UDP over
 	// IPv4, or all over IPv6.
@@ -153,8 +156,8 @@ func (b Blast) send(g *Flooding, out emitter, udp int) error {
 		}
 		if b.Rate > 0 {
 			due := uint64(now.Seconds()*b.Rate) + 1
-			if due <= sent {
-				pause(time.Duration(b.when(sent, now)) - now)
+			if burst := uint64(max(b.Burst, 1)); due < sent+burst {
+				pause(time.Duration(b.when(sent+burst-1, now)) - now)
 				continue
 			}
 			n = min(n, due-sent)

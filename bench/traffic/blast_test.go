@@ -108,9 +108,9 @@ func TestBlastByCapture(t *testing.T) {
 		for _, family := range []int{4, 6} {
 			t.Run(fmt.Sprint(via, family), func(t *testing.T) {
 				p := pairFor(t)
-				mix, at := p.mix(5, traffic.IMIX...), 42
-				if family == 6 {
-					mix, at = p.mix6(5, traffic.SizeShare{Bytes: 84, Share: 2}, traffic.SizeShare{Bytes: 1000, Share: 1}), 62
+				mix, at, burst := p.mix(5, traffic.IMIX...), 42, 0
+				if family == 6 { // in bursts: the same packets, due at the same times
+					mix, at, burst = p.mix6(5, traffic.SizeShare{Bytes: 84, Share: 2}, traffic.SizeShare{Bytes: 1000, Share: 1}), 62, 100
 				}
 				load, err := mix.Load()
 				if err != nil {
@@ -120,7 +120,7 @@ func TestBlastByCapture(t *testing.T) {
 				began := time.Now()
 				f, err := traffic.Blast{
 					Client: traffic.End{Space: p.a, CPU: traffic.AnyCPU}, Ifindex: p.ia, Via: via, Load: load,
-					Rate: rate, Count: count, Epoch: epoch,
+					Rate: rate, Burst: burst, Count: count, Epoch: epoch,
 				}.Start(t.Context())
 				if err != nil {
 					t.Fatal(err)
