@@ -20,6 +20,7 @@ func (p *Plane) ReadEvents(ctx context.Context, dst []event.Record) int {
 		for _, w := range p.workers {
 			n += w.denies.Read(dst[n:])
 		}
+		n += p.dropped.ring.Read(dst[n:])
 		for _, w := range p.workers {
 			n += w.events.Read(dst[n:])
 		}
@@ -31,7 +32,7 @@ func (p *Plane) ReadEvents(ctx context.Context, dst []event.Record) int {
 			time.Sleep(eventPause)
 			continue
 		}
-		quiet := true
+		quiet := p.dropped.ring.Arm()
 		for _, w := range p.workers {
 			quiet = w.denies.Arm() && w.events.Arm() && quiet
 		}
@@ -51,8 +52,9 @@ func (p *Plane) ReadEvents(ctx context.Context, dst []event.Record) int {
 func (p *Plane) SetInterest(i event.Interest) { p.interest.Store(uint32(i)) }
 
 // LostEvents returns how many events found no room in the workers' rings, up to
-// the last burst of each.
+// the last burst of each, or in that of what the host drops.
 func (p *Plane) LostEvents() (n uint64) {
+	n = p.dropped.ring.Lost() + p.dropped.unread.Load()
 	for _, w := range p.workers {
 		n += w.events.Lost() + w.denies.Lost()
 	}

@@ -55,6 +55,7 @@ type Plane struct {
 	// interest is an event.Interest, read by the workers.
 	interest atomic.Uint32
 	uplinks  uplinks
+	dropped  hostDrops
 	turns    linkTurns // at the programs of pods' links; taken before mu
 
 	mu     sync.Mutex // guards what follows, and the kernel's endpoint maps
@@ -83,6 +84,9 @@ func New(cfg Config, filters Filters, log *slog.Logger) (*Plane, error) {
 	p := &Plane{
 		cfg: cfg, log: log, objs: objs, putEndpoint: objs.PutEndpoint, filters: filters, seed: rand.Uint64(),
 		byLink: make(map[int]endpoint.ID), wake: make(chan struct{}, 1), heard: make(chan struct{}, 1), clock: newClock(),
+	}
+	if err := p.dropped.init(p); err != nil {
+		return nil, errors.Join(err, objs.Close())
 	}
 	p.host = newHostTable(p.seed, nil)
 	p.noTCX.Store(cfg.Clsact)

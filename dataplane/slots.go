@@ -380,6 +380,7 @@ func (p *Plane) Publish(table *classify.Table) error {
 	for _, w := range p.workers {
 		w.hits.Grow(len(table.Causes()))
 	}
+	p.dropped.hits.Grow(len(table.Causes()))
 	known := make(map[endpoint.ID]uint32)
 	for _, e := range table.Endpoints() {
 		known[e.ID] = e.Generation

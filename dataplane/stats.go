@@ -41,7 +41,8 @@ type Stats struct {
 
 // Stats reads all counters.
 func (p *Plane) Stats() (Stats, error) {
-	s := Stats{TCX: !p.noTCX.Load(), Uplinks: p.uplinks.stats()}
+	s := Stats{TCX: !p.noTCX.Load(), Uplinks: p.uplinks.stats(),
+		Lost: p.dropped.ring.Lost() + p.dropped.unread.Load(), Written: p.dropped.ring.Written()}
 	now, _ := p.clock.now()
 	for i, w := range p.workers {
 		ws := WorkerStats{
@@ -92,16 +93,18 @@ func (p *Plane) Beats() map[int]time.Duration {
 func (p *Plane) Config() Config { return p.cfg }
 
 // Hits calls visit with each cause that gave a verdict since the dataplane was
-// built, and the sum over the workers, in no order.
+// built, and the sum over the workers and what the host drops, in no order.
 func (p *Plane) Hits(visit func(rule.CauseID, stat.Hit)) {
 	sums := make(map[uint32]stat.Hit)
-	for _, w := range p.workers {
-		w.hits.Each(func(id uint32, h stat.Hit) {
-			sum := sums[id]
-			sum.Add(h)
-			sums[id] = sum
-		})
+	add := func(id uint32, h stat.Hit) {
+		sum := sums[id]
+		sum.Add(h)
+		sums[id] = sum
 	}
+	for _, w := range p.workers {
+		w.hits.Each(add)
+	}
+	p.dropped.hits.Each(add)
 	for id, h := range sums {
 		visit(rule.CauseID(id), h)
 	}

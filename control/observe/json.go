@@ -74,7 +74,7 @@ func lost(timeNs int64, n uint64, reason string) *api.Flow {
 
 var kinds = [...]string{event.NewFlow: "new", event.Denied: "denied", event.Changed: "changed", event.Ended: "ended", event.Passed: "passed"}
 
-var hooks = [...]string{event.FromPod: "from-pod", event.ToPod: "to-pod"}
+var hooks = [...]string{event.FromPod: "from-pod", event.ToPod: "to-pod", event.InHost: "service"}
 
 // JSON returns an event as the agent's own API shows it.
 func JSON(r *Flow) api.Flow {

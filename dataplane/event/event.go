@@ -27,6 +27,7 @@ type Hook uint8
 const (
 	FromPod Hook = iota // on its way out of a pod
 	ToPod               // on its way into a pod
+	InHost              // where the host had translated it, by the host itself
 )
 
 // Record is one event, fixed size and free of pointers: two cache lines, of which

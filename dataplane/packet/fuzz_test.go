@@ -54,6 +54,9 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("reason %d", r)
 		}
 		checkHeader(t, frame, max(int(wireLen), len(frame)), r, &h)
+		if r := packet.ParseIP(frame, &again); r == stat.OK && (again.L3 != 0 || int(again.L4) > len(frame)) {
+			t.Fatalf("as a bare packet: %+v", again)
+		}
 	})
 }
 
@@ -77,6 +80,12 @@ func checkHeader(t *testing.T, frame []byte, wireLen int, r stat.Reason, h *pack
 		}
 	default:
 		t.Fatalf("EtherType %x is OK", h.EtherType)
+	}
+	var bare packet.Header
+	want := *h
+	want.L3, want.L4, want.VLAN, want.Tags = 0, h.L4-h.L3, 0, 0
+	if r := packet.ParseIP(frame[h.L3:], &bare); r != stat.OK || bare != want {
+		t.Fatalf("without its frame: %v, %+v, want %+v", r, bare, want)
 	}
 	if int(h.L4) < int(h.L3)+20 || int(h.L4) > len(frame) || int(h.L3)+int(h.IPLen) > wireLen {
 		t.Fatalf("L3 %d, L4 %d, length %d of %d (%d)", h.L3, h.L4, h.IPLen, len(frame), wireLen)

@@ -10,6 +10,7 @@ const (
 	ethHeaderLen = 14
 	vlanTagLen   = 4
 	maxTags      = 2
+	mostIP       = ipv6HeaderLen + 1<<16 - 1 // bytes of a packet whose length fits its header
 )
 
 // Parse fills h from a whole frame and returns stat.OK, or why the frame must
@@ -53,6 +54,21 @@ func ParseLen(frame []byte, wireLen int, h *Header) stat.Reason {
 		return parseARP(frame[off:], h)
 	}
 	return stat.UnknownEtherType
+}
+
+// ParseIP is Parse for a packet of which only the first bytes are at hand, from its
+// IP header on: h has L3 0. Lengths that its headers claim are not checked.
+func ParseIP(b []byte, h *Header) stat.Reason {
+	*h = Header{}
+	switch {
+	case len(b) > 0 && b[0]>>4 == 4:
+		h.EtherType = EtherTypeIPv4
+		return parseIPv4(b, mostIP, h)
+	case len(b) > 0 && b[0]>>4 == 6:
+		h.EtherType = EtherTypeIPv6
+		return parseIPv6(b, mostIP, h)
+	}
+	return stat.Malformed
 }
 
 // DstMAC returns the destination of a frame, or zeros if it has none.

@@ -33,7 +33,7 @@ func anyRecord(r *rand.Rand, causes int) event.Record {
 	number := func() uint64 { return r.Uint64() >> r.IntN(65) }
 	yes := func() bool { return r.IntN(2) == 0 }
 	rec := event.Record{
-		TimeNs: r.Int64N(1 << 62), Kind: event.Kind(r.IntN(4)), Hook: event.Hook(r.IntN(2)), Allowed: r.IntN(3) > 0,
+		TimeNs: r.Int64N(1 << 62), Kind: event.Kind(r.IntN(4)), Hook: event.Hook(r.IntN(3)), Allowed: r.IntN(3) > 0,
 		Audit: yes(), AuditEgress: yes(), AuditIngress: yes(), Reply: yes(), Reason: stat.Reason(r.IntN(int(stat.NumReasons))),
 		TCPFlags: uint8(number()), ICMP: uint16(number()), Src: endpoint.ID(r.IntN(7)), Dst: endpoint.ID(r.IntN(7)),
 		Egress: rule.CauseID(r.IntN(causes)), Ingress: rule.CauseID(r.IntN(causes)),

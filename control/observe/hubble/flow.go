@@ -282,6 +282,9 @@ func extras(f *observe.Flow, room *[mostExtras]extra) []extra {
 	case f.Kind == event.Changed:
 		out = append(out, extra{name: "changed", yes: true})
 	}
+	if f.Hook == event.InHost {
+		out = append(out, extra{name: "hook", text: "service"})
+	}
 	if !f.Allowed && f.Reason != stat.Policy {
 		out = append(out, extra{name: "reason", text: f.Reason.String()})
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/control/observe"
+	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/packet"
 )
 
@@ -38,6 +39,9 @@ func appendSummary(b []byte, f *observe.Flow, v observe.View) []byte {
 	}
 	if v == observe.Trace {
 		b = appendEnded(b, f)
+	}
+	if f.Hook == event.InHost {
+		b = append(b, "; a Service's backend"...)
 	}
 	if !f.Allowed && f.Suppressed > 0 {
 		b = strconv.AppendUint(append(b, "; "...), uint64(f.Suppressed), 10)
