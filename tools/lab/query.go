@@ -1,8 +1,6 @@
 package lab
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/tools/query"
 )
 
 // Verdicts.
@@ -56,23 +55,14 @@ func (a *Answer) Differs() bool { return a.Want != "" && a.Want != a.Verdict }
 // whose answer is an error.
 func ReadQueries(r io.Reader) ([]Query, error) {
 	var queries []Query
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
-		}
+	err := query.Lines(r, func(line []byte, n int) {
 		q := parseQuery(line)
 		if q.err != nil {
 			q.err = fmt.Errorf("line %d: %w", n, q.err)
 		}
 		queries = append(queries, q)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read queries: %w", err)
-	}
-	return queries, nil
+	})
+	return queries, err
 }
 
 func parseQuery(line []byte) Query {
@@ -82,16 +72,7 @@ func parseQuery(line []byte) Query {
 	}
 	err := json.Unmarshal(line, &in)
 	q := in.Query
-	var wrong *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &wrong) && wrong.Field == "":
-		q.err = fmt.Errorf("not a query: want an object, got %s", wrong.Value)
-		return q
-	case errors.As(err, &wrong):
-		q.err = fmt.Errorf("%s: want a %s, got %s", strings.TrimPrefix(wrong.Field, "Query."), wrong.Type, wrong.Value)
-		return q
-	case err != nil:
-		q.err = fmt.Errorf("not a query: %w", err)
+	if q.err = query.Fault(err); q.err != nil {
 		return q
 	}
 	q.Proto = strings.ToUpper(q.Proto)

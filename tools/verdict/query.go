@@ -1,7 +1,6 @@
 package verdict
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -10,6 +9,7 @@ import (
 	"io"
 
 	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/tools/query"
 )
 
 // Verdicts.
@@ -51,23 +51,14 @@ func (a *Answer) Differs() bool { return a.Want != "" && a.Error == "" && a.Want
 // none becomes a query whose answer is an error.
 func ReadQueries(r io.Reader) ([]Query, error) {
 	var queries []Query
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
-		}
+	err := query.Lines(r, func(line []byte, n int) {
 		q := ParseQuery(line)
 		if q.err != nil {
 			q.err = fmt.Errorf("line %d: %w", n, q.err)
 		}
 		queries = append(queries, q)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read queries: %w", err)
-	}
-	return queries, nil
+	})
+	return queries, err
 }
 
 // ParseQuery reads a query from its JSON. Fields that it doesn't know are left
@@ -82,16 +73,7 @@ func ParseQuery(line []byte) Query {
 	}
 	err := json.Unmarshal(line, &in)
 	q := Query{Src: in.Src, Dst: in.Dst, Want: in.Want, proto: scalar(in.Proto)}
-	var wrong *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &wrong) && wrong.Field == "":
-		q.err = fmt.Errorf("not a query: want an object, got %s", wrong.Value)
-		return q
-	case errors.As(err, &wrong):
-		q.err = fmt.Errorf("%s: want a %s, got %s", wrong.Field, wrong.Type, wrong.Value)
-		return q
-	case err != nil:
-		q.err = fmt.Errorf("not a query: %w", err)
+	if q.err = query.Fault(err); q.err != nil {
 		return q
 	}
 	var errs []error
