@@ -197,6 +197,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("names", a.listen)
 	run("loop", a.loop)
 	run("guard", a.watchGuard)
+	run("drops", a.tellDrops)
 	a.log.Info("agent started", "node", a.cfg.NodeName, "offload", a.cfg.Offload,
 		"failOpen", a.cfg.FailOpen, "adopted", a.plane.Adopted())
 	<-ctx.Done()

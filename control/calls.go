@@ -34,6 +34,7 @@ type serviceLoop struct {
 	// For the watch: calls are planned; and from it: another look is due.
 	planned, suspect atomic.Bool
 	others           atomic.Pointer[others]
+	deaf             atomic.Pointer[string] // why nobody listens to what the guard drops, as listen last found
 }
 
 // plane is what is told of Services (dataplane.Plane).
@@ -59,7 +60,7 @@ func (a *Agent) adoptGuard() {
 	s.planner, s.plan = forward.NewPlanner(), &forward.Plan{}
 	s.others.Store(&others{})
 	var err error
-	if s.guard, err = forward.Adopt(); err != nil {
+	if s.guard, err = forward.Adopt(uint16(a.cfg.NFLogGroup)); err != nil {
 		a.log.Warn("read what an earlier agent guarded", "err", err)
 	}
 	// What it guarded is kept until there are rules, and then again looked at.

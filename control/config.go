@@ -3,12 +3,14 @@ package control
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/sluice-net/sluice/control/forward"
 	"github.com/sluice-net/sluice/control/link"
 	"github.com/sluice-net/sluice/control/metrics"
 	"github.com/sluice-net/sluice/control/observe/hubble"
@@ -49,6 +51,10 @@ type Config struct {
 	// Uplinks are NICs whose traffic for pods is judged in their drivers already.
 	Uplinks []string `json:"uplinks,omitempty"`
 	Clsact  bool     `json:"clsact"` // attach by clsact filters, as kernels before 6.6 need it
+
+	// NFLogGroup is the group of NFLOG by which the host tells what it drops of
+	// calls of Services; 0: it is counted only.
+	NFLogGroup int `json:"nflogGroup"`
 
 	NetNS []string `json:"netns"` // folders of the pods' network namespaces
 
@@ -103,7 +109,7 @@ func Default() Config {
 	return Config{
 		NodeName: name, Report: true, ReportNamespace: "kube-system", Socket: "/run/sluice/sluice.sock", PinPath: "/sys/fs/bpf/sluice", OnExit: ExitKeep,
 		Offload: d.Offload, FailOpen: d.FailOpen, Shortcut: d.Shortcut, PodLinks: d.PodLinks, Workers: d.Workers,
-		NetNS: link.DefaultNetNS(), MaxPods: d.Endpoints, Frames: d.Frames, FrameSize: d.FrameSize,
+		NFLogGroup: forward.DefaultGroup, NetNS: link.DefaultNetNS(), MaxPods: d.Endpoints, Frames: d.Frames, FrameSize: d.FrameSize,
 		HugePages: d.HugePages, FlowsPerQueue: d.Flow.Capacity, FlowCache: d.FlowCache,
 		AdmitCache: d.AdmitCache, DenyCache: d.DenyCache, Fragments: d.Fragments, EventRing: d.EventRing, History: 1 << 14,
 		MissRate: d.MissRate, MissBurst: d.MissBurst, DenyReport: Duration(d.DenyReport),
@@ -151,6 +157,9 @@ func (c Config) Validate() error {
 	}
 	if c.OnExit != ExitKeep && c.OnExit != ExitCleanup {
 		errs = append(errs, fmt.Errorf("onExit %q: want %s or %s", c.OnExit, ExitKeep, ExitCleanup))
+	}
+	if c.NFLogGroup < 0 || c.NFLogGroup > math.MaxUint16 {
+		errs = append(errs, fmt.Errorf("nflogGroup %d: want 0 to %d", c.NFLogGroup, math.MaxUint16))
 	}
 	if c.History < 1 {
 		errs = append(errs, fmt.Errorf("history %d: want 1 or more", c.History))

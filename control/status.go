@@ -87,6 +87,9 @@ func (a *Agent) Status(maps bool) (api.Status, error) {
 	if s.Services = loop.services; s.Services.Closed > 0 {
 		s.Notes = append(slices.Clone(s.Notes), fmt.Sprintf("%d calls of Services are closed, though pods may reach some of their backends: %s", s.Services.Closed, s.Services.Reason))
 	}
+	if s.Services.Silent = a.silent(); s.Services.Silent != "" && s.Services.Guarded > 0 {
+		s.Notes = append(slices.Clone(s.Notes), "what the host drops of calls of Services is counted and has no events: "+s.Services.Silent)
+	}
 	s.Programs = map[string]uint64{}
 	for c, n := range stats.Programs {
 		s.Programs[xdpprog.Counter(c).String()] = n

@@ -65,6 +65,7 @@ type Services struct {
 	Guarded int    `json:"guarded"`          // let through, and judged where the host translates them
 	Closed  int    `json:"closed"`           // not let through
 	Reason  string `json:"reason,omitempty"` // why not
+	Silent  string `json:"silent,omitempty"` // why what is dropped there has no events
 }
 
 // Worker is the state of one queue.
@@ -194,7 +195,7 @@ type Flow struct {
 	Verdict    string           `json:"verdict"` // allow, deny
 	Audit      bool             `json:"audit,omitempty"`
 	Reply      bool             `json:"reply,omitempty"`
-	Hook       string           `json:"hook,omitempty"` // from-pod, to-pod
+	Hook       string           `json:"hook,omitempty"` // from-pod, to-pod, service: by the host, where it had translated the call of one
 	Src        End              `json:"src"`
 	Dst        End              `json:"dst"`
 	Proto      string           `json:"proto"`          // TCP, UDP, SCTP, ICMP, ICMPv6 or a number

@@ -14,7 +14,14 @@
 // A Planner finds calls and ways from compiled rules. Calls that are allowed or
 // denied as a whole are none, so that most nodes have no table. A packet that the
 // host forwards, or takes, pays a look-up of its connection's tuple in a hash if
-// there is a table, and a second one if its call is guarded.
+// there is a table, and a second one if its call is guarded. A forwarded UDP packet
+// took 2.9 µs with conntrack and NAT and no table of the Guard, 3.7 beside 1,000
+// guarded calls of a family, and 3.9 as one of them (BenchmarkForwarded, AMD EPYC in a
+// virtual machine, Linux 6.18).
+//
+// What is dropped is told as well, if the kernel can: a group of NFLOG gets the
+// beginnings of packets as they are where they are dropped, so many a second of one
+// pod, end and port, and a Log reads them. The drop is the same whether anybody does.
 //
 // A Guard may be used by several goroutines, a Planner by one.
 package forward
@@ -45,6 +52,8 @@ type Guard struct {
 	mu       sync.Mutex
 	families [2]family
 	dropped  uint64 // by tables that have gone
+	tell     attrs  // tells NFLOG what is dropped; nil: nobody is told
+	mute     error  // why the kernel can't
 }
 
 // family is the state of the table of one address family.
@@ -55,9 +64,13 @@ type family struct {
 	there       bool // the kernel has one, or may have
 }
 
-// Adopt returns a Guard that has what an earlier agent left.
-func Adopt() (*Guard, error) {
+// Adopt returns a Guard that has what an earlier agent left, and tells a group of
+// NFLOG what it drops, unless that is 0.
+func Adopt(group uint16) (*Guard, error) {
 	g := &Guard{families: [2]family{{table: table4}, {table: table6}}}
+	if group != 0 {
+		g.tell = logged(group)
+	}
 	var errs []error
 	for i := range g.families {
 		f := &g.families[i]
@@ -109,7 +122,27 @@ func (g *Guard) Apply(calls, ways Set) error {
 	for i := range g.families {
 		g.families[i].known = false
 	}
-	return g.apply(calls, ways)
+	if err = g.apply(calls, ways); err == nil || g.tell == nil || !absent(err) {
+		return err
+	}
+	// It may lack nothing but what tells of drops.
+	tell := g.tell
+	g.tell = nil
+	if g.apply(calls, ways) != nil {
+		g.tell = tell
+		return err
+	}
+	g.mute = err
+	return nil
+}
+
+// Mute returns why nothing tells of what the tables drop, of which Drops counts
+// all: the kernel lacks what it takes. It is nil if something does, or if nothing
+// was to be told.
+func (g *Guard) Mute() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mute
 }
 
 func (g *Guard) apply(calls, ways Set) error {
@@ -131,7 +164,7 @@ func (g *Guard) apply(calls, ways Set) error {
 			f.remove(&b)
 		}
 		if f.known, f.there = true, len(f.calls) > 0; f.there {
-			f.make(&b)
+			f.make(&b, g.tell)
 			f.change(&b, "calls", nil, f.calls)
 			f.change(&b, "ways", nil, f.ways)
 		}

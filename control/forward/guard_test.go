@@ -17,7 +17,7 @@ import (
 )
 
 // inNamespace moves the test into a network namespace of its own.
-func inNamespace(t *testing.T) {
+func inNamespace(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("REQUIRE_PRIV") == "1" {
@@ -31,14 +31,14 @@ func inNamespace(t *testing.T) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func nft(t *testing.T, args ...string) string {
+func nft(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("nft", args...).CombinedOutput()
 	if err != nil {
@@ -64,7 +64,7 @@ func tuples(from, n int) forward.Set {
 // has compares what a Guard says, and what the kernel does, with what they should.
 func has(t *testing.T, g *forward.Guard, calls, ways forward.Set) {
 	t.Helper()
-	kernel, err := forward.Adopt()
+	kernel, err := forward.Adopt(forward.DefaultGroup)
 	must(t, err)
 	for name, x := range map[string]*forward.Guard{"guard": g, "kernel": kernel} {
 		c, w := x.Sets()
@@ -78,7 +78,7 @@ func tables(t *testing.T) string { return strings.TrimSpace(nft(t, "list", "tabl
 
 func TestGuard(t *testing.T) {
 	inNamespace(t)
-	g, err := forward.Adopt()
+	g, err := forward.Adopt(forward.DefaultGroup)
 	must(t, err)
 	must(t, g.Apply(nil, nil))
 	if got := tables(t); got != "" {
@@ -104,7 +104,7 @@ func TestGuard(t *testing.T) {
 	}
 
 	// A successor has what its predecessor had, and makes it its own.
-	next, err := forward.Adopt()
+	next, err := forward.Adopt(forward.DefaultGroup)
 	must(t, err)
 	has(t, next, tuples(0, 2), tuples(2, 3))
 	must(t, next.Apply(tuples(0, 4), tuples(2, 3)))
@@ -150,7 +150,7 @@ func TestGuard(t *testing.T) {
 func TestGuardReplaces(t *testing.T) {
 	inNamespace(t)
 	nft(t, "add table ip sluice; add set ip sluice calls { type ipv4_addr; elements = { 10.0.0.1 }; }; add chain ip sluice other")
-	g, err := forward.Adopt()
+	g, err := forward.Adopt(forward.DefaultGroup)
 	if err == nil {
 		t.Error("a table of another layout was read without complaint")
 	}

@@ -38,7 +38,11 @@ func (t *table) addRule(b *batch, chain string, parts ...attrs) {
 
 // expr is one expression.
 func expr(e *netlink.AttributeEncoder, name string, data attrs) {
-	nest(e, unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) {
+	exprAt(e, unix.NFTA_LIST_ELEM, name, data)
+}
+
+func exprAt(e *netlink.AttributeEncoder, attr uint16, name string, data attrs) {
+	nest(e, attr, func(e *netlink.AttributeEncoder) {
 		e.String(unix.NFTA_EXPR_NAME, name)
 		nest(e, unix.NFTA_EXPR_DATA, data)
 	})

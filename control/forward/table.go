@@ -17,7 +17,11 @@ import (
 //	counter denied
 //	set calls { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }
 //	set ways { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }
-//	chain denied { counter name denied; drop; }
+//	set told { as calls; size 1024; flags dynamic,timeout; timeout 10s; }
+//	chain denied {
+//		update @told { ip saddr . ip daddr . meta l4proto . th dport limit rate 10/second burst 20 packets } log group 7353 snaplen 256
+//		counter name denied; drop
+//	}
 //	chain judge {
 //		ct original ip saddr . ct reply ip saddr . ct protocol . ct reply proto-src @ways return
 //		goto denied
@@ -103,18 +107,23 @@ func (t *table) remove(b *batch) {
 	b.add(unix.NFT_MSG_DELTABLE, t.family, 0, t.named(unix.NFTA_TABLE_NAME))
 }
 
-// make makes the table, with empty sets.
-func (t *table) make(b *batch) {
+// make makes the table, with empty sets. What it drops it tells by an expression, if
+// there is one.
+func (t *table) make(b *batch, tell attrs) {
 	b.add(unix.NFT_MSG_NEWTABLE, t.family, netlink.Create, t.named(unix.NFTA_TABLE_NAME))
 	b.add(unix.NFT_MSG_NEWOBJ, t.family, netlink.Create, t.counter(true))
-	t.addSet(b, "calls", 1)
-	t.addSet(b, "ways", 2)
+	t.addSet(b, "calls", 1, nil)
+	t.addSet(b, "ways", 2, nil)
 	for _, name := range []string{"denied", "judge"} {
 		b.add(unix.NFT_MSG_NEWCHAIN, t.family, netlink.Create, t.chain(name))
 	}
 	t.addHook(b, "leaving", unix.NF_INET_POST_ROUTING, beforeSNAT)
 	t.addHook(b, "arriving", unix.NF_INET_LOCAL_IN, 0)
 
+	if tell != nil {
+		t.addSet(b, "told", 3, short)
+		t.addRule(b, "denied", t.header(), limited("told"), tell)
+	}
 	t.addRule(b, "denied", counted("denied"), verdict(drop, ""))
 	t.addRule(b, "judge", t.conn(original, t.src, reply, t.src, unix.NFT_CT_PROTO_SRC), lookup("ways"), verdict(unix.NFT_RETURN, ""))
 	t.addRule(b, "judge", verdict(unix.NFT_GOTO, "denied"))
@@ -146,14 +155,16 @@ func (t *table) addHook(b *batch, name string, hook uint32, priority int32) {
 	})
 }
 
-func (t *table) addSet(b *batch, name string, id uint32) {
+func (t *table) addSet(b *batch, name string, id uint32, more attrs) {
 	b.add(unix.NFT_MSG_NEWSET, t.family, netlink.Create, func(e *netlink.AttributeEncoder) {
 		e.String(unix.NFTA_SET_TABLE, tableName)
 		e.String(unix.NFTA_SET_NAME, name)
-		e.Uint32(unix.NFTA_SET_FLAGS, 0)
 		e.Uint32(unix.NFTA_SET_KEY_TYPE, ((t.addrType<<6|t.addrType)<<6|typeProto)<<6|typePort)
 		e.Uint32(unix.NFTA_SET_KEY_LEN, uint32(t.keyLen()))
 		e.Uint32(unix.NFTA_SET_ID, id)
+		if more != nil {
+			more(e)
+		}
 	})
 }
 

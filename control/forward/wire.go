@@ -25,13 +25,18 @@ func nest(e *netlink.AttributeEncoder, attr uint16, inner attrs) {
 
 // message builds a message of the nf_tables subsystem.
 func message(kind uint16, family byte, flags netlink.HeaderFlags, a attrs) (netlink.Message, error) {
+	return nfnetlink(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, genmsg(family, 0), a)
+}
+
+// nfnetlink builds a message of any subsystem, whose struct nfgenmsg is gen.
+func nfnetlink(kind uint16, flags netlink.HeaderFlags, gen []byte, a attrs) (netlink.Message, error) {
 	e := netlink.NewAttributeEncoder()
 	e.ByteOrder = binary.BigEndian
 	a(e)
 	data, err := e.Encode()
 	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
-		Data:   append(genmsg(family, 0), data...),
+		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags},
+		Data:   append(gen, data...),
 	}, err
 }
 

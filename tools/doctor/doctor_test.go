@@ -38,7 +38,8 @@ func machine(t *testing.T, files map[string]string) string {
 }
 
 const goodConfig = "CONFIG_BPF_SYSCALL=y\nCONFIG_BPF_JIT=y\nCONFIG_NET_CLS_ACT=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_VETH=m\n" +
-	"CONFIG_NET_CLS_BPF=m\nCONFIG_NET_SCH_INGRESS=m\nCONFIG_DEBUG_INFO_BTF=y\nCONFIG_HUGETLBFS=y\n"
+	"CONFIG_NET_CLS_BPF=m\nCONFIG_NET_SCH_INGRESS=m\nCONFIG_DEBUG_INFO_BTF=y\nCONFIG_HUGETLBFS=y\n" +
+	"CONFIG_NETFILTER_NETLINK_LOG=m\nCONFIG_NFT_LOG=m\nCONFIG_NFT_LIMIT=m\n"
 
 // TestFindings examines machines made of files.
 func TestFindings(t *testing.T) {
@@ -87,7 +88,7 @@ func TestFindings(t *testing.T) {
 		{"too old", with("5.10.0"), "kernel", "release", doctor.Fault, "5.15"},
 		{"no number", with("unknown"), "kernel", "release", doctor.Warn, "two numbers"},
 		{"no patch level", with("6.12-rc3"), "kernel", "release", doctor.OK, "6.12"},
-		{"all options", with("6.12.1"), "kernel", "configuration", doctor.OK, "9 options"},
+		{"all options", with("6.12.1"), "kernel", "configuration", doctor.OK, "12 options"},
 		{"no AF_XDP", with("6.12.1", map[string]string{"boot/config-6.12.1": strings.ReplaceAll(goodConfig, "CONFIG_XDP_SOCKETS=y", "# CONFIG_XDP_SOCKETS is not set")}),
 			"kernel", "CONFIG_XDP_SOCKETS", doctor.Fault, "AF_XDP"},
 		{"zero-copy", with("6.12.1", card("ice", 4)), "nic", "eth9", doctor.OK, "4 rx queues, 1 tx queue; XDP native, zero-copy"},

@@ -47,6 +47,9 @@ var needed = []struct {
 	{"CONFIG_NET_CLS_BPF", "programs on links before Linux 6.6", Info},
 	{"CONFIG_NET_SCH_INGRESS", "programs on links before Linux 6.6", Info},
 	{"CONFIG_DEBUG_INFO_BTF", "types of the kernel for diagnosis", Info},
+	{"CONFIG_NETFILTER_NETLINK_LOG", "events of what nftables drops of calls of Services", Info},
+	{"CONFIG_NFT_LOG", "events of what nftables drops of calls of Services", Info},
+	{"CONFIG_NFT_LIMIT", "events of what nftables drops of calls of Services", Info},
 	{"CONFIG_HUGETLBFS", "huge pages for packet memory", Info},
 }
 
