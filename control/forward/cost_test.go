@@ -19,9 +19,9 @@ import (
 
 // BenchmarkForwarded has the host forward packets of one connection from a veth to
 // another, with conntrack and an empty NAT as kube-proxy's, in turns of 1,000: without
-// tables, with tables that guard 1,000 other calls, and as a guarded call itself. An
-// operation is a turn of each. What else the machine does adds to some turns: the
-// first decile is reported.
+// tables, with tables that guard 1,000 other calls, as a guarded call itself, and as
+// one that is dropped, by tables that tell of it and by others. An operation is a turn
+// of each. What else the machine does adds to some turns: the first decile is reported.
 func BenchmarkForwarded(b *testing.B) {
 	inNamespace(b)
 	const perTurn = 1000
@@ -29,34 +29,46 @@ func BenchmarkForwarded(b *testing.B) {
 	one.Set(0)
 	must(b, unix.SchedSetaffinity(0, &one)) // of this thread, which forwards what it sends
 	r := newRoad(b)
-	g, err := forward.Adopt(forward.DefaultGroup)
-	must(b, err)
 	own := forward.Set{{Src: r.src, Dst: r.dst, Proto: packet.ProtoUDP, Port: 80}: {}}
 	other := tuples(0, 2000)
 	both := tuples(0, 2000)
 	for x := range own {
 		both[x] = struct{}{}
 	}
-	names := []string{"none", "unguarded", "guarded"}
-	sets := []forward.Set{nil, other, both}
-	took := make([][]time.Duration, len(sets))
+	kinds := []struct {
+		name        string
+		group       uint16
+		calls, ways forward.Set
+	}{
+		{"none", forward.DefaultGroup, nil, nil},
+		{"unguarded", forward.DefaultGroup, other, other},
+		{"guarded", forward.DefaultGroup, both, both},
+		{"dropped", 0, both, other},
+		{"told", forward.DefaultGroup, both, other},
+	}
+	l, err := forward.Listen(forward.DefaultGroup)
+	must(b, err)
+	defer l.Close()
+	took := make([][]time.Duration, len(kinds))
 	for b.Loop() {
-		for i, calls := range sets {
-			must(b, g.Apply(calls, calls))
+		for i, k := range kinds {
+			g, err := forward.Adopt(k.group)
+			must(b, err)
+			must(b, g.Apply(k.calls, k.ways))
 			r.send(b, perTurn)
-			before, began := r.arrived(b), time.Now()
+			before, began := r.arrived(b)+g.Drops(), time.Now()
 			r.send(b, perTurn)
-			if t := time.Since(began); r.arrived(b) == before+perTurn {
+			if t := time.Since(began); r.arrived(b)+g.Drops() == before+perTurn {
 				took[i] = append(took[i], t)
 			}
 		}
 	}
-	for i, name := range names {
+	for i, k := range kinds {
 		if len(took[i]) == 0 {
-			b.Fatalf("%s: in no turn all packets arrived", name)
+			b.Fatalf("%s: in no turn all packets were seen again", k.name)
 		}
 		slices.Sort(took[i])
-		b.ReportMetric(float64(took[i][len(took[i])/10].Nanoseconds())/perTurn, "ns/"+name)
+		b.ReportMetric(float64(took[i][len(took[i])/10].Nanoseconds())/perTurn, "ns/"+k.name)
 	}
 }
 
