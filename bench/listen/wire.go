@@ -27,23 +27,12 @@ const (
 // Wire follows the flows of the node that serves at a Unix socket by HTTP/2's frames
 // and the fields of the messages. No later event is missed once it returns.
 func Wire(ctx context.Context, socket string) (*Client, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	w, err := dial(ctx, socket)
 	if err != nil {
-		return nil, fmt.Errorf("follow flows: %w", err)
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	context.AfterFunc(ctx, func() { conn.Close() })
-	w := &wire{frames: http2.NewFramer(conn, bufio.NewReaderSize(conn, readBuffer))}
-	w.frames.SetMaxReadFrameSize(maxFrame)
-	w.frames.SetReuseFrames()
-	w.frames.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	if err = w.ask(conn); err == nil {
-		err = w.opened()
-	}
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("follow flows: %w", err)
-	}
+	context.AfterFunc(ctx, func() { w.conn.Close() })
 	c := &Client{stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
@@ -57,8 +46,18 @@ func Wire(ctx context.Context, socket string) (*Client, error) {
 	return c, nil
 }
 
+// Stalled asks for the flows of the node as Wire does, and then reads nothing.
+func Stalled(ctx context.Context, socket string) (io.Closer, error) {
+	w, err := dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	return w.conn, nil
+}
+
 // wire is a connection with one request.
 type wire struct {
+	conn     net.Conn
 	frames   *http2.Framer
 	messages messages
 	used     int // of the windows
@@ -67,8 +66,28 @@ type wire struct {
 // streamID is that of the request: the first of a client.
 const streamID = 1
 
+// dial asks, and returns once the server answers.
+func dial(ctx context.Context, socket string) (*wire, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("follow flows: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	w := &wire{conn: conn, frames: http2.NewFramer(conn, bufio.NewReaderSize(conn, readBuffer))}
+	w.frames.SetMaxReadFrameSize(maxFrame)
+	w.frames.SetReuseFrames()
+	w.frames.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	if err = w.ask(); err == nil {
+		err = w.opened()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("follow flows: %w", err), conn.Close())
+	}
+	return w, nil
+}
+
 // ask sends the request.
-func (w *wire) ask(conn io.Writer) error {
+func (w *wire) ask() error {
 	body, err := proto.Marshal(&observerpb.GetFlowsRequest{Follow: true})
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
@@ -82,7 +101,7 @@ func (w *wire) ask(conn io.Writer) error {
 			return fmt.Errorf("encode headers: %w", err)
 		}
 	}
-	_, err = io.WriteString(conn, http2.ClientPreface)
+	_, err = io.WriteString(w.conn, http2.ClientPreface)
 	return errors.Join(err,
 		w.frames.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: maxWindow},
 			http2.Setting{ID: http2.SettingMaxFrameSize, Val: maxFrame}),

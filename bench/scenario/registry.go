@@ -31,6 +31,7 @@ func Systems() []System {
 		sluice(agentMode{name: "inspect-quiet", about: "Sluice, every packet through a worker, no event remembered", shortcut: true, events: "none"}),
 		sluice(agentMode{name: "inspect-traced", about: "Sluice, every packet through a worker, with a client that reads all events", shortcut: true, listens: listen.Wire}),
 		sluice(agentMode{name: "inspect-decoded", about: "Sluice, every packet through a worker, with a client that decodes all events by grpc-go", shortcut: true, listens: listen.Decoded}),
+		sluice(agentMode{name: "inspect-stalled", about: "Sluice, every packet through a worker, with a client that asks for all events and reads none", shortcut: true, stalled: true}),
 		sluice(agentMode{name: "inspect-2w", about: "Sluice, every packet through one of two workers", shortcut: true, workers: 2}),
 		dpdk,
 		ovs,
@@ -130,7 +131,7 @@ func tracing() []Workload {
 	}
 	for _, rate := range toldRates {
 		ws = append(ws, Workload{Name: "tracing-rate-" + short(rate), About: fmt.Sprintf("%d new UDP flows a second out of a packet socket: what a client is told of them, all kept and all read; flows and losses must add up", rate),
-			Systems: []string{"inspect", "inspect-traced", "inspect-decoded", "sluice-traced"}, Family: 4, CPUs: 2, Flows: toldFlows,
+			Systems: []string{"inspect", "inspect-traced", "inspect-decoded", "inspect-stalled", "sluice-traced"}, Family: 4, CPUs: 2, Flows: toldFlows,
 			Sweep: "tracing-rate", XName: "flows a second", X: float64(rate), Run: toldOfNew(rate)})
 	}
 	return ws

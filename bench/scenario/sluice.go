@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sluice-net/sluice/bench/listen"
 	"github.com/sluice-net/sluice/control/api"
 )
 
@@ -22,6 +24,7 @@ type agentMode struct {
 	workers     int
 	events      string     // which the agent remembers; empty: all, its default
 	listens     listenFunc // how somebody follows its events, if anybody does
+	stalled     bool       // somebody asks for its events and reads none
 }
 
 // sluice is Sluice with the workload's rules in force on pod B.
@@ -59,6 +62,7 @@ type agent struct {
 	// manifests is the folder of rules that it follows.
 	manifests string
 	listener  *listener // to its events, if there is one
+	stalled   io.Closer // who doesn't read them, likewise
 }
 
 // Both flow tables hold twice what the workload needs, and at least this.
@@ -108,6 +112,9 @@ func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err erro
 	if m.listens != nil {
 		a.listener, err = newListener(ctx, a.client, c.Hubble.Socket, m.listens)
 	}
+	if err == nil && m.stalled {
+		a.stalled, err = listen.Stalled(ctx, c.Hubble.Socket)
+	}
 	return a, err
 }
 
@@ -153,6 +160,9 @@ func (a *agent) Modes() map[string]string {
 	if a.listener != nil {
 		m["events"] = "followed"
 	}
+	if a.stalled != nil {
+		m["events"] = "asked for, not read"
+	}
 	return m
 }
 
@@ -161,6 +171,9 @@ func (a *agent) Stop() error {
 	var errs []error
 	if a.listener != nil {
 		errs = append(errs, a.listener.close())
+	}
+	if a.stalled != nil {
+		errs = append(errs, a.stalled.Close())
 	}
 	if a.process != nil {
 		errs = append(errs, a.process.stop())
