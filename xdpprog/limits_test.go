@@ -63,7 +63,7 @@ func TestAgentDown(t *testing.T) {
 		kill func(*rig)
 	}{
 		{"no port", func(r *rig) { r.must(r.SetPort(0, 0)) }},
-		{"heartbeat too old", func(r *rig) { r.Beat(0, nowNs(r.T)-int64(2*time.Minute)) }},
+		{"heartbeat too old", func(r *rig) { r.Beat(0, nowNs(r.TB)-int64(2*time.Minute)) }},
 		{"never a heartbeat", func(r *rig) { r.Beat(0, 0) }},
 	} {
 		for _, open := range []bool{false, true} {

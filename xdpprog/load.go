@@ -39,6 +39,7 @@ type Objects struct {
 	seed    uint64
 	progs   sluicePrograms
 	maps    sluiceMaps
+	vars    sluiceVariables
 	beats   []uint64
 	asked   []uint64 // nil without uplinks
 	addrs   addrs
@@ -104,7 +105,7 @@ func Load(cfg Config) (o *Objects, replaced []string, err error) {
 	if err != nil {
 		return nil, replaced, fmt.Errorf("load programs: %w", err)
 	}
-	o.progs, o.maps = objs.sluicePrograms, objs.sluiceMaps
+	o.progs, o.maps, o.vars = objs.sluicePrograms, objs.sluiceMaps, objs.sluiceVariables
 	if o.beats, err = mmapHeartbeats(o.maps.Heartbeats.FD()); err != nil {
 		return nil, replaced, errors.Join(err, objs.Close())
 	}

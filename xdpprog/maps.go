@@ -68,13 +68,23 @@ func (o *Objects) BindLink(ifindex int, slot uint32) error {
 	if err := o.maps.Links.Put(uint32(ifindex), slot); err != nil {
 		return fmt.Errorf("bind link %d: %w", ifindex, err)
 	}
-	return nil
+	return o.forgetHints()
 }
 
 // UnbindLink forgets a link; divert then drops all that it carries.
 func (o *Objects) UnbindLink(ifindex int) error {
 	if err := o.maps.Links.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("unbind link %d: %w", ifindex, err)
+	}
+	return o.forgetHints()
+}
+
+// forgetHints makes the programs look all links up again. A packet that is on its
+// way meanwhile may still leave a hint at what was; it is taken for as long as the
+// endpoint says that the link is its own.
+func (o *Objects) forgetHints() error {
+	if err := o.vars.Hints.Set(make([]byte, o.vars.Hints.Size())); err != nil {
+		return fmt.Errorf("forget where links lead: %w", err)
 	}
 	return nil
 }

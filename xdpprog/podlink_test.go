@@ -85,7 +85,7 @@ func TestPodLinkPasses(t *testing.T) {
 	}{
 		"offload":         {config: func(c *xdpprog.Config) { c.Offload = true }},
 		"no such link":    {change: func(r *rig) { r.must(r.UnbindLink(loopback)) }},
-		"worker is away":  {change: func(r *rig) { r.Beat(0, nowNs(r.T)-int64(time.Hour)) }},
+		"worker is away":  {change: func(r *rig) { r.Beat(0, nowNs(r.TB)-int64(time.Hour)) }},
 		"no socket there": {change: func(r *rig) { r.must(r.BindLink(loopback, peerSlot)) }},
 	} {
 		r := newPodLink(t, c.config)

@@ -67,7 +67,7 @@ func load(tb testing.TB, cfg xdpprog.Config) (*xdpprog.Objects, []string) {
 // rig runs the programs on single packets, as if they had come by the loopback
 // link of this network namespace, which every test run has.
 type rig struct {
-	*testing.T
+	testing.TB
 	*xdpprog.Objects
 }
 
@@ -82,7 +82,7 @@ const (
 
 // newRig loads the programs, with the pod of podSlot behind the loopback link,
 // one at peerSlot behind another, and living workers.
-func newRig(t *testing.T, change func(*xdpprog.Config)) *rig {
+func newRig(t testing.TB, change func(*xdpprog.Config)) *rig {
 	t.Helper()
 	cfg := smallConfig(bpffs(t))
 	if change != nil {
@@ -108,7 +108,7 @@ func newRig(t *testing.T, change func(*xdpprog.Config)) *rig {
 func (r *rig) revive(worker int) {
 	r.Helper()
 	r.must(r.SetSocket(worker, r.socket()))
-	r.Beat(worker, nowNs(r.T))
+	r.Beat(worker, nowNs(r.TB))
 }
 
 // socket is an AF_XDP socket that is bound to nothing. Maps of Linux 7.2 take none

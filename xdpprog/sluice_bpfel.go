@@ -185,6 +185,9 @@ const (
 	sluiceProgUplinkSteer   = "uplink_steer"
 	sluiceVarAbiTypes       = "abi_types"
 	sluiceVarCfg            = "cfg"
+	sluiceVarClockNs        = "clock_ns"
+	sluiceVarClockTick      = "clock_tick"
+	sluiceVarHints          = "hints"
 )
 
 // loadSluice returns the embedded CollectionSpec for sluice.
@@ -267,8 +270,11 @@ type sluiceMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sluiceVariableSpecs struct {
-	AbiTypes *ebpf.VariableSpec `ebpf:"abi_types"`
-	Cfg      *ebpf.VariableSpec `ebpf:"cfg"`
+	AbiTypes  *ebpf.VariableSpec `ebpf:"abi_types"`
+	Cfg       *ebpf.VariableSpec `ebpf:"cfg"`
+	ClockNs   *ebpf.VariableSpec `ebpf:"clock_ns"`
+	ClockTick *ebpf.VariableSpec `ebpf:"clock_tick"`
+	Hints     *ebpf.VariableSpec `ebpf:"hints"`
 }
 
 // sluiceObjects contains all objects after they have been loaded into the kernel.
@@ -342,8 +348,11 @@ func (m *sluiceMaps) Close() error {
 //
 // It can be passed to loadSluiceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sluiceVariables struct {
-	AbiTypes *ebpf.Variable `ebpf:"abi_types"`
-	Cfg      *ebpf.Variable `ebpf:"cfg"`
+	AbiTypes  *ebpf.Variable `ebpf:"abi_types"`
+	Cfg       *ebpf.Variable `ebpf:"cfg"`
+	ClockNs   *ebpf.Variable `ebpf:"clock_ns"`
+	ClockTick *ebpf.Variable `ebpf:"clock_tick"`
+	Hints     *ebpf.Variable `ebpf:"hints"`
 }
 
 // sluicePrograms contains all programs after they have been loaded into the kernel.

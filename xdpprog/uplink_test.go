@@ -198,7 +198,7 @@ func TestUplinkAlone(t *testing.T) {
 		fail func(*rig)
 	}{
 		{"no heartbeat", func(r *rig) { r.Beat(0, 0) }},
-		{"old heartbeat", func(r *rig) { r.Beat(0, nowNs(r.T)-int64(2*time.Minute)) }},
+		{"old heartbeat", func(r *rig) { r.Beat(0, nowNs(r.TB)-int64(2*time.Minute)) }},
 		{"queue without a socket", func(r *rig) { r.must(r.PutUplink(loopback, xdpprog.Uplink{Base: 7, Room: 1500, MAC: nicMAC})) }},
 		{"pod without rules", func(r *rig) {
 			r.must(r.PutEndpoint(podSlot, xdpprog.Endpoint{Ifindex: loopback, MAC: podMAC, HostMAC: hostMAC}))

@@ -28,7 +28,7 @@
 // Build makes a Table of a Set. An Updater makes each Table from the one
 // before it: 7 to 20 µs for a pod with known labels among 50,000, 30 to 50 µs with
 // new ones, 0.1 to 0.2 ms for a policy, whether it names pods or other CIDRs; up to
-// 4 ms if what it is the first to name is a tenth of the cluster.
+// 4 ms if it is the first to name what many pods are.
 package classify
 
 import (

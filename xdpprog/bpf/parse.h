@@ -125,6 +125,24 @@ static __always_inline void set_ports(struct packet *p, const struct ports *port
 	p->key.bport = bpf_ntohs(ports->dest);
 }
 
+/*
+ * As bpf_skb_load_bytes, but without a call where the packet can be read in place,
+ * as its headers nearly always can. to is aligned to 4 bytes; len is even.
+ */
+static __always_inline int load(struct __sk_buff *skb, __u32 off, void *to, __u32 len)
+{
+	void *from = (void *)(long)skb->data + (off & 0x7f);
+
+	if (off > 0x7f || from + len > (void *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, off, to, len);
+#pragma unroll
+	for (__u32 i = 0; i + 4 <= len; i += 4)
+		*(__u32 *)(to + i) = *(__u32 *)(from + i);
+	if (len & 2)
+		*(__u16 *)(to + len - 2) = *(__u16 *)(from + len - 2);
+	return 0;
+}
+
 static __always_inline bool has_ports(__u8 proto)
 {
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
@@ -201,12 +219,12 @@ static __always_inline void parse_icmp(struct __sk_buff *skb, struct packet *p, 
 /* The transport header at off, of an unfragmented packet or a first fragment. */
 static __always_inline void parse_l4(struct __sk_buff *skb, struct packet *p, __u32 off)
 {
-	struct ports ports;
+	struct ports ports __attribute__((aligned(4)));
 
 	if (p->key.proto == IPPROTO_TCP) {
 		struct tcphdr tcp;
 
-		if (bpf_skb_load_bytes(skb, off, &tcp, sizeof(tcp))) {
+		if (load(skb, off, &tcp, sizeof(tcp))) {
 			p->plain = false;
 			return;
 		}
@@ -219,7 +237,7 @@ static __always_inline void parse_l4(struct __sk_buff *skb, struct packet *p, __
 		return;
 	}
 	if (has_ports(p->key.proto)) {
-		if (bpf_skb_load_bytes(skb, off, &ports, sizeof(ports)))
+		if (load(skb, off, &ports, sizeof(ports)))
 			p->plain = false;
 		else
 			set_ports(p, &ports);

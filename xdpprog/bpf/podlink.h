@@ -70,44 +70,40 @@ SEC("xdp.frags")
 int steer_pod(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 ifindex = ctx->ingress_ifindex;
 	struct packet p = {};
 	struct ethhdr *eth = data;
 	struct endpoint *ep;
-	__u32 *slot, id;
+	__u32 slot, id;
 	__u16 sport;
 
 	/* The socket has the first queue; a frame of another one would be lost. */
 	if (cfg.offload || ctx->rx_queue_index || (void *)(eth + 1) > end)
 		return XDP_PASS;
-	slot = bpf_map_lookup_elem(&links, &ifindex);
-	if (!slot || !bpf_map_lookup_elem(&pod_xsks, slot))
-		return XDP_PASS;
-	ep = bpf_map_lookup_elem(&endpoints, slot);
-	if (!ep || !mac_equal(eth->h_source, ep->mac))
+	ep = endpoint_of(ctx->ingress_ifindex, &slot);
+	if (!ep || !bpf_map_lookup_elem(&pod_xsks, &slot) || !mac_equal(eth->h_source, ep->mac))
 		return XDP_PASS;
 	if (!plain_key(&p, eth->h_proto, eth + 1, end))
 		return XDP_PASS;
 	sport = p.key.aport;
-	id = link_owner(*slot);
+	id = link_owner(slot);
 	if (cfg.workers > 1) {
 		canonical(&p);
 		if (owner(&p.key) != id)
 			return XDP_PASS;
 	}
-	if (!worker_alive(id, bpf_ktime_get_coarse_ns()))
+	if (!worker_alive(id, coarse_ns()))
 		return XDP_PASS;
 	if (cfg.uplinks)
-		note_asked(*slot, sport);
+		note_asked(slot, sport);
 	__builtin_memcpy(eth->h_source, eth->h_dest, ETH_ALEN);
 	eth->h_dest[0] = TAG_BASE | HOOK_FROM_POD;
 	eth->h_dest[1] = id;
-	eth->h_dest[2] = *slot >> 24;
-	eth->h_dest[3] = *slot >> 16;
-	eth->h_dest[4] = *slot >> 8;
-	eth->h_dest[5] = *slot;
+	eth->h_dest[2] = slot >> 24;
+	eth->h_dest[3] = slot >> 16;
+	eth->h_dest[4] = slot >> 8;
+	eth->h_dest[5] = slot;
 	count(COUNT_STEERED);
-	return bpf_redirect_map(&pod_xsks, *slot, XDP_DROP);
+	return bpf_redirect_map(&pod_xsks, slot, XDP_DROP);
 }
 
 #endif

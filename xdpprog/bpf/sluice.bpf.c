@@ -15,8 +15,9 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-#define NEXT (-1) /* TCX_NEXT, TC_ACT_UNSPEC: the next program, or on through the stack */
-#define SHOT 2	  /* TC_ACT_SHOT */
+#define PACKET_HOST 0	 /* linux/if_packet.h */
+#define NEXT	    (-1) /* TCX_NEXT, TC_ACT_UNSPEC: the next program, or on through the stack */
+#define SHOT	    2	 /* TC_ACT_SHOT */
 
 static __always_inline int drop(enum drop_reason r)
 {
@@ -38,6 +39,7 @@ static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u32 id = owner(&p->key);
 	struct worker *w;
+	struct ethhdr was __attribute__((aligned(4)));
 	struct {
 		struct tag tag;
 		__u8 src[ETH_ALEN];
@@ -53,10 +55,9 @@ static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u
 	}
 	if (cfg.offload && !within_budget(slot, now))
 		return drop(DROP_RATE_LIMITED);
-	if (hook == HOOK_FROM_POD)
-		bpf_skb_load_bytes(skb, 0, eth.src, ETH_ALEN);
-	else
-		bpf_skb_load_bytes(skb, ETH_ALEN, eth.src, ETH_ALEN);
+	if (load(skb, 0, &was, sizeof(was)))
+		return drop(DROP_TRUNCATED);
+	__builtin_memcpy(eth.src, hook == HOOK_FROM_POD ? was.h_dest : was.h_source, ETH_ALEN);
 	eth.tag.kind = TAG_BASE | hook;
 	eth.tag.worker = id;
 	eth.tag.slot[0] = slot >> 24;
@@ -109,8 +110,8 @@ static __always_inline void note_end(struct flow_value *v, const struct packet *
 static __always_inline void note_packet(struct __sk_buff *skb, struct flow_value *v,
 					const struct packet *p)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
 	__u32 segs = skb->gso_segs;
+	__u64 now = coarse_ns();
 
 	if (v->last_seen_ns != now)
 		v->last_seen_ns = now;
@@ -142,7 +143,7 @@ static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *
 
 	if (!ep || !ep->ifindex)
 		return hit();
-	if (bpf_skb_load_bytes(skb, 0, &h, sizeof(h)))
+	if (load(skb, 0, &h, sizeof(h)))
 		return hit();
 	if (!mac_equal(h.dst, ep->mac)) {
 		if (p->v6) {
@@ -167,7 +168,8 @@ static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *
 			  : bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 12, 0))
 			return drop(DROP_TRUNCATED);
 	}
-	bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
 	count(COUNT_SHORTCUT);
 	return bpf_redirect_peer(ep->ifindex, 0);
 }
@@ -307,25 +309,21 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 
 static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 {
-	__u32 ifindex = skb->ifindex;
 	struct packet p = {};
 	struct endpoint *ep;
 	enum drop_reason fate;
-	struct ethhdr eth;
-	__u32 *slot;
+	struct ethhdr eth __attribute__((aligned(4)));
+	__u32 slot;
 	int verdict;
 
 	if (skb->mark == cfg.resume_mark) {
 		skb->mark = 0;
 		return NEXT;
 	}
-	slot = bpf_map_lookup_elem(&links, &ifindex);
-	if (!slot)
-		return drop(DROP_UNKNOWN_ENDPOINT);
-	ep = bpf_map_lookup_elem(&endpoints, slot);
+	ep = endpoint_of(skb->ifindex, &slot);
 	if (!ep)
 		return drop(DROP_UNKNOWN_ENDPOINT);
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+	if (load(skb, 0, &eth, sizeof(eth)))
 		return drop(DROP_TRUNCATED);
 	if (hook == HOOK_FROM_POD) {
 		if (!mac_equal(eth.h_source, ep->mac))
@@ -343,22 +341,22 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 
 	switch (eth.h_proto) {
 	case bpf_htons(ETH_P_IP):
-		if (!parse_ipv4(skb, &p, *slot))
+		if (!parse_ipv4(skb, &p, slot))
 			return drop(DROP_TRUNCATED);
 		break;
 	case bpf_htons(ETH_P_IPV6):
-		if (neighbour_v6(skb, ep, *slot, hook, &fate)) {
+		if (neighbour_v6(skb, ep, slot, hook, &fate)) {
 			if (fate)
 				return drop(fate);
 			count(COUNT_NEIGHBOUR);
 			return NEXT;
 		}
-		if (!parse_ipv6(skb, &p, *slot))
+		if (!parse_ipv6(skb, &p, slot))
 			return drop(DROP_TRUNCATED);
 		break;
 	case bpf_htons(ETH_P_ARP):
 		if (hook == HOOK_FROM_POD) {
-			fate = check_arp(skb, ep, *slot);
+			fate = check_arp(skb, ep, slot);
 			if (fate)
 				return drop(fate);
 		}
@@ -372,15 +370,15 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 	}
 	canonical(&p);
 	if (cfg.offload && p.plain) {
-		verdict = cached(skb, &p, *slot, hook);
+		verdict = cached(skb, &p, slot, hook);
 		if (verdict == CLEAR)
-			verdict = admit(skb, &p, *slot, hook);
+			verdict = admit(skb, &p, slot, hook);
 		if (verdict != MISS) {
 			count_traffic(skb, hook, verdict == SHOT);
 			return verdict;
 		}
 	}
-	return steer_up(skb, &p, *slot, hook);
+	return steer_up(skb, &p, slot, hook);
 }
 
 SEC("tc")
@@ -411,11 +409,11 @@ static __always_inline int resume_uplink(struct __sk_buff *skb, __u32 ifindex)
 SEC("tc")
 int deliver(struct __sk_buff *skb)
 {
+	struct tag tag __attribute__((aligned(4)));
 	struct endpoint *ep;
-	struct tag tag;
 	__u32 slot;
 
-	if (bpf_skb_load_bytes(skb, 0, &tag, sizeof(tag)))
+	if (load(skb, 0, &tag, sizeof(tag)))
 		return drop(DROP_TRUNCATED);
 	slot = (__u32)tag.slot[0] << 24 | (__u32)tag.slot[1] << 16 | (__u32)tag.slot[2] << 8 |
 	       tag.slot[3];
@@ -428,7 +426,8 @@ int deliver(struct __sk_buff *skb)
 	case TAG_BASE | VERB_SHORTCUT:
 		if (bpf_skb_store_bytes(skb, 0, ep->mac, ETH_ALEN, 0))
 			return drop(DROP_TRUNCATED);
-		bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
+		if (skb->pkt_type != PACKET_HOST)
+			bpf_skb_change_type(skb, PACKET_HOST);
 		count(COUNT_DELIVERED);
 		return bpf_redirect_peer(ep->ifindex, 0);
 	case TAG_BASE | VERB_RESUME_TO_POD:

@@ -5,6 +5,52 @@
 
 #include "parse.h"
 
+/*
+ * Slots by the lower bits of a link's number, as the last packet found them. A hint
+ * is only taken where the endpoint says that the link is its own, and spares the
+ * look-up in links, a fifth of what a known flow's packet takes.
+ */
+#define HINTS 1024
+__u32 hints[HINTS];
+
+/* The endpoint behind a link, and its slot. */
+static __always_inline struct endpoint *endpoint_of(__u32 ifindex, __u32 *slot)
+{
+	__u32 at = ifindex & (HINTS - 1), *known;
+	struct endpoint *ep;
+
+	barrier_var(at); /* see asked_word */
+	at &= HINTS - 1;
+	*slot = hints[at];
+	ep = bpf_map_lookup_elem(&endpoints, slot);
+	if (ep && ep->ifindex == ifindex)
+		return ep;
+	known = bpf_map_lookup_elem(&links, &ifindex);
+	if (!known)
+		return 0;
+	*slot = *known;
+	if (hints[at] != *slot)
+		hints[at] = *slot;
+	return bpf_map_lookup_elem(&endpoints, slot);
+}
+
+/*
+ * CLOCK_MONOTONIC_COARSE, up to a tick late: it is read once a tick, whose number is
+ * read in place (kernel/bpf/verifier.c on BPF_FUNC_jiffies64), and not once a packet.
+ */
+__u64 clock_tick, clock_ns;
+
+static __always_inline __u64 coarse_ns(void)
+{
+	__u64 tick = bpf_jiffies64();
+
+	if (clock_tick != tick) {
+		clock_ns = bpf_ktime_get_coarse_ns();
+		clock_tick = tick;
+	}
+	return clock_ns;
+}
+
 /* Spends one token of the endpoint's budget of new flows. */
 static __always_inline bool within_budget(__u32 slot, __u64 now)
 {
