@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Neighbour is a program on a link, Sluice's own or another's.
@@ -28,7 +29,8 @@ func OnLink(ifindex int) ([]Neighbour, error) {
 		name string
 	}{{ebpf.AttachTCXIngress, "tcx-ingress"}, {ebpf.AttachTCXEgress, "tcx-egress"}} {
 		list, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: at.what})
-		if errors.Is(err, ebpf.ErrNotSupported) {
+		// EINVAL: it knows no such point (bpf_prog_query, kernel/bpf/syscall.c).
+		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
 			return nil, nil
 		}
 		if err != nil {
