@@ -33,7 +33,8 @@ var matrix = []vm.Source{
 // kernel itself.
 var netModules = []string{
 	"veth", "bridge", "dummy", "sch_ingress", "cls_bpf", "act_bpf", "ipv6", "xsk_diag",
-	"nf_tables", "nft_chain_nat", "nft_nat", "nft_ct", "nf_conntrack", "bonding", "8021q",
+	"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_numgen", "nft_ct", "nft_objref", "nft_limit", "nft_log",
+	"nfnetlink_log", "nf_conntrack", "bonding", "8021q",
 	"virtio_pci", "virtio_net",
 }
 
