@@ -10,9 +10,10 @@
 # PROGRAMS is what build.sh printed, IMAGE an archive of "make image" (or none),
 # OUT a folder for logs and results. Suites are policyapi, netpol and cyclonus.
 set -euo pipefail
-cd "$(dirname "$0")"
-programs=$1 image=$2 out=$3
+mkdir -p "$3"
+programs=$(realpath "$1") image=$(realpath "$2") out=$(realpath "$3")
 shift 3
+cd "$(dirname "$0")"
 prefix=sluice-conformance
 name=$prefix-$$
 
@@ -83,7 +84,7 @@ new_cgroup() { # folder
 	*/cpuset/*) cat "${1%/*}/cpuset.cpus" >"$1/cpuset.cpus"; cat "${1%/*}/cpuset.mems" >"$1/cpuset.mems" ;;
 	esac
 }
-mkdir -p "$out" "$work/shared"
+mkdir -p "$work/shared"
 for dir in $(hierarchies); do new_cgroup "$dir/$name"; done
 # A node ends with its unshare, and that with this script.
 for number in 1 2; do
@@ -92,7 +93,7 @@ for number in 1 2; do
 	(
 		for dir in $(hierarchies); do echo "$BASHPID" >"$dir/$name/$number/cgroup.procs"; done
 		exec setpriv --pdeathsig KILL setsid unshare --fork --kill-child=KILL --pid --mount --net --uts --ipc --cgroup --propagation private \
-			"$PWD/node.sh" $number "$work/$number" "$work/shared" "$(realpath "$programs")" "$(realpath "$image")" "$(realpath "$out")" "$(realpath ../..)" "$@"
+			"$PWD/node.sh" $number "$work/$number" "$work/shared" "$programs" "$image" "$out" "$(realpath ../..)" "$@"
 	) &
 	nodes+=($!)
 done
