@@ -264,7 +264,8 @@ func (n *runtimeNode) kill(r *running, s unix.Signal) {
 		return
 	default:
 	}
-	if err := unix.Kill(r.pid, s); err != nil {
+	// It may just have ended by itself, which its runtime has yet to see.
+	if err := unix.Kill(r.pid, s); err != nil && err != unix.ESRCH {
 		n.Errorf("kill %s: %v", r.id, err)
 	}
 	select {
