@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -121,22 +122,41 @@ func unmountAll(dir string) error {
 	}
 }
 
-// startJanitor starts a process of its own session that waits until this one
-// is gone, for whatever reason, and cleans up what is left of the lab.
-func startJanitor(self, name string) (*exec.Cmd, error) {
+// janitor is a process of its own session that waits until this one is gone, for
+// whatever reason, and cleans up what is left of the lab. It is there before
+// anything of the lab is.
+type janitor struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser // ends with this process
+}
+
+func startJanitor(self, name string) (*janitor, error) {
 	cmd := exec.Command(self, "lab", "janitor", name)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("start janitor of lab %s: %w", name, err)
 	}
-	return cmd, nil
+	return &janitor{cmd, in}, nil
 }
 
-// Janitor waits for the owner of a lab to go and cleans up after it. An owner
-// that went in order has left nothing, not even the lock.
-func Janitor(name string) error {
+// dismiss tells the janitor that nothing is left, and waits for it.
+func (j *janitor) dismiss() error {
+	_, err := j.in.Write([]byte{0})
+	return errors.Join(err, j.in.Close(), j.cmd.Wait())
+}
+
+// Janitor waits for the owner of a lab to go, which holds the other end of in, and
+// cleans up after it. An owner that goes in order says so.
+func Janitor(name string, in io.Reader) error {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP) // it ends with its work
+	if n, _ := in.Read(make([]byte, 1)); n > 0 {
+		return nil
+	}
 	r, err := lockRun(name, os.O_RDWR, unix.F_OFD_SETLKW)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,7 +61,7 @@ type Lab struct {
 	run  *run
 	// nodeName is the node that the lab is.
 	nodeName string
-	janitor  *exec.Cmd
+	janitor  *janitor
 	client   *api.Client
 	net      *netlab.Net
 	web      *webDoor // or nil
@@ -175,17 +174,17 @@ func (l *Lab) readManifests() (*manifests, *cluster, error) {
 
 // prepare takes the lab's name, with folder, mount and janitor.
 func (l *Lab) prepare() (err error) {
-	if l.run, err = acquire(l.opts.Name); err != nil {
+	if l.janitor, err = startJanitor(l.opts.Self, l.opts.Name); err != nil {
 		return err
+	}
+	if l.run, err = acquire(l.opts.Name); err != nil {
+		return errors.Join(err, l.janitor.dismiss())
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	if l.janitor, err = startJanitor(l.opts.Self, l.opts.Name); err != nil {
-		return err
-	}
 	for _, dir := range []string{dirOf(l.opts.Name), bpfDir(l.opts.Name)} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return fmt.Errorf("create state of lab %s: %w", l.opts.Name, err)
@@ -269,10 +268,7 @@ func (l *Lab) Close() error {
 			// Processes keep namespaces alive, so they end first.
 			errs = append(errs, endProcesses(l.opts.Name), l.net.Close())
 		}
-		errs = append(errs, clean(l.opts.Name), l.run.release())
-		if l.janitor != nil {
-			errs = append(errs, l.janitor.Wait()) // it finds nothing to do
-		}
+		errs = append(errs, clean(l.opts.Name), l.run.release(), l.janitor.dismiss())
 		l.closed = errors.Join(errs...)
 	})
 	return l.closed

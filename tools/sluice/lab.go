@@ -199,7 +199,7 @@ func newLabJanitorCommand() *cobra.Command {
 		Short:  "Wait for the owner of a lab to end, and clean up after it",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return lab.Janitor(args[0]) },
+		RunE:   func(_ *cobra.Command, args []string) error { return lab.Janitor(args[0], os.Stdin) },
 	}
 }
 
