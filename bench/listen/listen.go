@@ -3,9 +3,9 @@
 // can be compared with what the node says was lost.
 //
 // There are two clients. One takes what comes for as little as it can be taken for:
-// it looks into messages for their number alone, some fifty nanoseconds each. The
-// other decodes messages by grpc-go and its generated code, as Hubble's own tools
-// do. Each runs on a goroutine of its own.
+// it looks into messages for their number alone. The other decodes messages by
+// grpc-go and its generated code, as Hubble's own tools do. Each runs on a goroutine
+// of its own.
 package listen
 
 import (

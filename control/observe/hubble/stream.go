@@ -13,9 +13,9 @@ import (
 
 // stream is the answer to a request, on the wire as gRPC has it (PROTOCOL-HTTP2.md
 // of gRPC). grpc-go would carry each message by itself from goroutine to goroutine
-// and into a frame of its own, at some ten times the cost of writing it; here they
-// are gathered and written many at a time, which is less to read, too. It belongs
-// to one goroutine.
+// and into a frame of its own, which costs more than to write it; here they are
+// gathered and written many at a time, which is less to read, too. It belongs to one
+// goroutine.
 type stream struct {
 	w   http.ResponseWriter
 	enc *encoder
