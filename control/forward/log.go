@@ -77,8 +77,9 @@ const (
 	ulaPayload, ulaSeq = 9, 12 // NFULA_…
 )
 
-// ErrTaken says that somebody else listens to a group: there is one listener.
-var ErrTaken = errors.New("somebody else listens to it")
+// ErrTaken says that a group is not to be had. There is one listener; the kernel says
+// EPERM to a second one, as to who lacks a capability.
+var ErrTaken = errors.New("somebody else listens to it, or CAP_NET_ADMIN is missing")
 
 // Log is what a group of NFLOG tells, to one goroutine.
 type Log struct {
