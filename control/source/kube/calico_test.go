@@ -2,7 +2,9 @@ package kube_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sluice-net/sluice/control/policy"
@@ -86,10 +88,30 @@ func TestCalico(t *testing.T) {
 	}
 	s.Apply(tier("projectcalico.org/v3"))
 	s.Apply(gnpYAML("projectcalico.org/v3"))
-	fresh := follow(t, kube.Config{Kubeconfig: s.Kubeconfig(kubetest.AdminToken, "")}).synced()
-	eventually(t, "later group", func() bool {
-		return followed(fresh, "globalnetworkpolicies") == "globalnetworkpolicies.projectcalico.org"
+	client, _ := s.Client()
+	eventually(t, "later group served", func() bool {
+		list, err := client.Discovery().ServerResourcesForGroupVersion("projectcalico.org/v3")
+		return err == nil && len(list.APIResources) == 2
 	})
+	// One that learns late which groups have definitions of their own does not
+	// choose before.
+	var looks atomic.Int32
+	known := make(chan struct{})
+	config := s.Before(func(r *http.Request) {
+		switch {
+		case r.URL.Path == "/apis/projectcalico.org/v3" && looks.Add(1) == 3:
+			close(known)
+		case strings.HasSuffix(r.URL.Path, "/customresourcedefinitions"):
+			select {
+			case <-known:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	fresh := follow(t, kube.Config{Kubeconfig: config}).synced()
+	if got := followed(fresh, "globalnetworkpolicies"); got != "globalnetworkpolicies.projectcalico.org" {
+		t.Errorf("who starts now follows %s", got)
+	}
 	fresh.has(guard)
 	if got := followed(f, "globalnetworkpolicies"); got != "globalnetworkpolicies.crd.projectcalico.org" {
 		t.Errorf("what was followed before is %s now", got)

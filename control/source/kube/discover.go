@@ -81,7 +81,8 @@ func (s *Source) discover(ctx context.Context) {
 }
 
 // look compares what the server serves with what is followed. It reports
-// whether that fits the definitions, and whether the server answered.
+// whether that fits the definitions, and whether the server answered all that
+// it takes to tell.
 func (s *Source) look(ctx context.Context, defs *feed) (settled, reached bool) {
 	settled, reached = true, true
 	wanted := object.Custom()
@@ -101,7 +102,9 @@ func (s *Source) look(ctx context.Context, defs *feed) (settled, reached bool) {
 	for _, apiVersion := range slices.Sorted(maps.Keys(served)) {
 		resources := served[apiVersion]
 		for _, kind := range wanted[apiVersion] {
-			if s.elsewhere(defs, served, apiVersion, kind) {
+			other, decided := s.elsewhere(defs, served, apiVersion, kind)
+			reached = reached && decided
+			if other || !decided {
 				continue
 			}
 			settled = s.settle(ctx, defs, apiVersion, kind, resources[kind]) && settled
@@ -121,19 +124,24 @@ func (s *Source) look(ctx context.Context, defs *feed) (settled, reached bool) {
 
 // elsewhere reports whether the objects of a kind are followed, or should be,
 // under another apiVersion: where they are followed already, else the last that
-// a definition of its own serves, else the first that is served.
-func (s *Source) elsewhere(defs *feed, served map[string]map[string]string, apiVersion, kind string) bool {
-	chosen := ""
+// a definition of its own serves, else the first that is served. That is not
+// decided where several serve them and the definitions aren't known yet.
+func (s *Source) elsewhere(defs *feed, served map[string]map[string]string, apiVersion, kind string) (other, decided bool) {
+	chosen, serving := "", 0
 	for _, v := range object.Elsewhere(apiVersion) {
 		if s.followed(v, kind) != nil {
-			return v != apiVersion
+			return v != apiVersion, true
 		}
 		plural, group := served[v][kind], strings.Split(v, "/")[0]
-		if plural != "" && (chosen == "" || defs.has(plural+"."+group)) {
+		if plural == "" {
+			continue
+		}
+		serving++
+		if chosen == "" || defs.has(plural+"."+group) {
 			chosen = v
 		}
 	}
-	return chosen != "" && chosen != apiVersion
+	return chosen != "" && chosen != apiVersion, serving < 2 || defs.isSynced() || defs.isForbidden()
 }
 
 // accountsFeed follows the labels of the service accounts.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -245,6 +246,14 @@ func (f *feed) isSynced() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.synced
+}
+
+// isForbidden reports whether the server refused the last attempt for want of
+// permission.
+func (f *feed) isForbidden() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return errors.IsForbidden(f.err)
 }
 
 // has reports whether an object without a namespace is there.

@@ -3,10 +3,17 @@ package kubetest
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -38,6 +45,37 @@ func (s *Server) Kubeconfig(token, address string) string {
 	c.CurrentContext = "test"
 	path := filepath.Join(s.dir, fmt.Sprintf("kubeconfig-%d", kubeconfigs.Add(1)))
 	s.must(clientcmd.WriteToFile(*c, path))
+	return path
+}
+
+// Before starts a proxy in front of the server, for who may do everything, that
+// calls look with each request first. It returns a kubeconfig for it.
+func (s *Server) Before(look func(*http.Request)) string {
+	s.tb.Helper()
+	transport, err := rest.TransportFor(s.Config(AdminToken))
+	s.must(err)
+	to, err := url.Parse(s.URL())
+	s.must(err)
+	proxy := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1,
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, ErrorLog: log.New(io.Discard, "", 0)}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		look(r)
+		proxy.ServeHTTP(w, r)
+	}))
+	s.tb.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
+	return writeKubeconfig(s.tb, srv.URL)
+}
+
+// writeKubeconfig writes a kubeconfig for a server that asks nobody who they are.
+func writeKubeconfig(tb testing.TB, server string) string {
+	c := clientcmdapi.NewConfig()
+	c.Clusters["test"] = &clientcmdapi.Cluster{Server: server}
+	c.Contexts["test"] = &clientcmdapi.Context{Cluster: "test"}
+	c.CurrentContext = "test"
+	path := filepath.Join(tb.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*c, path); err != nil {
+		tb.Fatal(err)
+	}
 	return path
 }
 

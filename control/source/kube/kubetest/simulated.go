@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/scheme"
 	restwatch "k8s.io/client-go/rest/watch"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // Simulated is a server that speaks as much of the API as an agent reads: lists,
@@ -71,15 +68,7 @@ func Simulate(tb testing.TB, l net.Listener) *Simulated {
 
 // Kubeconfig writes a kubeconfig for the server.
 func (s *Simulated) Kubeconfig() string {
-	c := clientcmdapi.NewConfig()
-	c.Clusters["test"] = &clientcmdapi.Cluster{Server: "http://" + s.listener.Addr().String()}
-	c.Contexts["test"] = &clientcmdapi.Context{Cluster: "test"}
-	c.CurrentContext = "test"
-	path := filepath.Join(s.tb.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*c, path); err != nil {
-		s.tb.Fatal(err)
-	}
-	return path
+	return writeKubeconfig(s.tb, "http://"+s.listener.Addr().String())
 }
 
 func pathOf(o runtime.Object) string {
