@@ -90,6 +90,7 @@ func warnings(a, b *scenario.Results) (out []string) {
 	note("kernels", a.Machine.Kernel, b.Machine.Kernel)
 	note("frequency governors", a.Machine.Governor, b.Machine.Governor)
 	note("whether CPUs were kept awake", strconv.FormatBool(a.Machine.Awake), strconv.FormatBool(b.Machine.Awake))
+	note("congestion controls", a.Machine.Congestion, b.Machine.Congestion)
 	note("durations of a measurement", a.Duration, b.Duration)
 	for name, r := range map[string]*scenario.Results{"A": a, "B": b} {
 		if r.Partial != "" {

@@ -105,6 +105,7 @@ func about(r *scenario.Results) []pair {
 		{"Kernel", m.Kernel},
 		{"Frequency governor", m.Governor},
 		{"CPUs kept awake", map[bool]string{true: "yes"}[m.Awake]},
+		{"Congestion control of the pods' TCP", m.Congestion},
 		{"Load average at the start", m.Load},
 		{"Versions", versions(r)},
 		{"Runs", fmt.Sprintf("%d of %s each", r.Runs, r.Duration)},

@@ -59,7 +59,7 @@ func (s *Stage) wire() (w wire, err error) {
 	}
 	var errs [4]error
 	w.inside = s.B.Namespace().Do
-	w.out, w.in = end(s.A, 0), end(s.B, 0)
+	w.out, w.in = s.end(s.A, 0), s.end(s.B, 0)
 	w.outIndex, w.fromMAC, errs[0] = linkIndex(s.A.Namespace(), "eth0")
 	w.inIndex, w.backMAC, errs[1] = linkIndex(s.B.Namespace(), "eth0")
 	_, w.toMAC, errs[2] = linkIndex(s.Net.Host(), s.A.Link())

@@ -133,14 +133,14 @@ func beside(a traffic.Attack) runFunc {
 		}
 		rate := func(l *traffic.Load) (perSecond float64, err error) {
 			if l != nil {
-				f, bad := traffic.Blast{Client: end(other, 1), Ifindex: index, Load: l, Rate: besideRate}.Start(ctx)
+				f, bad := traffic.Blast{Client: s.end(other, 1), Ifindex: index, Load: l, Rate: besideRate}.Start(ctx)
 				if bad != nil {
 					return 0, bad
 				}
 				defer func() { err = errors.Join(err, f.Stop()) }()
 			}
 			r, err := traffic.Request{
-				Client: end(s.A, 0), Server: end(s.B, 0), To: s.service(), Warmup: warmup(d), Duration: d / 2,
+				Client: s.end(s.A, 0), Server: s.end(s.B, 0), To: s.service(), Warmup: warmup(d), Duration: d / 2,
 			}.Run(ctx)
 			if err != nil {
 				return 0, err

@@ -22,6 +22,8 @@ type Machine struct {
 	Virtual  string `json:"virtual,omitempty"`
 	MemoryMB int    `json:"memoryMB,omitempty"`
 	Awake    bool   `json:"awake,omitempty"` // its CPUs were kept from sleeping
+	// Congestion control of the pods' TCP.
+	Congestion string `json:"congestion,omitempty"`
 }
 
 // ReadMachine describes this machine as it is now.
@@ -47,6 +49,9 @@ func ReadMachine() (Machine, error) {
 			m.CPU = strings.TrimSpace(value)
 			break
 		}
+	}
+	if b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
+		m.Congestion = strings.TrimSpace(string(b))
 	}
 	m.Governor, m.Virtual = governor(), virtual(string(info))
 	var sys unix.Sysinfo_t
@@ -87,6 +92,9 @@ func (m Machine) String() string {
 	}
 	if m.Awake {
 		s += ", CPUs kept awake"
+	}
+	if m.Congestion != "" {
+		s += ", TCP " + m.Congestion
 	}
 	return s
 }

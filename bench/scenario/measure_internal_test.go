@@ -256,7 +256,7 @@ func TestSweepDead(t *testing.T) {
 	}
 	for lane := range 2 {
 		name := stageName(gone.Process.Pid, lane)
-		s, err := newStage(name, "", &Workloads()[0], nil)
+		s, err := newStage(name, "", &Workloads()[0], nil, "")
 		if err != nil {
 			t.Fatal(err)
 		}

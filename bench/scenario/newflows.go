@@ -17,7 +17,7 @@ type startFunc func(context.Context) (*traffic.Flooding, error)
 // newFlows sends each packet on a flow of its own, out of real sockets.
 func newFlows(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 	return admissions(ctx, s, d, traffic.Flood{
-		Client: end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
+		Client: s.end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
 		Sockets: newSockets, Ports: newPorts, Once: true,
 	}.Start)
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluice-net/sluice/bench/traffic"
 )
 
 // Plan is what is to be measured.
@@ -22,6 +24,9 @@ type Plan struct {
 	Retries int
 	// Awake keeps the CPUs from sleeping meanwhile.
 	Awake bool
+	// Congestion is the congestion control of the pods' TCP, "cubic" for one; "":
+	// what the kernel is set to.
+	Congestion string
 	// Cable, if not nil, is what is measured in place of a node.
 	Cable *Cable
 	// Profile, if not nil, says of which measurements it is to be found where the
@@ -64,6 +69,9 @@ func (p Plan) Validate() error {
 	}
 	if p.Cable != nil {
 		errs = append(errs, p.Cable.Validate())
+	}
+	if err := traffic.HasCongestion(p.Congestion); err != nil {
+		errs = append(errs, err)
 	}
 	if p.Pcap != "" {
 		if _, err := os.Stat(p.Pcap); err != nil {
@@ -169,6 +177,9 @@ func (p Plan) Run(ctx context.Context) (*Results, error) {
 		defer sleepAgain()
 		machine.Awake = true
 	}
+	if p.Congestion != "" {
+		machine.Congestion = p.Congestion
+	}
 	if err := sweepDead(); err != nil {
 		return nil, err
 	}
@@ -271,7 +282,7 @@ func (p Plan) calm(ctx context.Context, st step) (best Sample, err error) {
 
 // measure builds a node, makes one measurement on it and takes it down.
 func (p Plan) measure(ctx context.Context, st step) (sample Sample, err error) {
-	s, err := newStage(stageName(os.Getpid(), p.lane), p.Self, st.workload, p.Cable)
+	s, err := newStage(stageName(os.Getpid(), p.lane), p.Self, st.workload, p.Cable, p.Congestion)
 	if err != nil {
 		return sample, err
 	}

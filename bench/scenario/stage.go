@@ -26,6 +26,8 @@ type Stage struct {
 	cable    *Cable // in place of a node
 	pcap     string // file to replay
 
+	congestion string // control of the pods' TCP
+
 	self string // binary that has the agent and the peers in it
 	dir  string // for files of the system
 	log  *os.File
@@ -39,9 +41,9 @@ var (
 // servicePort is where the servers of all workloads listen.
 const servicePort = 2049
 
-func newStage(name, self string, w *Workload, cable *Cable) (_ *Stage, err error) {
+func newStage(name, self string, w *Workload, cable *Cable, congestion string) (_ *Stage, err error) {
 	dir := stageDir(name)
-	s := &Stage{Workload: w, self: self, dir: dir}
+	s := &Stage{Workload: w, self: self, dir: dir, congestion: congestion}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create folder of the stage: %w", err)
 	}
@@ -124,7 +126,9 @@ func (s *Stage) family() int {
 func (s *Stage) service() netip.AddrPort { return netip.AddrPortFrom(s.addr(s.B), servicePort) }
 
 // end is one end of the traffic.
-func end(p *netlab.Pod, cpu int) traffic.End { return traffic.End{Space: p.Namespace(), CPU: cpu} }
+func (s *Stage) end(p *netlab.Pod, cpu int) traffic.End {
+	return traffic.End{Space: p.Namespace(), CPU: cpu, Congestion: s.congestion}
+}
 
 // probe sees that real TCP and UDP get through and back, so that what is
 // counted later are packets that a server would have accepted; or, where they

@@ -39,7 +39,7 @@ func stream(at placement) runFunc {
 			return nil, err
 		}
 		r, err := traffic.Stream{
-			Client: end(s.A, at.client), Server: end(s.B, at.server), To: s.service(), Warmup: warmup(d), Duration: d,
+			Client: s.end(s.A, at.client), Server: s.end(s.B, at.server), To: s.service(), Warmup: warmup(d), Duration: d,
 		}.Run(ctx)
 		if err != nil {
 			return nil, err
@@ -108,7 +108,7 @@ func txStats(p *netlab.Pod) (st linkStats, err error) {
 func request(at placement) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 		r, err := traffic.Request{
-			Client: end(s.A, at.client), Server: end(s.B, at.server), To: s.service(), Warmup: warmup(d), Duration: d,
+			Client: s.end(s.A, at.client), Server: s.end(s.B, at.server), To: s.service(), Warmup: warmup(d), Duration: d,
 		}.Run(ctx)
 		if err != nil {
 			return nil, err
@@ -131,7 +131,7 @@ func latencies(h *traffic.Histogram, quantiles ...float64) []Metric {
 func connect(parallel, cpu int) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 		r, err := traffic.Connect{
-			Client: end(s.A, cpu), Server: end(s.B, cpu), To: s.service(),
+			Client: s.end(s.A, cpu), Server: s.end(s.B, cpu), To: s.service(),
 			Parallel: parallel, Warmup: warmup(d), Duration: d,
 		}.Run(ctx)
 		if err != nil {
@@ -146,7 +146,7 @@ func connect(parallel, cpu int) runFunc {
 func concurrent(n int) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 		r, err := traffic.Concurrent{
-			Client: end(s.A, 0), Server: end(s.B, 0), To: s.service(), Connections: n, Duration: d,
+			Client: s.end(s.A, 0), Server: s.end(s.B, 0), To: s.service(), Connections: n, Duration: d,
 		}.Run(ctx)
 		if err != nil {
 			return nil, err
@@ -160,7 +160,7 @@ func concurrent(n int) runFunc {
 func flood(sockets, ports int) runFunc {
 	return func(ctx context.Context, s *Stage, d time.Duration) ([]Metric, error) {
 		return arrivals(ctx, s, d, unix.IPPROTO_UDP, sockets*ports, traffic.Flood{
-			Client: end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
+			Client: s.end(s.A, 0), From: s.addr(s.A), To: s.addr(s.B), PayloadBytes: smallPayload,
 			Sockets: sockets, Ports: ports,
 		}.Start)
 	}
@@ -244,7 +244,7 @@ func raw(ctx context.Context, s *Stage, d time.Duration) (_ []Metric, err error)
 	if err != nil {
 		return nil, err
 	}
-	f, err := traffic.RawFlood{Client: end(s.A, 0), Ifindex: index, Frame: rawFrame(to, from)}.Start(ctx)
+	f, err := traffic.RawFlood{Client: s.end(s.A, 0), Ifindex: index, Frame: rawFrame(to, from)}.Start(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (q Concurrent) Run(ctx context.Context) (r ConcurrentResult, err error) {
 	c := newCrew(ctx)
 	defer func() { err = c.dismiss(err) }()
 	listening := make(chan struct{})
-	c.hire(q.Server, "server of concurrent connections", func() error { return answerAll(c, q.To, listening) })
+	c.hire(q.Server, "server of concurrent connections", func() error { return answerAll(c, q.Server, q.To, listening) })
 	if _, err := await(c, listening); err != nil {
 		return r, err
 	}
@@ -71,7 +71,7 @@ func (q Concurrent) hold(c *crew) (r ConcurrentResult, err error) {
 		if c.stopped() {
 			return r, context.Cause(c.ctx)
 		}
-		fd, err := dial(q.To)
+		fd, err := q.Client.dial(q.To)
 		if err != nil {
 			return r, fmt.Errorf("with %d open: %w", len(fds), err)
 		}
@@ -96,8 +96,8 @@ func (q Concurrent) hold(c *crew) (r ConcurrentResult, err error) {
 }
 
 // answerAll accepts all connections, on one thread, and sends each byte back.
-func answerAll(c *crew, at netip.AddrPort, listening chan<- struct{}) (err error) {
-	l, err := listen(at)
+func answerAll(c *crew, e End, at netip.AddrPort, listening chan<- struct{}) (err error) {
+	l, err := e.listen(at)
 	if err != nil {
 		return err
 	}

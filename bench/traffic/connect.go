@@ -43,7 +43,7 @@ func (q Connect) Run(ctx context.Context) (r ConnectResult, err error) {
 		}
 	}()
 	c.hire(q.Server, "connection server", func() error {
-		fd, err := listen(q.To)
+		fd, err := q.Server.listen(q.To)
 		if err == nil {
 			listener <- fd
 		}
@@ -91,7 +91,7 @@ func (q Connect) connect(c *crew, begin time.Time) (*Histogram, error) {
 			return h, context.Cause(c.ctx)
 		}
 		start := time.Now()
-		if err := connectOnce(q.To); err != nil {
+		if err := connectOnce(q.Client, q.To); err != nil {
 			return h, err
 		}
 		now := time.Now()
@@ -104,8 +104,8 @@ func (q Connect) connect(c *crew, begin time.Time) (*Histogram, error) {
 	}
 }
 
-func connectOnce(to netip.AddrPort) error {
-	fd, err := dial(to)
+func connectOnce(e End, to netip.AddrPort) error {
+	fd, err := e.dial(to)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (q Request) Run(ctx context.Context) (r RequestResult, err error) {
 	c := newCrew(ctx)
 	defer func() { err = c.dismiss(err) }()
 	listening, done := make(chan struct{}), make(chan RequestResult, 1)
-	c.hire(q.Server, "request server", func() error { return answer(c, q.To, listening) })
+	c.hire(q.Server, "request server", func() error { return answer(c, q.Server, q.To, listening) })
 	if _, err := await(c, listening); err != nil {
 		return r, err
 	}
@@ -48,7 +48,7 @@ func (q Request) Run(ctx context.Context) (r RequestResult, err error) {
 }
 
 func (q Request) ask(c *crew) (r RequestResult, err error) {
-	fd, err := dial(q.To)
+	fd, err := q.Client.dial(q.To)
 	if err != nil {
 		return r, err
 	}
@@ -104,8 +104,8 @@ func exchange(fd int, buf []byte) error {
 }
 
 // answer accepts one connection and sends each byte back.
-func answer(c *crew, at netip.AddrPort, listening chan<- struct{}) error {
-	l, err := listen(at)
+func answer(c *crew, e End, at netip.AddrPort, listening chan<- struct{}) error {
+	l, err := e.listen(at)
 	if err != nil {
 		return err
 	}

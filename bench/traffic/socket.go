@@ -16,7 +16,7 @@ const lookUp = 100 * time.Millisecond
 const connectPatience = 3 * time.Second
 
 // listen opens a blocking TCP listener in the calling thread's namespace.
-func listen(at netip.AddrPort) (fd int, err error) {
+func (e End) listen(at netip.AddrPort) (fd int, err error) {
 	fd, err = unix.Socket(family(at.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open socket: %w", err)
@@ -28,6 +28,9 @@ func listen(at netip.AddrPort) (fd int, err error) {
 	}()
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return -1, fmt.Errorf("set SO_REUSEADDR: %w", err)
+	}
+	if err := setCongestion(fd, e.Congestion); err != nil { // what is accepted inherits it
+		return -1, err
 	}
 	if err := setTimeouts(fd, lookUp); err != nil {
 		return -1, err
@@ -56,7 +59,7 @@ func accept(listener int, stop func() bool) (fd int, err error) {
 }
 
 // dial connects a blocking TCP socket in the calling thread's namespace.
-func dial(to netip.AddrPort) (fd int, err error) {
+func (e End) dial(to netip.AddrPort) (fd int, err error) {
 	fd, err = unix.Socket(family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open socket: %w", err)
@@ -67,7 +70,7 @@ func dial(to netip.AddrPort) (fd int, err error) {
 			fd = -1
 		}
 	}()
-	if err := setTimeouts(fd, connectPatience); err != nil {
+	if err := errors.Join(setCongestion(fd, e.Congestion), setTimeouts(fd, connectPatience)); err != nil {
 		return fd, err
 	}
 	for {
@@ -88,6 +91,31 @@ func setTimeouts(fd int, d time.Duration) error {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, opt, &tv); err != nil {
 			return fmt.Errorf("set timeout of socket: %w", err)
 		}
+	}
+	return nil
+}
+
+// HasCongestion reports whether the kernel has a congestion control of that name,
+// loading its module if need be.
+func HasCongestion(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(fd)
+	return setCongestion(fd, name)
+}
+
+func setCongestion(fd int, name string) error {
+	if name == "" {
+		return nil
+	}
+	err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
+	if err == unix.ENOENT {
+		return fmt.Errorf("congestion control %q: the kernel has none of that name", name)
+	}
+	if err != nil {
+		return fmt.Errorf("set congestion control %q: %w", name, err)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (s Stream) Run(ctx context.Context) (r StreamResult, err error) {
 	c := newCrew(ctx)
 	var received atomic.Uint64
 	listening, connected := make(chan struct{}), make(chan int, 1)
-	c.hire(s.Server, "stream server", func() error { return drain(c, s.To, listening, &received) })
+	c.hire(s.Server, "stream server", func() error { return drain(c, s.Server, s.To, listening, &received) })
 	defer func() {
 		err = c.dismiss(err)
 		if len(connected) > 0 {
@@ -50,7 +50,7 @@ func (s Stream) Run(ctx context.Context) (r StreamResult, err error) {
 	if _, err := await(c, listening); err != nil {
 		return r, err
 	}
-	c.hire(s.Client, "stream client", func() error { return pour(c, s.To, connected) })
+	c.hire(s.Client, "stream client", func() error { return pour(c, s.Client, s.To, connected) })
 	fd, err := await(c, connected)
 	if err != nil {
 		return r, err
@@ -82,8 +82,8 @@ func (s Stream) Run(ctx context.Context) (r StreamResult, err error) {
 }
 
 // pour connects and sends until the crew ends. The caller closes the socket.
-func pour(c *crew, to netip.AddrPort, connected chan<- int) error {
-	fd, err := dial(to)
+func pour(c *crew, e End, to netip.AddrPort, connected chan<- int) error {
+	fd, err := e.dial(to)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,8 @@ func pour(c *crew, to netip.AddrPort, connected chan<- int) error {
 }
 
 // drain accepts one connection and counts what it receives until its end.
-func drain(c *crew, at netip.AddrPort, listening chan<- struct{}, received *atomic.Uint64) error {
-	l, err := listen(at)
+func drain(c *crew, e End, at netip.AddrPort, listening chan<- struct{}, received *atomic.Uint64) error {
+	l, err := e.listen(at)
 	if err != nil {
 		return err
 	}

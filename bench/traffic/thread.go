@@ -34,6 +34,9 @@ const AnyCPU = -1
 type End struct {
 	Space Space
 	CPU   int // or AnyCPU
+	// Congestion is the congestion control of its TCP sockets; "": the kernel's
+	// choice.
+	Congestion string
 }
 
 // crew is the threads of one generator. The first that fails ends all.

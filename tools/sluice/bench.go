@@ -104,6 +104,7 @@ Ctrl-C keeps what has been measured, marked as partial.
 	flags.IntVar(&plan.Runs, "runs", 5, "measurements of each system under each scenario, at most")
 	flags.DurationVar(&plan.Duration, "duration", 500*time.Millisecond, "of each measurement")
 	flags.BoolVar(&plan.Awake, "awake", false, "keep the CPUs from sleeping meanwhile (/dev/cpu_dma_latency), as nodes tuned for latency do")
+	flags.StringVar(&plan.Congestion, "congestion", "cubic", "congestion control of the pods' TCP; \"\": what the kernel is set to")
 	flags.DurationVar(&plan.Within, "within", 10*time.Minute, "begin no round of runs that would not end by then; 0: no limit")
 	flags.StringVar(&profile, "profile", "missed", "measure once more under perf, and say by stage where the time goes: those that missed a target, all, or none")
 	flags.Lookup("profile").NoOptDefVal = "all"
