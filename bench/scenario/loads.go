@@ -114,6 +114,11 @@ var attackNames = map[traffic.Attack]string{
 // judges every packet of it, and not so much that sending it takes the machine.
 const besideRate = 50e3
 
+// besideBurst is how many packets of it come at a time, a millisecond's worth. Who
+// sends each when it is due has to spin for it, on a CPU that a flood out of a
+// network card leaves to who judges.
+const besideBurst = 50
+
 // beside measures requests alone, beside a flood of one established flow, and
 // beside an attack of the same rate, all in one stage, the latter two twice in
 // turns. The share that is kept is that beside the attack by that beside the harmless
@@ -133,7 +138,7 @@ func beside(a traffic.Attack) runFunc {
 		}
 		rate := func(l *traffic.Load) (perSecond float64, err error) {
 			if l != nil {
-				f, bad := traffic.Blast{Client: s.end(other, 1), Ifindex: index, Load: l, Rate: besideRate}.Start(ctx)
+				f, bad := traffic.Blast{Client: s.end(other, 1), Ifindex: index, Load: l, Rate: besideRate, Burst: besideBurst}.Start(ctx)
 				if bad != nil {
 					return 0, bad
 				}
