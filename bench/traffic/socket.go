@@ -29,10 +29,8 @@ func (e End) listen(at netip.AddrPort) (fd int, err error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return -1, fmt.Errorf("set SO_REUSEADDR: %w", err)
 	}
-	if err := setCongestion(fd, e.Congestion); err != nil { // what is accepted inherits it
-		return -1, err
-	}
-	if err := setTimeouts(fd, lookUp); err != nil {
+	// What is accepted inherits the congestion control.
+	if err := errors.Join(setCongestion(fd, e.Congestion), setTimeouts(fd, lookUp)); err != nil {
 		return -1, err
 	}
 	if err := unix.Bind(fd, sockaddr(at)); err != nil {
