@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/utils/cpuset"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-net/sluice/control/forward"
@@ -48,6 +49,9 @@ type Config struct {
 	Shortcut bool `json:"shortcut"`
 	PodLinks int  `json:"podLinks"` // without offload: pods a worker hears on their own links at a time, without TSO meanwhile
 	Workers  int  `json:"workers"`
+	// WorkerCPUs is a list of CPUs as the kernel writes it ("2-3,6"): each worker
+	// runs on one of them, in turns; "": wherever the kernel has them run.
+	WorkerCPUs string `json:"workerCPUs,omitempty"`
 	// Uplinks are NICs whose traffic for pods is judged in their drivers already.
 	Uplinks []string `json:"uplinks,omitempty"`
 	Clsact  bool     `json:"clsact"` // attach by clsact filters, as kernels before 6.6 need it
@@ -179,6 +183,9 @@ func (c Config) Validate() error {
 	if err := c.Web.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("web: %w", err))
 	}
+	if _, err := cpuset.Parse(c.WorkerCPUs); err != nil {
+		errs = append(errs, fmt.Errorf("workerCPUs %q: want a list of CPUs such as 2-3,6: %w", c.WorkerCPUs, err))
+	}
 	return errors.Join(append(errs, c.dataplane().Validate())...)
 }
 
@@ -186,6 +193,9 @@ func (c Config) dataplane() dataplane.Config {
 	d := dataplane.Default()
 	d.PinPath, d.Workers, d.Offload, d.FailOpen, d.Shortcut = c.PinPath, c.Workers, c.Offload, c.FailOpen, c.Shortcut
 	d.PodLinks = c.PodLinks
+	if cpus, err := cpuset.Parse(c.WorkerCPUs); err == nil {
+		d.CPUs = cpus.List()
+	}
 	d.Endpoints, d.Frames, d.FrameSize, d.HugePages = c.MaxPods, c.Frames, c.FrameSize, c.HugePages
 	d.Flow.Capacity, d.FlowCache, d.DenyCache, d.Fragments = c.FlowsPerQueue, c.FlowCache, c.DenyCache, c.Fragments
 	d.Uplinks = c.Uplinks

@@ -126,12 +126,16 @@ func (a *Agent) kernelStatus(s *api.Status) error {
 }
 
 func worker(id int, w *dataplane.WorkerStats) api.Worker {
-	return api.Worker{
+	x := api.Worker{
 		ID: id, Port: w.Port, Mode: w.Mode, Alive: w.Alive, BeatAgeMs: w.BeatAge.Milliseconds(),
 		Packets: w.Counts.Counts[stat.RxPackets], Bytes: w.Counts.Counts[stat.RxBytes],
 		Flows: w.Flows, FlowsMax: w.FlowsCap, HugePages: w.Huge, PodLinks: w.PodLinks,
 		RingDropped: w.Rings.RxDropped + w.Rings.RxRingFull, FillEmpty: w.Rings.RxFillRingEmpty, LostEvents: w.Lost + w.LostDeny,
 	}
+	if w.CPU >= 0 {
+		x.CPU = &w.CPU
+	}
+	return x
 }
 
 // watches describes what a source follows, and for how long, at worst, it has

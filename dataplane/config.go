@@ -13,6 +13,7 @@ import (
 type Config struct {
 	PinPath   string // directory on a bpffs
 	Workers   int    // queues, each with a goroutine, a steering port and a flow table
+	CPUs      []int  // that the workers run on, one each, in turns; none: wherever the kernel has them run
 	Offload   bool   // established flows stay in the kernel's flow cache
 	FailOpen  bool   // no live worker: new flows go through unjudged
 	Shortcut  bool   // pod to pod of this node around the host's stack

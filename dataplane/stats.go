@@ -23,6 +23,7 @@ type WorkerStats struct {
 	Rings    xsk.Stats // of its AF_XDP sockets so far, up to a second old
 	Huge     bool      // the UMEM is of huge pages
 	PodLinks int       // pods that are heard on their own links now
+	CPU      int       // that it is tied to, or -1
 	Lost     uint64    // events that found no room in the ring
 	LostDeny uint64    // likewise in that of denies
 }
@@ -48,7 +49,7 @@ func (p *Plane) Stats() (Stats, error) {
 		ws := WorkerStats{
 			Port: w.port.Load().(string), Mode: w.mode.Load().(string),
 			Alive: w.alive.Load(), Flows: int(w.live.Load()), FlowsCap: p.cfg.Flow.Capacity,
-			Counts: w.counts.Snapshot(), Rings: w.rings.stats(), Huge: w.rings.huge.Load(), PodLinks: int(w.heard.Load()),
+			Counts: w.counts.Snapshot(), Rings: w.rings.stats(), Huge: w.rings.huge.Load(), PodLinks: int(w.heard.Load()), CPU: int(w.cpu.Load()),
 			Lost: w.events.Lost(), LostDeny: w.denies.Lost(),
 		}
 		if ws.Alive {

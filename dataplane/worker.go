@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/flow"
@@ -77,6 +79,7 @@ type worker struct {
 	heard    atomic.Int64 // pods, likewise
 	mode     atomic.Value // string: copy or zero-copy
 	alive    atomic.Bool
+	cpu      atomic.Int64 // that it is tied to, or -1
 	port     atomic.Value // string
 
 	clock     clock
@@ -118,6 +121,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 	w.pairs.init()
 	w.mode.Store("none")
 	w.port.Store("")
+	w.cpu.Store(-1)
 	if err := w.listener.init(func() {}); err != nil {
 		return nil, fmt.Errorf("create worker %d: %w", id, err)
 	}
@@ -143,7 +147,9 @@ type Ports interface {
 // vanishes under it.
 func (w *worker) run(ctx context.Context, ports Ports) error {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if !w.pin() {
+		defer runtime.UnlockOSThread()
+	} // else the thread ends with the worker
 	for delay := time.Millisecond; ctx.Err() == nil; delay = min(2*delay, time.Second) {
 		err := w.open(ports)
 		if err == nil {
@@ -163,6 +169,22 @@ func (w *worker) run(ctx context.Context, ports Ports) error {
 		}
 	}
 	return nil
+}
+
+// pin ties the thread to the worker's CPU, if it has one that is to be had.
+func (w *worker) pin() bool {
+	if len(w.cfg.CPUs) == 0 {
+		return false
+	}
+	cpu := w.cfg.CPUs[w.id%len(w.cfg.CPUs)]
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		w.log.Error("the worker's CPU is not to be had, it runs on any", "cpu", cpu, "err", err)
+		return false
+	}
+	w.cpu.Store(int64(cpu))
+	return true
 }
 
 // open binds the socket and lets divert know of the port.

@@ -74,6 +74,7 @@ type Worker struct {
 	Port    string `json:"port"` // link that its socket is bound to
 	Mode    string `json:"mode"` // "copy" or "zero-copy"
 	Alive   bool   `json:"alive"`
+	CPU     *int   `json:"cpu,omitempty"` // that it is tied to
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
 

@@ -194,6 +194,9 @@ func queueText(q *api.Worker) string {
 		return "not served: no sign of life for " + (time.Duration(q.BeatAgeMs) * time.Millisecond).String()
 	}
 	text := fmt.Sprintf("%s, %s, %d packets, %d bytes, %d flows", q.Port, q.Mode, q.Packets, q.Bytes, q.Flows)
+	if q.CPU != nil {
+		text += fmt.Sprintf(", on CPU %d", *q.CPU)
+	}
 	if q.RingDropped > 0 {
 		text += fmt.Sprintf(", %d frames found it full", q.RingDropped)
 	}
