@@ -128,46 +128,49 @@ static __always_inline int hit(void)
 	return NEXT;
 }
 
+/* Carries a frame's addresses and TTL over to the next hop, as a router would. */
+static __always_inline bool route(struct __sk_buff *skb, const struct packet *p,
+				  const struct endpoint *ep)
+{
+	__u8 *eth = (void *)(long)skb->data, *ip = eth + ETH_HLEN;
+
+	if (p->v6) {
+		struct ipv6hdr *ip6 = (void *)ip;
+
+		if ((void *)(ip6 + 1) > (void *)(long)skb->data_end || ip6->hop_limit <= 1)
+			return false;
+		ip6->hop_limit--;
+	} else {
+		struct iphdr *ip4 = (void *)ip;
+		__u32 sum;
+
+		if ((void *)(ip4 + 1) > (void *)(long)skb->data_end || ip4->ttl <= 1)
+			return false;
+		ip4->ttl--;
+		/* RFC 1624: the word that holds the TTL shrank by 0x0100. */
+		sum = (__u32)bpf_ntohs(ip4->check) + 0x0100;
+		ip4->check = bpf_htons(sum + (sum >> 16));
+	}
+	*(__u32 *)eth = *(__u32 *)ep->mac;
+	*(__u16 *)(eth + 4) = *(__u16 *)(ep->mac + 4);
+	*(__u16 *)(eth + 6) = *(__u16 *)ep->host_mac;
+	*(__u32 *)(eth + 8) = *(__u32 *)(ep->host_mac + 2);
+	return true;
+}
+
 /*
  * Straight into the destination pod, as a router (TTL, both MACs) or a bridge
  * (frame unchanged) would have carried the frame there, or left to the stack.
  */
-static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *p, __u32 slot)
+static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *p,
+				    const struct endpoint *ep)
 {
-	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &slot);
-	struct {
-		__u8 dst[ETH_ALEN], src[ETH_ALEN];
-		__be16 proto;
-		__u8 ip[12];
-	} __attribute__((packed, aligned(4))) h;
+	struct ethhdr *eth = (void *)(long)skb->data;
 
-	if (!ep || !ep->ifindex)
+	if (!ep->ifindex || (void *)(eth + 1) > (void *)(long)skb->data_end)
 		return hit();
-	if (load(skb, 0, &h, sizeof(h)))
+	if (!mac_equal(eth->h_dest, ep->mac) && !route(skb, p, ep))
 		return hit();
-	if (!mac_equal(h.dst, ep->mac)) {
-		if (p->v6) {
-			if (h.ip[7] <= 1)
-				return hit();
-			h.ip[7]--;
-		} else {
-			__u32 sum;
-
-			if (h.ip[8] <= 1)
-				return hit();
-			h.ip[8]--;
-			/* RFC 1624: the word that holds the TTL shrank by 0x0100. */
-			sum = ((__u32)h.ip[10] << 8 | h.ip[11]) + 0x0100;
-			sum += sum >> 16;
-			h.ip[10] = sum >> 8;
-			h.ip[11] = sum;
-		}
-		__builtin_memcpy(h.dst, ep->mac, ETH_ALEN);
-		__builtin_memcpy(h.src, ep->host_mac, ETH_ALEN);
-		if (p->v6 ? bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 8, 0)
-			  : bpf_skb_store_bytes(skb, 0, &h, ETH_HLEN + 12, 0))
-			return drop(DROP_TRUNCATED);
-	}
 	if (skb->pkt_type != PACKET_HOST)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	count(COUNT_SHORTCUT);
@@ -179,18 +182,26 @@ static __always_inline int shortcut(struct __sk_buff *skb, const struct packet *
 #define CLEAR (-3)
 
 /* Acts on the caches of allowed and of denied flows. */
-static __always_inline int cached(struct __sk_buff *skb, const struct packet *p, __u32 slot,
-				  enum hook hook)
+static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
+				  const struct endpoint *ep, __u32 slot, enum hook hook)
 {
 	__u8 mine = hook == HOOK_FROM_POD ? p->side & 1 : (p->side & 1) ^ 1;
 	__u8 from = p->side & 1;
+	const struct endpoint *peer = 0;
 	struct deny_value *d;
 	struct flow_value *v;
+	__u32 other;
 
 	v = bpf_map_lookup_elem(&flows, &p->key);
 	if (v) {
-		if (v->slot[mine & 1] != slot || !current(v->slot, v->gen))
+		if (v->slot[mine & 1] != slot || v->gen[mine & 1] != ep->gen)
 			return MISS;
+		other = v->slot[(mine ^ 1) & 1];
+		if (other) {
+			peer = bpf_map_lookup_elem(&endpoints, &other);
+			if (!peer || peer->gen != v->gen[(mine ^ 1) & 1])
+				return MISS;
+		}
 		if (p->opening && (v->initiator != p->side || v->ended))
 			return MISS;
 		if (p->key.proto == IPPROTO_ICMP || p->key.proto == IPPROTO_ICMPV6) {
@@ -203,8 +214,8 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 			if (p->tcp_flags & (TCP_FIN | TCP_RST))
 				note_end(v, p);
 		}
-		if (hook == HOOK_FROM_POD && v->flags & FLOW_SHORTCUT)
-			return shortcut(skb, p, v->slot[(from ^ 1) & 1]);
+		if (hook == HOOK_FROM_POD && peer && v->flags & FLOW_SHORTCUT)
+			return shortcut(skb, p, peer);
 		return hit();
 	}
 	d = bpf_map_lookup_elem(&denied, &p->key);
@@ -302,8 +313,12 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 	submit_note(n);
 	asking(p, slot, hook);
 	count(COUNT_ADMITTED);
-	if (hook == HOOK_FROM_POD && fresh.flags & FLOW_SHORTCUT)
-		return shortcut(skb, p, to);
+	if (hook == HOOK_FROM_POD && fresh.flags & FLOW_SHORTCUT) {
+		struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &to);
+
+		if (ep)
+			return shortcut(skb, p, ep);
+	}
 	return hit();
 }
 
@@ -370,7 +385,7 @@ static __always_inline int divert(struct __sk_buff *skb, enum hook hook)
 	}
 	canonical(&p);
 	if (cfg.offload && p.plain) {
-		verdict = cached(skb, &p, slot, hook);
+		verdict = cached(skb, &p, ep, slot, hook);
 		if (verdict == CLEAR)
 			verdict = admit(skb, &p, slot, hook);
 		if (verdict != MISS) {
