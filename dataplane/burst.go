@@ -114,6 +114,7 @@ func (w *worker) receive(sock *xsk.Socket) int {
 		got += more
 	}
 	b.nDescs = got
+	w.umem.Prefetch(b.descs[:got])
 	for i := 0; i < got; {
 		p := &b.pkts[b.n]
 		*p = pkt{desc: uint16(i), frame: w.umem.Bytes(b.descs[i].Addr, b.descs[i].Len)}

@@ -8,3 +8,12 @@ func (s *Socket) Recv(dst []Desc) int {
 	s.u.handDescs(dst[:n], heldByUser)
 	return n
 }
+
+// Prefetch asks the processor for the first cache line of what was received, which
+// the core that the kernel copied it on has in its cache: many misses at once, in
+// place of one for each packet when it is looked at.
+func (u *UMEM) Prefetch(descs []Desc) {
+	if len(descs) > 0 {
+		prefetch(&u.mem[0], &descs[0], len(descs))
+	}
+}

@@ -33,6 +33,19 @@ func TestUMEMConfigValidate(t *testing.T) {
 	}
 }
 
+// A descriptor is the kernel's word: Prefetch must not fall over a wrong one.
+func TestPrefetch(t *testing.T) {
+	u := newUMEM(t, 4)
+	before := slices.Clone(u.Bytes(0, 4*2048))
+	descs := []xsk.Desc{{Addr: 0, Len: 60}, {Addr: 3*2048 + 256, Len: 1500}, {Addr: 1 << 20}, {Addr: ^uint64(0)}}
+	for n := range len(descs) + 1 {
+		u.Prefetch(descs[:n])
+	}
+	if !slices.Equal(u.Bytes(0, 4*2048), before) || descs[3] != (xsk.Desc{Addr: ^uint64(0)}) {
+		t.Error("Prefetch has written to what it was given")
+	}
+}
+
 func TestConfigValidate(t *testing.T) {
 	with := func(change func(*xsk.Config)) xsk.Config {
 		cfg := xsk.Default(3, 1)
