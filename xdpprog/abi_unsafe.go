@@ -53,9 +53,11 @@ func deleteBatch[K any](fd int, keys []K) (int, error) {
 }
 
 // batch keeps keys and values reachable and unmoved for the call: the heap
-// doesn't move, and callers pass slices that live on it.
+// doesn't move, and callers pass slices that live on it. It is raw, as lookup is,
+// because it never waits, and the Go runtime would take away the turn of a worker
+// that is in the kernel for longer than 20 µs.
 func batch(cmd uintptr, attr *batchAttr, keys, values unsafe.Pointer) (int, error) {
-	_, _, errno := unix.Syscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(attr)), unsafe.Sizeof(*attr))
+	_, _, errno := unix.RawSyscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(attr)), unsafe.Sizeof(*attr))
 	keep(keys)
 	keep(values)
 	if errno != 0 {
@@ -131,7 +133,7 @@ func lookup[K, V any](fd int, key *K, value *V) bool {
 		key:   uint64(uintptr(unsafe.Pointer(key))),
 		value: uint64(uintptr(unsafe.Pointer(value))),
 	}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, bpfMapLookupElem, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	_, _, errno := unix.RawSyscall(unix.SYS_BPF, bpfMapLookupElem, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	keep(unsafe.Pointer(key))
 	keep(unsafe.Pointer(value))
 	return errno == 0
