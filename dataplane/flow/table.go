@@ -4,8 +4,9 @@
 //
 // Cost: 128 bytes a flow and about 13 bytes of index a flow of capacity, as
 // flat slabs that the garbage collector doesn't scan. Of the entries the kernel
-// backs only what was used, of the index all from the start. A batched Lookup reads one cache line of index and
-// one of entry a key, and the misses of a batch overlap.
+// backs only what was used, by huge pages if it has them for who asks; of the index
+// all from the start. A batched Lookup reads one cache line of index and one of entry a
+// key, and the misses of a batch overlap.
 //
 // Overflow: a new flow that finds no room takes the place of an expired one,
 // else of a closing one, else of the oldest one that is half open or unreplied,
@@ -47,11 +48,13 @@ func New(cfg Config, hasher packet.Hasher) (*Table, error) {
 	// Flows spread over the index at once, so that the first ones would have a
 	// page fault each to read and another to write.
 	clear(buckets)
+	entries := make([]Entry, cfg.Capacity)
+	hugePages(entries)
 	return &Table{
 		hasher:  hasher,
 		buckets: buckets,
 		probes:  min(n, maxProbes),
-		entries: make([]Entry, cfg.Capacity),
+		entries: entries,
 		free:    noPlace,
 		idle:    cfg.Timeouts.table(),
 	}, nil
@@ -94,10 +97,9 @@ func (t *Table) Lookup(keys []packet.Key, hashes []uint64, out []Ref) {
 const batch = 64
 
 // lookup works on at most 64 keys, in passes of loads that depend on nothing
-// but the pass before and without branches on what they find. Go has no
-// prefetch: a pass that only touches a line a key has twice as many misses
-// under way as one that works on it, because more of it fits the processor's
-// window.
+// but the pass before and without branches on what they find. A pass that only
+// touches a line a key has twice as many misses under way as one that works on
+// it, because more of it fits the processor's window.
 func (t *Table) lookup(keys []packet.Key, hashes []uint64, out []Ref) {
 	hashes = hashes[:len(keys)]
 	out = out[:len(keys)]
