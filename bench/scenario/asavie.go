@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -64,7 +65,7 @@ func startAsavie(s *Stage, frames int) (Running, error) {
 
 // Modes implements Running.
 func (f *forwarder) Modes() map[string]string {
-	return map[string]string{"xsk": "copy", "frames": strconv.Itoa(max(f.frames, xdp.DefaultSocketOptions.NumFrames)), "pods": "tx-checksum off, no TSO"}
+	return map[string]string{"xsk": "copy", "frames": strconv.Itoa(max(f.frames, xdp.DefaultSocketOptions.NumFrames)), "loop": fmt.Sprintf("on CPU %d", loopCPU()), "pods": "tx-checksum off, no TSO"}
 }
 
 // Stop implements Running.
@@ -87,6 +88,12 @@ func RunForwarder(ctx context.Context, args []string) (err error) {
 	frames, err := strconv.Atoi(args[4])
 	if err != nil {
 		return fmt.Errorf("forwarder: frames: %w", err)
+	}
+	runtime.LockOSThread()
+	var cpu unix.CPUSet
+	cpu.Set(loopCPU())
+	if err := unix.SchedSetaffinity(0, &cpu); err != nil {
+		return fmt.Errorf("forwarder: run on CPU %d: %w", loopCPU(), err)
 	}
 	xdp.DefaultXdpFlags = unix.XDP_FLAGS_DRV_MODE // generic XDP would copy each frame once more
 	var ports [2]*port

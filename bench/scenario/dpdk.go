@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,7 +76,7 @@ func startDPDK(ctx context.Context, s *Stage) (_ Running, err error) {
 		return nil, err
 	}
 	p, err := startProgram(s, bin, "--no-huge", "--no-shconf", "--no-pci", "--no-telemetry", "-m", "1024",
-		"--log-level=error", "--force-max-simd-bitwidth=512", "-l", strconv.Itoa(runtime.NumCPU()-1), // the sender is on CPU 0
+		"--log-level=error", "--force-max-simd-bitwidth=512", "-l", strconv.Itoa(loopCPU()),
 		"--vdev", "net_af_xdp0,iface="+s.A.Link(), "--vdev", "net_af_xdp1,iface="+s.B.Link(),
 		"--", path, macs[0], macs[1])
 	if err != nil {

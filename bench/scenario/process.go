@@ -29,6 +29,9 @@ const (
 	startPatience = 20 * time.Second
 )
 
+// loopCPU is where a system's one loop runs: away from the sender, which is on CPU 0.
+func loopCPU() int { return runtime.NumCPU() - 1 }
+
 // startProcess starts one of this binary's own commands.
 func startProcess(s *Stage, args ...string) (*process, error) {
 	return startProgram(s, s.self, args...)

@@ -165,6 +165,11 @@ func (p Plan) Run(ctx context.Context) (*Results, error) {
 		return nil, err
 	}
 	defer unlock()
+	release, err := spare()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	machine, err := ReadMachine()
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,7 @@ type agentConfig struct {
 	FlowsPerQueue int    `json:"flowsPerQueue"`
 	FlowCache     int    `json:"flowCache"`
 	Workers       int    `json:"workers"`
+	WorkerCPUs    string `json:"workerCPUs,omitempty"`
 	Events        string `json:"events,omitempty"`
 	Hubble        struct {
 		Socket string `json:"socket"`
@@ -75,6 +77,9 @@ func startAgent(ctx context.Context, s *Stage, m agentMode) (_ Running, err erro
 		NodeName: "bench", Socket: filepath.Join(s.dir, "agent.sock"), PinPath: a.mounted,
 		Offload: m.offload, Shortcut: m.shortcut, FlowsPerQueue: flows, FlowCache: flows,
 		Workers: max(m.workers, 1), Events: m.events,
+	}
+	if c.Workers == 1 {
+		c.WorkerCPUs = strconv.Itoa(loopCPU())
 	}
 	if !s.Workload.Limited {
 		c.MissRate = new(int) // no limit: every new flow is to be judged
@@ -156,6 +161,9 @@ func (a *agent) Modes() map[string]string {
 	}
 	for _, w := range a.status.Workers {
 		m[fmt.Sprintf("worker%d", w.ID)] = w.Mode
+		if w.CPU != nil {
+			m[fmt.Sprintf("worker%d", w.ID)] += fmt.Sprintf(" on CPU %d", *w.CPU)
+		}
 	}
 	if a.listener != nil {
 		m["events"] = "followed"
