@@ -52,13 +52,11 @@ func alone(cfg Config, table *classify.Table, v4, v6 []classify.Query) []Timing 
 	var took [3][]float64
 	for range cfg.Rounds {
 		for i, q := range [][]classify.Query{v4, v6} {
-			pass(table, q, verdicts, cfg.Batch)
-			took[i] = append(took[i], float64(pass(table, q, verdicts, cfg.Batch))/float64(len(q)))
+			took[i] = append(took[i], timed(table, q, verdicts, cfg.Batch))
 		}
-		touch(v4, verdicts)
-		start := onCPU()
-		touch(v4, verdicts)
-		took[2] = append(took[2], float64(onCPU()-start)/float64(len(v4)))
+		read := func() { touch(v4, verdicts) }
+		again(read)
+		took[2] = append(took[2], again(read)/float64(len(v4)))
 	}
 	return []Timing{newTiming("IPv4", took[0]), newTiming("IPv6", took[1]), newTiming("touch", took[2])}
 }

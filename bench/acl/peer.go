@@ -138,9 +138,9 @@ func (p *Peer) Choose(algorithm string) bool {
 	return err == nil
 }
 
-// Time classifies all packets once, in batches, and returns the nanoseconds.
+// Time is what timed is for the C side: nanoseconds of a pass.
 func (p *Peer) Time(batch int) (uint64, error) {
-	n, err := p.ask("took", "time %d", batch)
+	n, err := p.ask("took", "time %d %d", least.Nanoseconds(), batch)
 	if err == nil && len(n) != 1 {
 		err = fmt.Errorf("rte_acl peer: time: answered %v", n)
 	}

@@ -180,8 +180,7 @@ func trace(table *classify.Table, set *rule.Set, traffic ruletest.Traffic) []cla
 	return q
 }
 
-// race lets all contenders classify the trace twice, round by round, and times
-// the second pass.
+// race lets all contenders classify the trace, round by round.
 func race(cfg Config, dir string, peer *Peer, table *classify.Table, q []classify.Query) (ours, theirs []Timing, err error) {
 	var keys bytes.Buffer
 	for _, x := range q {
@@ -199,14 +198,10 @@ func race(cfg Config, dir string, peer *Peer, table *classify.Table, q []classif
 	table.Classify(q, out)
 	took := map[string][]float64{}
 	for range cfg.Rounds {
-		pass(table, q, out, cfg.Batch) // untimed: the others have had the caches
-		took["sluice"] = append(took["sluice"], float64(pass(table, q, out, cfg.Batch))/float64(len(q)))
+		took["sluice"] = append(took["sluice"], timed(table, q, out, cfg.Batch))
 		for _, a := range Algorithms {
 			if !peer.Choose(a) {
 				continue
-			}
-			if _, err := peer.Time(cfg.Batch); err != nil {
-				return nil, nil, err
 			}
 			ns, err := peer.Time(cfg.Batch)
 			if err != nil {
@@ -236,15 +231,35 @@ func race(cfg Config, dir string, peer *Peer, table *classify.Table, q []classif
 	return ours, theirs, nil
 }
 
-// pass classifies the trace once and returns the nanoseconds that this thread,
-// to which the goroutine is locked, spent on the CPU.
-func pass(table *classify.Table, q []classify.Query, out []classify.Verdict, batch int) int64 {
-	start := onCPU()
-	for i := 0; i < len(q); i += batch {
-		end := min(i+batch, len(q))
-		table.Classify(q[i:end], out[i:end])
+// least is for how long a contender classifies its trace before it is timed, and
+// while it is: after others have had the CPU, its clock and its caches take a
+// millisecond or two to come back.
+const least = 4 * time.Millisecond
+
+// timed classifies the trace for as long as least, and then as long again, and
+// returns how many nanoseconds a lookup took of the second time.
+func timed(table *classify.Table, q []classify.Query, out []classify.Verdict, batch int) float64 {
+	run := func() {
+		for i := 0; i < len(q); i += batch {
+			end := min(i+batch, len(q))
+			table.Classify(q[i:end], out[i:end])
+		}
 	}
-	return onCPU() - start
+	again(run)
+	return again(run) / float64(len(q))
+}
+
+// again calls run for as long as least, and returns how many nanoseconds this
+// thread, to which the goroutine is locked, spent on the CPU for a call.
+func again(run func()) float64 {
+	start, calls := onCPU(), 0
+	for {
+		run()
+		calls++
+		if took := onCPU() - start; took >= least.Nanoseconds() {
+			return float64(took) / float64(calls)
+		}
+	}
 }
 
 func onCPU() int64 {
