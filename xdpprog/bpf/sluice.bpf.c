@@ -128,7 +128,12 @@ static __always_inline int hit(void)
 	return NEXT;
 }
 
-/* Carries a frame's addresses and TTL over to the next hop, as a router would. */
+/*
+ * Carries a frame's addresses and TTL over to the next hop, as a router would. That
+ * the head is the packet's own to write to is seen to before the program begins
+ * (bpf_unclone_prologue, net/core/filter.c): without memory for it the packet is
+ * dropped there, and no counter of ours has it.
+ */
 static __always_inline bool route(struct __sk_buff *skb, const struct packet *p,
 				  const struct endpoint *ep)
 {
