@@ -50,16 +50,15 @@ func ofFamily(list []netip.AddrPort, a netip.Addr) []netip.AddrPort {
 	return slices.DeleteFunc(slices.Clone(list), other)
 }
 
-// readServices brings the list of Services up to date.
-func (a *Agent) readServices(own []netip.Addr) {
+// readServices brings the list of Services up to date with what is published: what
+// comes after v is of the next publish.
+func (a *Agent) readServices(v store.View, own []netip.Addr) {
 	s := &a.services
-	a.store.Read(func(v store.View) {
-		changes, ok := v.Since(s.read.store)
-		s.read.store = v.Generation()
-		if ok && slices.Equal(own, s.read.hostAddrs) && !slices.ContainsFunc(changes, func(c store.Change) bool { return c.Outside }) {
-			return
-		}
-		s.read.hostAddrs, s.list = own, services(v, own)
-		s.revision++
-	})
+	changes, ok := v.Since(s.read.store)
+	s.read.store = v.Generation()
+	if ok && slices.Equal(own, s.read.hostAddrs) && !slices.ContainsFunc(changes, func(c store.Change) bool { return c.Outside }) {
+		return
+	}
+	s.read.hostAddrs, s.list = own, services(v, own)
+	s.revision++
 }

@@ -295,7 +295,6 @@ func (a *Agent) publish(endpointsChanged bool) error {
 	if a.published != nil && now.store == a.lastInput.store && !endpointsChanged {
 		level = slog.LevelDebug // an answer, of which there are many
 	}
-	a.readServices(host)
 	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	var table *classify.Table
 	var since time.Time // the first change that this follows
@@ -305,6 +304,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 		if changes, ok := v.Since(a.lastInput.store); ok && len(changes) > 0 {
 			since = changes[0].At
 		}
+		a.readServices(v, host)
 		if err = a.teach(v, endpointsChanged); err != nil {
 			return
 		}
