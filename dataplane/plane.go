@@ -154,7 +154,8 @@ func (p *Plane) Close() error {
 // worker that doesn't keep up holds it back; then the ring runs full and divert
 // leaves new flows to the workers.
 func (p *Plane) routeNotes(ctx context.Context, notes *xdpprog.Notes) {
-	buf := make([]xdpprog.Note, 256)
+	buf := make([]xdpprog.Note, noteBatch)
+	lists := make([][]xdpprog.Note, len(p.workers)) // to be handed over
 	patience := idleMs * time.Millisecond
 	for ctx.Err() == nil {
 		n, err := notes.Read(buf, patience)
@@ -167,11 +168,17 @@ func (p *Plane) routeNotes(ctx context.Context, notes *xdpprog.Notes) {
 			patience = busyMs * time.Millisecond
 		}
 		for i := range buf[:n] {
-			if int(buf[i].Worker) >= len(p.workers) {
+			if at := int(buf[i].Worker); at < len(lists) {
+				lists[at] = append(lists[at], buf[i])
+			}
+		}
+		for at, w := range p.workers {
+			if len(lists[at]) == 0 {
 				continue
 			}
+			w.inbox <- lists[at] // has room for all that there are
 			select {
-			case p.workers[buf[i].Worker].inbox <- buf[i]:
+			case lists[at] = <-w.read:
 			case <-ctx.Done():
 				return
 			}

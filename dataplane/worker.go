@@ -72,7 +72,8 @@ type worker struct {
 	// where packets that were judged are copied to (nil: nowhere).
 	interest *atomic.Uint32
 	capture  atomic.Pointer[event.Capture]
-	inbox    chan xdpprog.Note
+	inbox    chan []xdpprog.Note // of divert's, in the order in which it told them
+	read     chan []xdpprog.Note // empty lists, for more
 	asked    chan *census
 	census   *census      // being worked on
 	live     atomic.Int64 // flows, for status
@@ -100,10 +101,14 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 	w := &worker{
 		id: id, cfg: cfg, objs: objs, snap: snap, log: log.With("worker", id),
 		counts: &stat.Counters{},
-		inbox:  make(chan xdpprog.Note, 4096),
+		inbox:  make(chan []xdpprog.Note, noteBatches),
+		read:   make(chan []xdpprog.Note, noteBatches+1),
 		asked:  make(chan *census),
 		clock:  newClock(),
 		direct: make([]direct, cfg.Endpoints+1), maxHeard: cfg.heard(),
+	}
+	for range noteBatches {
+		w.read <- nil // it grows when there is something to note
 	}
 	frags := flow.DefaultFragments()
 	frags.Capacity = max(cfg.Fragments/cfg.Workers, 64)
@@ -329,29 +334,41 @@ func (w *worker) housekeep(snap *snapshot) bool {
 	return more
 }
 
-// notesATurn bounds how many notes are read between two bursts.
-const notesATurn = 512
+// Notes are handed to a worker in lists of noteBatch at most, of which there are
+// noteBatches, and one more that is being filled. notesATurn bounds how many notes
+// are read between two bursts, to within a list.
+const (
+	noteBatch   = 256
+	noteBatches = 16
+	notesATurn  = 512
+)
 
 // readNotes takes in what divert has told, or a turn's share of it: then it reports
 // that more is waiting.
 func (w *worker) readNotes() bool {
 	n := 0
-	for ; n < notesATurn; n++ {
+	for n < notesATurn {
+		var list []xdpprog.Note
 		select {
-		case note := <-w.inbox:
-			if note.Kind == xdpprog.NoteStart {
-				w.started(&note)
-			} else {
-				w.ended(&note)
-			}
-			continue
+		case list = <-w.inbox:
 		default:
 		}
-		break
+		if len(list) == 0 {
+			break
+		}
+		for i := range list {
+			if note := &list[i]; note.Kind == xdpprog.NoteStart {
+				w.started(note)
+			} else {
+				w.ended(note)
+			}
+		}
+		n += len(list)
+		w.read <- list[:0]
 	}
 	if n > 0 {
 		w.offload.flush(w)
 		w.noted = w.nowNs
 	}
-	return n == notesATurn
+	return n >= notesATurn
 }
