@@ -19,6 +19,10 @@ import (
 // early marks the entry of a flow that a packet asked for before its note came.
 const early flow.Flags = 1 << 14
 
+// noted marks the entry of a flow whose own note has come. Notes come in order, so
+// what they say of its ports from then on is no earlier flow's.
+const noted flow.Flags = 1 << 12
+
 // pairs remembers which pairs opened a flow lately. Two pairs that share a
 // place take turns; that costs them the short way, nothing else.
 type pairs struct {
@@ -112,7 +116,7 @@ func (w *worker) started(n *xdpprog.Note) {
 		return // a later flow between the same ports
 	}
 	e := w.flows.At(ref)
-	e.Flags &^= early
+	e.Flags = e.Flags&^early | noted
 	e.Egress, e.Ingress = rule.CauseID(n.Egress), rule.CauseID(n.Ingress)
 	w.cachedFlags(e, n.Flags)
 	packets := e.Packets // the kernel has counted this one

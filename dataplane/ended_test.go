@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/sluice-net/sluice/dataplane/event"
@@ -11,16 +12,27 @@ import (
 
 // A connection that is over leaves the kernel's cache with all that was counted
 // there, so that the next one between its ports needs no worker. One that has closed
-// on one side stays.
+// on one side stays, and one that has the ports of another which was noted late.
 func TestEndedLeaves(t *testing.T) {
 	needRoot(t)
+	const both = xdpprog.EndedFinA | xdpprog.EndedFinB
 	for name, c := range map[string]struct {
-		ended uint8
-		over  bool
+		noted  bool    // divert admitted it
+		cached uint8   // of FlowValue.Ended
+		notes  []uint8 // of Note.Ended
+		state  flow.State
 	}{
-		"client closed": {xdpprog.EndedFinA, false},
-		"both closed":   {xdpprog.EndedFinA | xdpprog.EndedFinB, true},
-		"reset":         {xdpprog.EndedRst, true},
+		"client closed":           {false, xdpprog.EndedFinA, []uint8{xdpprog.EndedFinA}, flow.FinWait},
+		"both closed":             {false, both, []uint8{xdpprog.EndedFinA, both}, flow.Closed},
+		"reset":                   {false, xdpprog.EndedRst, []uint8{xdpprog.EndedRst}, flow.Closed},
+		"noted, client closed":    {true, xdpprog.EndedFinA, []uint8{xdpprog.EndedFinA}, flow.FinWait},
+		"noted, server closed":    {true, xdpprog.EndedFinB, []uint8{xdpprog.EndedFinB}, flow.FinWait},
+		"noted, both closed":      {true, both, []uint8{xdpprog.EndedFinA, both}, flow.Closed},
+		"noted, closed at once":   {true, both, []uint8{both}, flow.Closed},
+		"noted, reset":            {true, xdpprog.EndedRst, []uint8{xdpprog.EndedRst}, flow.Closed},
+		"noted, closed and reset": {true, xdpprog.EndedFinA | xdpprog.EndedRst, []uint8{xdpprog.EndedFinA, xdpprog.EndedFinA | xdpprog.EndedRst}, flow.Closed},
+		"of an earlier one":       {false, 0, []uint8{xdpprog.EndedFinA, both}, flow.Established},
+		"reset of an earlier one": {false, 0, []uint8{xdpprog.EndedRst}, flow.Established},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTestWorker(t)
@@ -38,25 +50,36 @@ func TestEndedLeaves(t *testing.T) {
 				t.Fatalf("verb %d (%v)", p.verb, p.reason)
 			}
 			ref := p.ref
-			key := w.flows.At(ref).Key
+			e := w.flows.At(ref)
+			key, before := e.Key, e.Packets
 			var v xdpprog.FlowValue
 			if !xdpprog.LookupFlow(objs, &key, &v) {
 				t.Fatal("not in the kernel's cache")
 			}
+			if c.noted {
+				slots := [2]uint32{uint32(e.Slot[0]), uint32(e.Slot[1])}
+				w.flows.Remove(ref)
+				w.started(&xdpprog.Note{Key: noteKey(key), Kind: xdpprog.NoteStart, Initiator: v.Initiator, Slot: slots, Gen: v.Gen, TCPFlags: packet.TCPSyn})
+				if ref, before = w.flows.Find(&key), [2]uint64{}; ref == flow.NoRef {
+					t.Fatal("not entered")
+				}
+				e = w.flows.At(ref)
+			}
 			// What divert would have seen of it.
-			v.Packets, v.Bytes, v.Ended = [2]uint64{5, 4}, [2]uint64{500, 400}, c.ended
+			v.Packets, v.Bytes, v.Ended = [2]uint64{5, 4}, [2]uint64{500, 400}, c.cached
 			v.TCPFlags = [2]uint8{packet.TCPSyn | packet.TCPAck, packet.TCPSyn | packet.TCPAck}
 			if _, err := xdpprog.UpdateFlows(objs, []packet.Key{key}, []xdpprog.FlowValue{v}); err != nil {
 				t.Fatal(err)
 			}
-			before := w.flows.At(ref).Packets
-			w.ended(&xdpprog.Note{Key: noteKey(key), Kind: xdpprog.NoteEnd, Ended: c.ended})
-			w.offload.flush(w.worker)
-			e := w.flows.At(ref)
-			if cached := xdpprog.LookupFlow(objs, &key, &v); cached == c.over || (e.State == flow.Closed) != c.over {
-				t.Fatalf("cached %v, state %v", cached, e.State)
+			for _, ended := range c.notes {
+				w.ended(&xdpprog.Note{Key: noteKey(key), Kind: xdpprog.NoteEnd, Ended: ended, TCPFlags: packet.TCPSyn | packet.TCPAck})
 			}
-			if !c.over {
+			w.offload.flush(w.worker)
+			over := c.state == flow.Closed
+			if cached := xdpprog.LookupFlow(objs, &key, &v); cached == over || e.State != c.state {
+				t.Fatalf("cached %v, state %v; want state %v", cached, e.State, c.state)
+			}
+			if !over {
 				return
 			}
 			for side, more := range [2]uint64{5, 4} {
@@ -84,14 +107,15 @@ func noteKey(k packet.Key) xdpprog.FlowKey {
 // A worker that is told of more than a turn's share of notes doesn't sleep on the rest.
 func TestNotesWait(t *testing.T) {
 	w := newTestWorker(t)
-	for range notesATurn + 1 {
-		w.inbox <- xdpprog.Note{Kind: xdpprog.NoteEnd}
+	for range notesATurn/noteBatch + 1 {
+		w.inbox <- slices.Repeat([]xdpprog.Note{{Kind: xdpprog.NoteEnd}}, noteBatch)
+		<-w.read
 	}
 	w.nextSweep = w.nowNs + 1
 	if !w.housekeep(w.snap) {
 		t.Error("nothing is left, it says")
 	}
-	if w.housekeep(w.snap) || len(w.inbox) != 0 {
-		t.Errorf("%d notes are left", len(w.inbox))
+	if w.housekeep(w.snap) || len(w.inbox) != 0 || len(w.read) != noteBatches {
+		t.Errorf("%d lists are left, %d were given back", len(w.inbox), len(w.read))
 	}
 }

@@ -117,29 +117,34 @@ func (o *offloader) merge(w *worker, ref flow.Ref, e *flow.Entry, counters bool)
 	}
 }
 
-// leave takes a flow out of the kernel's cache, with the burst's flush.
+// leave takes a flow out of the kernel's cache, and what was counted there with it.
 func (o *offloader) leave(w *worker, e *flow.Entry) {
 	if e.Flags&flow.Offloaded == 0 {
 		return
 	}
 	e.Flags &^= flow.Offloaded
-	o.probe = e.Key
-	if xdpprog.LookupFlow(w.objs, &o.probe, &o.flow) {
-		for s := range o.flow.Packets {
-			e.Packets[s] += o.flow.Packets[s]
-			e.Bytes[s] += o.flow.Bytes[s]
-			e.TCPFlags[s] |= o.flow.TCPFlags[s]
-		}
-	}
 	// A pending entry of the same flow must not be written after this.
+	pending := false
 	for i := range o.n {
-		if o.keys[i] == e.Key {
+		if pending = o.keys[i] == e.Key; pending {
 			o.n--
 			o.keys[i], o.values[i], o.refs[i] = o.keys[o.n], o.values[o.n], o.refs[o.n]
 			break
 		}
 	}
-	o.remove(w, &e.Key)
+	o.probe = e.Key
+	if !xdpprog.TakeFlow(w.objs, &o.probe, &o.flow) {
+		return
+	}
+	w.counts.Add(stat.CacheDeletes, 1)
+	if pending {
+		return // that one was to be replaced, and has been absorbed
+	}
+	for s := range o.flow.Packets {
+		e.Packets[s] += o.flow.Packets[s]
+		e.Bytes[s] += o.flow.Bytes[s]
+		e.TCPFlags[s] |= o.flow.TCPFlags[s]
+	}
 }
 
 // remove deletes a key from the kernel's cache, with the burst's flush.

@@ -49,12 +49,29 @@ func (w *worker) ended(end *xdpprog.Note) {
 		return
 	}
 	e := w.flows.At(ref)
-	if e.Flags&flow.Offloaded != 0 {
+	switch {
+	case e.Flags&flow.Offloaded == 0:
+	case e.Flags&noted != 0:
+		if end.TCPFlags&packet.TCPSyn != 0 { // the handshake, which nobody told of
+			w.handshaken(ref)
+		}
+		w.closing(ref, end.Ended)
+	default:
 		w.catchUp(ref, end.Ended)
 	}
 	if e.State == flow.Closed {
 		w.offload.leave(w, e)
 	}
+}
+
+// handshaken moves a flow on by an answer that the kernel has seen, and by that of
+// the initiator to it.
+func (w *worker) handshaken(ref flow.Ref) {
+	e := w.flows.At(ref)
+	packets := e.Packets
+	w.flows.Track(ref, e.Initiator.Other(), packet.TCPSyn|packet.TCPAck, 0, w.nowNs)
+	w.flows.Track(ref, e.Initiator, packet.TCPAck, 0, w.nowNs)
+	e.Packets = packets
 }
 
 // catchUp moves an offloaded flow on by those of the bits that hold for the
@@ -65,8 +82,13 @@ func (w *worker) catchUp(ref flow.Ref, bits uint8) {
 	if !xdpprog.LookupFlow(w.objs, &w.offload.probe, &w.offload.flow) {
 		return
 	}
-	bits &= w.offload.flow.Ended
 	w.offload.merge(w, ref, e, false)
+	w.closing(ref, bits&w.offload.flow.Ended)
+}
+
+// closing moves a flow on by what the kernel has seen of its end.
+func (w *worker) closing(ref flow.Ref, bits uint8) {
+	e := w.flows.At(ref)
 	packets := e.Packets
 	if bits&xdpprog.EndedFinA != 0 {
 		w.flows.Track(ref, packet.SideA, packet.TCPFin|packet.TCPAck, 0, w.nowNs)

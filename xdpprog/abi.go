@@ -110,7 +110,7 @@ type Note struct {
 	Gen             [2]uint32
 	Egress, Ingress uint32
 	Generation      uint64
-	TCPFlags        uint8
+	TCPFlags        uint8 // of the packet; in NoteEnd all of the side that answers
 	Hook            uint8
 	_               [6]uint8
 }

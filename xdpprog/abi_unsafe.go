@@ -124,16 +124,28 @@ type elemAttr struct {
 	flags      uint64
 }
 
-const bpfMapLookupElem = 1
+const (
+	bpfMapLookupElem          = 1
+	bpfMapLookupAndDeleteElem = 21 // of hash tables since Linux 5.14
+)
 
 // lookup reads one element into value. key and value are on the heap.
 func lookup[K, V any](fd int, key *K, value *V) bool {
+	return element(bpfMapLookupElem, fd, key, value)
+}
+
+// take is lookup, and removes the element.
+func take[K, V any](fd int, key *K, value *V) bool {
+	return element(bpfMapLookupAndDeleteElem, fd, key, value)
+}
+
+func element[K, V any](cmd uintptr, fd int, key *K, value *V) bool {
 	attr := elemAttr{
 		mapFD: uint32(fd),
 		key:   uint64(uintptr(unsafe.Pointer(key))),
 		value: uint64(uintptr(unsafe.Pointer(value))),
 	}
-	_, _, errno := unix.RawSyscall(unix.SYS_BPF, bpfMapLookupElem, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	_, _, errno := unix.RawSyscall(unix.SYS_BPF, cmd, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	keep(unsafe.Pointer(key))
 	keep(unsafe.Pointer(value))
 	return errno == 0

@@ -121,6 +121,12 @@ func LookupFlow[K any](o *Objects, key *K, value *FlowValue) bool {
 	return lookup(o.maps.Flows.FD(), key, value)
 }
 
+// TakeFlow reads one flow cache entry and removes it, without allocation; false:
+// absent.
+func TakeFlow[K any](o *Objects, key *K, value *FlowValue) bool {
+	return take(o.maps.Flows.FD(), key, value)
+}
+
 // UpdateDenied writes entries of denied flows, as UpdateFlows.
 func UpdateDenied[K any](o *Objects, keys []K, values []DenyValue) (int, error) {
 	return updateBatch(o.maps.Denied.FD(), keys, values)

@@ -130,11 +130,11 @@ struct note {
 	__u8 ended;
 	__u8 initiator;
 	__u8 flags;
-	__u32 slot[2]; /* by side, in NOTE_START, as all below */
+	__u32 slot[2]; /* by side, in NOTE_START, as all below but tcp_flags */
 	__u32 gen[2];
 	__u32 egress, ingress;
 	__u64 generation;
-	__u8 tcp_flags;
+	__u8 tcp_flags; /* of the packet; in NOTE_END all of the side that answers */
 	__u8 hook;
 	__u8 pad[6];
 };

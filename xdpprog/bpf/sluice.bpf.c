@@ -72,13 +72,15 @@ static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u
 
 /*
  * The agent looks at the ring buffer every few milliseconds; it is woken only
- * before the ring runs full.
+ * before the ring runs full, and not by each note from then on: an agent that has
+ * fallen behind for want of a CPU has even less of it for wake-ups.
  */
 static __always_inline void submit_note(struct note *n)
 {
 	__u64 waiting = bpf_ringbuf_query(&notes, BPF_RB_AVAIL_DATA);
+	bool wake = waiting > NOTE_BYTES / 4 && (waiting & (NOTE_BYTES / 8 - 1)) < 4 * sizeof(*n);
 
-	bpf_ringbuf_submit(n, waiting > NOTE_BYTES / 4 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(n, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 /* Tells the agent, once a change, that a side of the flow has closed. */
@@ -104,6 +106,7 @@ static __always_inline void note_end(struct flow_value *v, const struct packet *
 	n->worker = owner(&p->key);
 	n->kind = NOTE_END;
 	n->ended = v->ended;
+	n->tcp_flags = v->tcp_flags[(v->initiator ^ 1) & 1];
 	submit_note(n);
 }
 
