@@ -86,3 +86,30 @@ func TestFragmentsOfOneFlowMeet(t *testing.T) {
 		}
 	}
 }
+
+// TestQuotedFragment sees that an ICMPv6 error goes to the worker of the flow whose
+// datagram was too big, though what it quotes is a fragment or has other headers.
+func TestQuotedFragment(t *testing.T) {
+	const workers = 8
+	r := newRig(t, func(c *xdpprog.Config) { c.Workers = workers })
+	for i := range 50 {
+		f := flowOf{pod6, peer6, uint16(2000 + i), 9, layers.IPProtocolUDP}
+		k, _ := f.key()
+		for name, more := range map[string][]byte{
+			"plain":                         {byte(layers.IPProtocolUDP)},
+			"fragment":                      {44, 17, 0, 0, 1, 0, 0, 0, byte(i)},
+			"fragment behind other headers": {60, 60, 0, 1, 4, 0, 0, 0, 0, 44, 0, 1, 4, 0, 0, 0, 0, 17, 0, 0, 1, 0, 0, 0, byte(i)},
+		} {
+			quoted := append([]byte{0x60, 0, 0, 0, 4, 208, more[0], 64}, append(f.src.AsSlice(), f.dst.AsSlice()...)...)
+			quoted = append(quoted, more[1:]...)
+			quoted = binary.BigEndian.AppendUint16(quoted, f.sport)
+			quoted = binary.BigEndian.AppendUint16(quoted, f.dport)
+			quoted = append(quoted, make([]byte, 64)...)
+			tooBig := append([]byte{2, 0, 0, 0, 0, 0, 5, 120}, quoted...)
+			ret, out := r.run(xdpprog.PodEgress, build(t, eth(hostMAC, podMAC, layers.EthernetTypeIPv6), ip6(peer6, pod6, layers.IPProtocolICMPv6), gopacket.Payload(tooBig)))
+			if want := xdpprog.Owner(&k, r.Seed(), workers); ret != redirect || uint32(out[1]) != want {
+				t.Errorf("%s, port %d: verdict %d, worker %d, want %d", name, f.sport, ret, out[1], want)
+			}
+		}
+	}
+}

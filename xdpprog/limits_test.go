@@ -28,6 +28,7 @@ func TestDenied(t *testing.T) {
 		{"the other side", func(v *xdpprog.DenyValue) { v.Sides = 1 << (side ^ 1) }, "steered", "drop policy"},
 		{"older rules", func(v *xdpprog.DenyValue) { v.Gen[side]-- }, "steered", "steered"},
 		{"another pod's", func(v *xdpprog.DenyValue) { v.Slot[side], v.Gen[side] = peerSlot, peerGen }, "steered", "steered"},
+		{"by a clock ahead of the programs'", func(v *xdpprog.DenyValue) { v.SinceNs += uint64(2 * time.Second) }, "drop policy", "steered"},
 		{"too old", func(v *xdpprog.DenyValue) { v.SinceNs -= uint64(2 * time.Minute) }, "steered", "steered"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

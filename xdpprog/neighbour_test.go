@@ -13,6 +13,7 @@ import (
 // Message types of RFC 4861 and RFC 3810.
 const (
 	mldQuery     = 130
+	mld1Report   = 131
 	mldReport    = 143
 	routerSolici = 133
 	routerAdvert = 134
@@ -39,8 +40,11 @@ type nd struct {
 func (m nd) frame(t *testing.T, mac [6]byte) []byte {
 	if !m.dst.IsValid() {
 		m.dst = netip.MustParseAddr("ff02::1")
-		if m.kind == nbrSolicit {
+		switch m.kind {
+		case nbrSolicit:
 			m.dst = group(m.target)
+		case mldReport:
+			m.dst = netip.MustParseAddr("ff02::16")
 		}
 	}
 	ip := ip6(m.src, m.dst, layers.IPProtocolICMPv6)
@@ -67,7 +71,7 @@ func ownMAC(kind byte) []byte { return append([]byte{kind, 1}, podMAC[:]...) }
 
 func TestNeighbourDiscovery(t *testing.T) {
 	r := newRig(t, nil)
-	unspecified := netip.IPv6Unspecified()
+	unspecified, allNodes, site := netip.IPv6Unspecified(), netip.MustParseAddr("ff02::1"), netip.MustParseAddr("ff05::1")
 	alert := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert
 	nonce := []byte{14, 1, 1, 2, 3, 4, 5, 6}
 	const from, to = xdpprog.PodIngress, xdpprog.PodEgress
@@ -131,6 +135,12 @@ func TestNeighbourDiscovery(t *testing.T) {
 		{"MLD query of the pod", from, nd{kind: mldQuery, src: podLL, target: unspecified, hopLimit: 1, ext: alert}, "drop redirect"},
 		{"MLD query to the pod", to, nd{kind: mldQuery, src: peer6, target: unspecified, hopLimit: 1, ext: alert}, "neighbour"},
 		{"MLD query from afar", to, nd{kind: mldQuery, src: peer6, target: unspecified, hopLimit: 2, ext: alert}, "drop malformed"},
+		{"MLD report to a pod", from, nd{kind: mldReport, src: podLL, dst: peer6, target: unspecified, hopLimit: 1, ext: alert}, "drop malformed"},
+		{"MLD report to another group", from, nd{kind: mldReport, src: podLL, dst: allNodes, target: unspecified, hopLimit: 1, ext: alert}, "drop malformed"},
+		{"MLD report with a trailer", from, nd{kind: mldReport, src: podLL, target: unspecified, hopLimit: 1, ext: alert, trailer: []byte("more")}, "drop malformed"},
+		{"MLDv1 report", from, nd{kind: mld1Report, src: podLL, dst: site, target: site, hopLimit: 1, ext: alert}, "neighbour"},
+		{"MLDv1 report with data", from, nd{kind: mld1Report, src: podLL, dst: site, target: site, hopLimit: 1, ext: alert, more: []byte("data")}, "drop malformed"},
+		{"MLDv1 report to a pod", from, nd{kind: mld1Report, src: podLL, dst: peer6, target: site, hopLimit: 1, ext: alert}, "drop malformed"},
 		{"MLD report that travels", from, nd{kind: mldReport, src: podLL, target: unspecified, hopLimit: 2, ext: alert}, "drop malformed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

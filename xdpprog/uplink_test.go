@@ -129,6 +129,11 @@ func TestUplinkJudges(t *testing.T) {
 			t.Errorf("%v: counted %d packets, %d bytes", f, v.Packets, v.Bytes)
 		}
 		old := v.SinceNs
+		v.SinceNs += uint64(2 * time.Second)
+		write()
+		if got := r.arrives(frame); got != denied {
+			t.Errorf("%v, denied by a clock ahead of the programs': %q", f, got)
+		}
 		v.SinceNs -= uint64(2 * time.Minute)
 		write()
 		if got := r.arrives(frame); got != steered {

@@ -138,6 +138,23 @@ static __always_inline bool bare_nd(struct __sk_buff *skb, const struct endpoint
 }
 
 /*
+ * Whether a pod's report of its groups is to a group and, as RFC 2710 has it, no
+ * longer than it must be; RFC 3810's has a group of its own.
+ */
+static __always_inline bool bare_mld(struct __sk_buff *skb, const struct ipv6hdr *ip6,
+				     const struct icmp_head *icmp, __u32 off)
+{
+	__u32 end = ETH_HLEN + sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
+	struct addr dst = addr_v6(&ip6->daddr);
+
+	if (skb->len != end)
+		return false;
+	if (icmp->type == MLD2_REPORT) /* ff02::16 */
+		return dst.hi == 0xff02000000000000ULL && dst.lo == 0x16;
+	return dst.hi >> 56 == 0xff && end == off + sizeof(*icmp) + sizeof(struct in6_addr);
+}
+
+/*
  * Whether an IPv6 packet is neighbour discovery or MLD; its fate is in *fate.
  * MLD comes behind a hop-by-hop header with a router alert. A pod is no router:
  * it asks nobody for members, and others' reports are nothing to it.
@@ -181,6 +198,8 @@ static __always_inline bool neighbour_v6(struct __sk_buff *skb, const struct end
 			*fate = DROP_MALFORMED;
 		else if (hook == HOOK_TO_POD)
 			*fate = DROP_MISDIRECTED;
+		else if (!bare_mld(skb, &ip6, &icmp, off))
+			*fate = DROP_MALFORMED;
 		break;
 	case ND_ROUTER_ADVERT:
 		if (hook == HOOK_FROM_POD)

@@ -27,7 +27,7 @@
 #define TCP_SYN		0x02
 #define TCP_RST		0x04
 #define TCP_ACK		0x10
-#define MAX_EXT_HEADERS 6
+#define MAX_EXT_HEADERS 8
 
 struct packet {
 	struct flow_key key;
@@ -148,6 +148,30 @@ static __always_inline bool has_ports(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
 }
 
+static __always_inline bool ext_header(__u8 h)
+{
+	return h == IPPROTO_HOPOPTS || h == IPPROTO_ROUTING || h == IPPROTO_DSTOPTS ||
+	       h == IPPROTO_AH;
+}
+
+/* Skips extension headers; false if they don't end where they should. Rare, so a call. */
+static __noinline bool skip_ext_headers(struct __sk_buff *skb, __u8 *proto, __u32 *off)
+{
+	struct ipv6_opt_hdr opt;
+
+#pragma unroll
+	for (int i = 0; i < MAX_EXT_HEADERS; i++) {
+		if (!ext_header(*proto))
+			return true;
+		if (bpf_skb_load_bytes(skb, *off, &opt, sizeof(opt)))
+			return false;
+		*off += *proto == IPPROTO_AH ? ((__u32)opt.hdrlen + 2) * 4
+					     : ((__u32)opt.hdrlen + 1) * 8;
+		*proto = opt.nexthdr;
+	}
+	return !ext_header(*proto);
+}
+
 /* The packet that an ICMP error quotes: only addresses and ports, for the hash. */
 static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p, __u32 off,
 					 bool v6)
@@ -164,6 +188,16 @@ static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p
 		p->key.b = addr_v6(&ip6.daddr);
 		proto = ip6.nexthdr;
 		off += sizeof(ip6);
+		if (!skip_ext_headers(skb, &proto, &off))
+			return;
+		if (proto == IPPROTO_FRAGMENT) {
+			struct frag_hdr fh;
+
+			if (bpf_skb_load_bytes(skb, off, &fh, sizeof(fh)))
+				return;
+			proto = fh.nexthdr;
+			off += sizeof(fh);
+		}
 	} else {
 		struct iphdr ip;
 
@@ -303,30 +337,6 @@ static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct packet *p, 
 	else
 		parse_l4(skb, p, off);
 	return true;
-}
-
-static __always_inline bool ext_header(__u8 h)
-{
-	return h == IPPROTO_HOPOPTS || h == IPPROTO_ROUTING || h == IPPROTO_DSTOPTS ||
-	       h == IPPROTO_AH;
-}
-
-/* Skips extension headers; false if they don't end where they should. */
-static __always_inline bool skip_ext_headers(struct __sk_buff *skb, __u8 *proto, __u32 *off)
-{
-	struct ipv6_opt_hdr opt;
-
-#pragma unroll
-	for (int i = 0; i < MAX_EXT_HEADERS; i++) {
-		if (!ext_header(*proto))
-			return true;
-		if (bpf_skb_load_bytes(skb, *off, &opt, sizeof(opt)))
-			return false;
-		*off += *proto == IPPROTO_AH ? ((__u32)opt.hdrlen + 2) * 4
-					     : ((__u32)opt.hdrlen + 1) * 8;
-		*proto = opt.nexthdr;
-	}
-	return !ext_header(*proto);
 }
 
 static __always_inline bool parse_ipv6(struct __sk_buff *skb, struct packet *p, __u32 slot)

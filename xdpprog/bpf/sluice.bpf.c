@@ -230,7 +230,7 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 	if (!d)
 		return CLEAR;
 	if (d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot &&
-	    current(d->slot, d->gen) && bpf_ktime_get_coarse_ns() - d->since_ns < cfg.deny_ttl_ns) {
+	    current(d->slot, d->gen) && denied_lately(d, bpf_ktime_get_coarse_ns())) {
 		__u32 segs = skb->gso_segs;
 
 		__sync_fetch_and_add(&d->packets, segs > 1 ? segs : 1);

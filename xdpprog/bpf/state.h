@@ -91,6 +91,12 @@ static __always_inline bool worker_alive(__u32 id, __u64 now)
 	return (__s64)(now - *beat) < (__s64)cfg.heartbeat_timeout_ns;
 }
 
+/* The worker's clock is finer: what it has just denied is ahead of now. */
+static __always_inline bool denied_lately(const struct deny_value *d, __u64 now)
+{
+	return (__s64)(now - d->since_ns) < (__s64)cfg.deny_ttl_ns;
+}
+
 static __always_inline bool current(const __u32 slot[2], const __u32 gen[2])
 {
 	struct endpoint *ep;

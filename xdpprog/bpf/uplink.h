@@ -85,7 +85,7 @@ static __always_inline bool uplink_denied(const struct packet *p, __u32 slot, __
 	struct deny_value *d = bpf_map_lookup_elem(&denied, &p->key);
 
 	if (!d || !(d->sides & 1 << (p->side & 1)) || d->slot[(p->side & 1) ^ 1] != slot ||
-	    !current(d->slot, d->gen) || now - d->since_ns >= cfg.deny_ttl_ns)
+	    !current(d->slot, d->gen) || !denied_lately(d, now))
 		return false;
 	__sync_fetch_and_add(&d->packets, 1);
 	__sync_fetch_and_add(&d->bytes, length);
