@@ -28,7 +28,7 @@ func (p *Plane) SetLearners(learns func(endpoint.ID) bool) error {
 		s.learns, changed = now, true
 		if now && s.ready && p.table != nil {
 			// What the kernel's caches have of its conversations must miss.
-			s.gen = s.nextGen()
+			s.advance()
 			begun = append(begun, id)
 		}
 	}

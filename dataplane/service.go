@@ -36,7 +36,7 @@ func (p *Plane) SetHost(own []netip.Addr, list []Service) error {
 	p.refresh()
 	changed := p.otherwise(&before)
 	for _, id := range changed {
-		p.slots[id].gen = p.slots[id].nextGen()
+		p.slots[id].advance()
 	}
 	if len(changed) > 0 {
 		p.refresh()

@@ -21,6 +21,7 @@ type slot struct {
 	used    bool
 	guarded bool   // the programs are on its link
 	gen     uint32 // last given out
+	adopted bool   // gen is an earlier agent's
 	ready   bool   // gen is in force
 	ruleGen uint32 // rule.Endpoint.Generation that gen stands for
 	learns  bool   // names from the answers of resolvers
@@ -33,12 +34,23 @@ type slot struct {
 // numbers that flows in the caches bear.
 const notInForce = 1 << 31
 
-func (s *slot) nextGen() uint32 { return max((s.gen+1)&^notInForce, 1) }
+// unheard is how many generations an earlier agent may have given its workers,
+// whose flows bear them, that the kernel was not told of before it ended.
+const unheard = 16
+
+// advance gives out a generation.
+func (s *slot) advance() {
+	step := uint32(1)
+	if s.adopted {
+		step += unheard
+	}
+	s.gen, s.adopted = max((s.gen+step)&^notInForce, 1), false
+}
 
 // adopt takes over what an earlier agent left of a slot. What was in force on a
 // link stays so until the first Publish.
 func (s *slot) adopt(id endpoint.ID, e xdpprog.Endpoint, bound bool) {
-	s.gen = e.Gen &^ notInForce
+	s.gen, s.adopted = e.Gen&^notInForce, true
 	if bound {
 		s.ready = s.gen != 0 && e.Gen == s.gen
 		s.ep = endpoint.Endpoint{ID: id, Link: endpoint.Link{Ifindex: int(e.Ifindex), MAC: e.MAC, HostMAC: e.HostMAC}}
@@ -139,6 +151,9 @@ func (p *Plane) bind(ep *endpoint.Endpoint) (err error) {
 		return err
 	}
 	s := &p.slots[ep.ID]
+	if s.used && s.ready && slices.ContainsFunc(s.ep.Addrs, func(a netip.Addr) bool { return !slices.Contains(ep.Addrs, a) }) {
+		s.advance() // its flows at that address are nobody's any more
+	}
 	if err := errors.Join(
 		p.putEndpoint(uint32(ep.ID), s.kernel(ep)),
 		p.objs.SetOwnAddrs(uint32(ep.ID), ownAddrs(ep)),
@@ -334,7 +349,8 @@ func (p *Plane) unprogram(ifindex int) error {
 // release gives a slot back; its gen goes on.
 func (p *Plane) release(id endpoint.ID, ifindex int) error {
 	s := &p.slots[id]
-	*s = slot{gen: s.nextGen()}
+	s.advance()
+	*s = slot{gen: s.gen}
 	delete(p.byLink, ifindex)
 	p.free = append(p.free, id)
 	p.objs.ForgetAsked(uint32(id))
@@ -395,7 +411,8 @@ func (p *Plane) Publish(table *classify.Table) error {
 		case !ok && s.ready:
 			s.ready = false
 		case ok && (first || !s.ready || s.ruleGen != gen):
-			s.gen, s.ready, s.ruleGen = s.nextGen(), true, gen
+			s.advance()
+			s.ready, s.ruleGen = true, gen
 		default:
 			continue
 		}
