@@ -113,7 +113,8 @@ func (w *worker) started(n *xdpprog.Note) {
 			return
 		}
 	case w.flows.At(ref).Flags&early == 0:
-		return // a later flow between the same ports
+		w.claim(ref) // its cache was full before, or this is a later flow between the same ports
+		return
 	}
 	e := w.flows.At(ref)
 	e.Flags = e.Flags&^early | noted
@@ -131,6 +132,16 @@ func (w *worker) started(n *xdpprog.Note) {
 	w.ofEntry(rec, e, event.Hook(n.Hook))
 	rec.TCPFlags, rec.Generation = n.TCPFlags, n.Generation
 	w.events.Commit()
+}
+
+// claim notes that the kernel's cache has a flow which was not entered there by the
+// worker, so that it leaves the cache when it ends.
+func (w *worker) claim(ref flow.Ref) {
+	e := w.flows.At(ref)
+	w.offload.probe = e.Key
+	if e.Flags&flow.Offloaded == 0 && xdpprog.LookupFlow(w.objs, &w.offload.probe, &w.offload.flow) {
+		e.Flags |= flow.Offloaded
+	}
 }
 
 // enterCached makes an entry for a flow that is in the kernel's cache; ref is
@@ -180,9 +191,21 @@ func (w *worker) admittedMeanwhile(p *pkt) {
 	if !w.cfg.Offload || !w.pairs.known(w, &p.key, p.side) && !w.pairs.known(w, &p.key, p.side.Other()) {
 		return
 	}
+	// An earlier packet of this burst may have asked.
+	if p.ref = w.flows.Find(&p.key); p.ref != flow.NoRef {
+		return
+	}
 	w.offload.probe = p.key
 	v := &w.offload.flow
 	if !xdpprog.LookupFlow(w.objs, &w.offload.probe, v) {
+		return
+	}
+	mine := p.side
+	if p.hook == event.ToPod {
+		mine = mine.Other()
+	}
+	if endpoint.ID(v.Slot[mine]) != p.slot {
+		w.offload.remove(w, &p.key) // of a pod that had the address before
 		return
 	}
 	p.ref = w.enterCached(&p.key, flow.NoRef, packet.Side(v.Initiator&1), v.Slot, v.Gen)

@@ -16,9 +16,13 @@ func (p *Plane) adoptFlows() error {
 	}
 	n := 0
 	err := p.objs.EachFlow(func(k *xdpprog.FlowKey, v *xdpprog.FlowValue) {
-		w := p.owner(k)
+		w, key := p.owner(k), keyFrom(k)
+		if w.flows.Find(&key) != flow.NoRef {
+			return // read twice, because divert writes meanwhile
+		}
 		ref, ok := w.adopt(k, v.Slot, v.Gen, v.Initiator, int64(v.LastSeenNs))
 		if !ok {
+			w.offload.remove(w, &key) // there is no room for it here
 			return
 		}
 		e := w.flows.At(ref)
@@ -33,6 +37,11 @@ func (p *Plane) adoptFlows() error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		for _, w := range p.workers {
+			w.offload.delete(w)
+		}
+	}()
 	err = p.objs.EachDenied(func(k *xdpprog.FlowKey, v *xdpprog.DenyValue) {
 		if v.Sides != bothSides {
 			return
@@ -57,6 +66,9 @@ func (w *worker) adopt(k *xdpprog.FlowKey, slots, gens [2]uint32, initiator uint
 	}
 	var evicted flow.Entry
 	ref, ok := w.flows.Insert(&key, w.flows.Hash(&key), seenNs, &evicted)
+	if evicted.Flags&flow.Offloaded != 0 {
+		w.offload.remove(w, &evicted.Key)
+	}
 	if !ok {
 		return ref, false
 	}

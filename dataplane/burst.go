@@ -16,6 +16,11 @@ import (
 // headers stay in the L1 and L2 caches.
 const burstSize = 64
 
+// judgements is how often a packet may be judged: as one of a new flow, then of one
+// that divert admitted under rules that have changed since, then of the next between
+// its ports because that one has ended. Each may ask for both directions.
+const judgements = 3
+
 // maxDescs bounds the descriptors of a burst: packets may span several.
 const maxDescs = 256
 
@@ -64,9 +69,9 @@ type burst struct {
 	refs   [burstSize]flow.Ref
 
 	pending  []judgement
-	judged   [2 * burstSize]judgement // backs pending: a packet may be judged twice
-	queries  [4 * burstSize]classify.Query
-	verdicts [4 * burstSize]classify.Verdict
+	judged   [judgements * burstSize]judgement // backs pending
+	queries  [2 * judgements * burstSize]classify.Query
+	verdicts [2 * judgements * burstSize]classify.Verdict
 	nQueries int
 	inserted bool // a flow, in this burst
 

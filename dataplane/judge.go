@@ -122,7 +122,10 @@ func (w *worker) follow(snap *snapshot, i int, e *flow.Entry) {
 		return
 	}
 	w.counts.Add(stat.FlowHits, 1)
-	if e.Flags&flow.Offloaded == 0 {
+	switch {
+	case e.State == flow.Closed:
+		w.offload.leave(w, e)
+	case e.Flags&flow.Offloaded == 0:
 		w.offload.enter(w, p.ref, e)
 	}
 	w.onward(p, h, e)
@@ -156,7 +159,12 @@ func (w *worker) onward(p *pkt, h *packet.Header, e *flow.Entry) {
 }
 
 // pass sends on a packet that needs no flow.
-func (w *worker) pass(p *pkt, h *packet.Header) { w.allow(p, h, endpoint.None, false) }
+func (w *worker) pass(p *pkt, h *packet.Header) {
+	if h.Frag == packet.FragFirst {
+		w.frags.Learn(h, w.nowNs)
+	}
+	w.allow(p, h, endpoint.None, false)
+}
 
 // routeError judges an ICMP error: it goes on only to the sender of a packet
 // of a live flow that it quotes.
@@ -184,6 +192,10 @@ func (w *worker) routeError(snap *snapshot, p *pkt, h *packet.Header, own *local
 func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool) {
 	b := &w.b
 	p, h := &b.pkts[i], &b.hdrs[i]
+	if len(b.pending) == len(b.judged) {
+		w.deny(snap, p, h, stat.NotReady, nil) // no chain of events is known that leads here
+		return
+	}
 	w.counts.Add(stat.FlowMisses, 1)
 	src, dst, _, dport := p.key.Tuple(initiator)
 	j := judgement{
@@ -223,6 +235,8 @@ func (w *worker) rulePort(h *packet.Header, p *pkt, initiator packet.Side, dport
 		return dport
 	case initiator == p.side:
 		return h.ClassifyPort()
+	case p.key.APort != p.key.BPort:
+		return dport // of a query that is no echo, see packet.Header
 	case p.key.Proto == packet.ProtoICMP:
 		return echoRequest4 << 8
 	}

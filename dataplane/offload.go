@@ -25,6 +25,7 @@ type offloader struct {
 	keys     [burstSize]packet.Key
 	values   [burstSize]xdpprog.FlowValue
 	refs     [burstSize]flow.Ref
+	held     [burstSize]bool // an earlier version of it is in the cache
 	n        int
 	gone     [2 * burstSize]packet.Key
 	nGone    int
@@ -60,22 +61,26 @@ func (o *offloader) enter(w *worker, ref flow.Ref, e *flow.Entry) {
 		TCPFlags:   e.TCPFlags,
 		LastSeenNs: uint64(w.nowNs),
 	}
-	o.keys[o.n], o.values[o.n], o.refs[o.n] = e.Key, v, ref
+	o.keys[o.n], o.values[o.n], o.refs[o.n], o.held[o.n] = e.Key, v, ref, false
 	o.n++
 	e.Flags |= flow.Offloaded
 }
 
 // renew writes a flow anew, keeping what the kernel counted.
 func (o *offloader) renew(w *worker, ref flow.Ref, e *flow.Entry) {
-	if e.Flags&lookup != 0 {
+	if e.Flags&lookup != 0 || e.State == flow.Closed {
 		o.leave(w, e)
 		return
 	}
-	if e.Flags&flow.Offloaded != 0 {
+	held := e.Flags&flow.Offloaded != 0
+	if held {
 		o.absorb(w, ref, e)
 		e.Flags &^= flow.Offloaded
 	}
 	o.enter(w, ref, e)
+	if at := o.n - 1; at >= 0 && o.refs[at] == ref {
+		o.held[at] = held
+	}
 }
 
 // absorb brings an entry up to date with what the kernel saw of its flow;
@@ -128,7 +133,7 @@ func (o *offloader) leave(w *worker, e *flow.Entry) {
 	for i := range o.n {
 		if pending = o.keys[i] == e.Key; pending {
 			o.n--
-			o.keys[i], o.values[i], o.refs[i] = o.keys[o.n], o.values[o.n], o.refs[o.n]
+			o.keys[i], o.values[i], o.refs[i], o.held[i] = o.keys[o.n], o.values[o.n], o.refs[o.n], o.held[o.n]
 			break
 		}
 	}
@@ -207,16 +212,7 @@ func (o *offloader) flush(w *worker) {
 		o.delete(w)
 	}
 	if o.n > 0 {
-		n, err := xdpprog.UpdateFlows(w.objs, o.keys[:o.n], o.values[:o.n])
-		w.counts.Add(stat.CacheWrites, uint64(n))
-		if err != nil || n < o.n {
-			// The cache is full: those flows go on through the worker.
-			w.counts.Add(stat.CacheErrors, uint64(o.n-n))
-			for _, ref := range o.refs[n:o.n] {
-				w.flows.At(ref).Flags &^= flow.Offloaded
-			}
-		}
-		o.n = 0
+		o.write(w)
 	}
 	if o.nAdmits > 0 {
 		if n, err := xdpprog.UpdateAdmits(w.objs, o.admitK[:o.nAdmits], o.admits[:o.nAdmits]); err != nil {
@@ -229,6 +225,30 @@ func (o *offloader) flush(w *worker) {
 			w.counts.Add(stat.CacheErrors, uint64(o.nDenied-n))
 		}
 		o.nDenied = 0
+	}
+}
+
+// write puts the collected flows into the cache. The kernel stops at the first that
+// finds no room; then those of the others that have a place there are written. The
+// rest go on through the worker.
+func (o *offloader) write(w *worker) {
+	for at := 0; at < o.n; {
+		n, err := xdpprog.UpdateFlows(w.objs, o.keys[at:o.n], o.values[at:o.n])
+		w.counts.Add(stat.CacheWrites, uint64(n))
+		if at += n; err == nil {
+			break
+		}
+		for first := at; at < o.n && (at == first || !o.held[at]); at++ {
+			w.counts.Add(stat.CacheErrors, 1)
+			w.flows.At(o.refs[at]).Flags &^= flow.Offloaded
+			if o.held[at] {
+				o.remove(w, &o.keys[at])
+			}
+		}
+	}
+	o.n = 0
+	if o.nGone > 0 {
+		o.delete(w)
 	}
 }
 

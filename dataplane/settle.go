@@ -213,6 +213,7 @@ func (w *worker) deny(snap *snapshot, p *pkt, h *packet.Header, r stat.Reason, e
 	if e != nil {
 		o.egress, o.ingress = e.Egress, e.Ingress
 		reply = p.side != e.Initiator
+		e.LastSeenNs = w.nowNs // it stays for as long as anybody goes on
 		w.offload.denyFlow(w, p, e)
 	}
 	w.drop(p, r)
