@@ -107,7 +107,6 @@ Ctrl-C keeps what has been measured, marked as partial.
 	flags.StringVar(&plan.Congestion, "congestion", "cubic", "congestion control of the pods' TCP; \"\": what the kernel is set to")
 	flags.DurationVar(&plan.Within, "within", 10*time.Minute, "begin no round of runs that would not end by then; 0: no limit")
 	flags.StringVar(&profile, "profile", "missed", "measure once more under perf, and say by stage where the time goes: those that missed a target, all, or none")
-	flags.Lookup("profile").NoOptDefVal = "all"
 	flags.StringVar(&plan.Pcap, "pcap", "", "capture whose packets the replay scenario sends")
 	flags.StringVar(&cable.TX, "tx-if", "", "measure what is between two interfaces: the one to send by")
 	flags.StringVar(&cable.RX, "rx-if", "", "the one to receive by")
