@@ -238,7 +238,7 @@ func (s *snapshot) outside(a packet.Addr) bool {
 func (w *worker) routeUplink(snap *snapshot, i int) {
 	p, h := &w.b.pkts[i], &w.b.hdrs[i]
 	if p.ref == flow.NoRef {
-		w.query(snap, i, p.side, true)
+		w.query(snap, i, p.side, mayOpen)
 		return
 	}
 	e := w.flows.At(p.ref)

@@ -51,7 +51,7 @@ func (w *worker) route(snap *snapshot, i int) {
 		w.known(snap, i)
 		return
 	}
-	w.query(snap, i, p.side, true)
+	w.query(snap, i, p.side, mayOpen)
 }
 
 // known handles a packet of a flow that has an entry.
@@ -66,19 +66,18 @@ func (w *worker) known(snap *snapshot, i int) {
 	case e.State == flow.Free:
 		// An earlier packet of this burst found it void.
 		p.ref = flow.NoRef
-		w.query(snap, i, p.side, true)
-	case e.Slot[mine] != p.slot:
-		// The address has moved to another pod since: not this flow.
+		w.query(snap, i, p.side, mayOpen)
+	case e.Slot[mine] != p.slot || !snap.current(e) && (snap.replaced(e, mine) || snap.moved(e, mine.Other())):
+		// An address is another pod's since: not this flow.
 		w.forget(p.ref)
 		p.ref = flow.NoRef
-		w.query(snap, i, p.side, true)
+		w.query(snap, i, p.side, mayOpen)
 	case !snap.current(e):
-		w.query(snap, i, e.Initiator, false)
-		w.b.pending[len(w.b.pending)-1].stale = true
+		w.query(snap, i, e.Initiator, mayGoOn)
 	case e.Flags&cut != 0:
 		w.deny(snap, p, h, stat.Policy, e)
-	case againstFlow(h, p.side == e.Initiator):
-		w.query(snap, i, p.side, false)
+	case againstFlow(h, p.side == e.Initiator) || oddEcho(h):
+		w.query(snap, i, p.side, mayAlone)
 	default:
 		w.follow(snap, i, e)
 	}
@@ -96,10 +95,42 @@ func againstFlow(h *packet.Header, byInitiator bool) bool {
 	return false
 }
 
+// opensNone reports whether a packet opens no flow though it may pass: an answer to an
+// ICMP echo, since asking is another thing to rules, and an odd one.
+func opensNone(h *packet.Header) bool {
+	return h.Proto == packet.ProtoICMP && h.ICMPType == echoReply4 || h.Proto == packet.ProtoICMPv6 && h.ICMPType == echoReply6 || oddEcho(h)
+}
+
+// oddEcho reports whether a packet is an ICMP echo with a code, which rules may see.
+func oddEcho(h *packet.Header) bool {
+	if h.ICMPCode == 0 {
+		return false
+	}
+	switch h.Proto {
+	case packet.ProtoICMP:
+		return h.ICMPType == echoRequest4 || h.ICMPType == echoReply4
+	case packet.ProtoICMPv6:
+		return h.ICMPType == echoRequest6 || h.ICMPType == echoReply6
+	}
+	return false
+}
+
 // current reports whether both ends' rules are those that admitted the flow.
 func (s *snapshot) current(e *flow.Entry) bool {
 	return (e.Slot[0] == endpoint.None || s.endpoint(e.Slot[0]).gen == e.Gen[0]) &&
 		(e.Slot[1] == endpoint.None || s.endpoint(e.Slot[1]).gen == e.Gen[1])
+}
+
+// moved reports whether the address of an end is another pod's than it was.
+func (s *snapshot) moved(e *flow.Entry, end packet.Side) bool {
+	addr, _, _, _ := e.Key.Tuple(end)
+	return s.addrs.lookup(addr) != e.Slot[end] || s.replaced(e, end)
+}
+
+// replaced reports whether another pod has the slot of an end since.
+func (s *snapshot) replaced(e *flow.Entry, end packet.Side) bool {
+	slot := e.Slot[end]
+	return slot != endpoint.None && int32(e.Gen[end]-s.endpoint(slot).born) < 0
 }
 
 // follow takes a packet along the live flow that it belongs to.
@@ -115,10 +146,10 @@ func (w *worker) follow(snap *snapshot, i int, e *flow.Entry) {
 	}
 	switch w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs) {
 	case flow.Restart:
-		w.query(snap, i, p.side, true)
+		w.query(snap, i, p.side, mayOpen)
 		return
 	case flow.Invalid:
-		w.query(snap, i, p.side, false)
+		w.query(snap, i, p.side, mayAlone)
 		return
 	}
 	w.counts.Add(stat.FlowHits, 1)
@@ -158,7 +189,7 @@ func (w *worker) onward(p *pkt, h *packet.Header, e *flow.Entry) {
 	w.allow(p, h, e.Slot[p.side.Other()], e.Flags&flow.NoShortcut == 0 && w.cfg.Shortcut)
 }
 
-// pass sends on a packet that needs no flow.
+// pass sends on a packet that has no flow.
 func (w *worker) pass(p *pkt, h *packet.Header) {
 	if h.Frag == packet.FragFirst {
 		w.frags.Learn(h, w.nowNs)
@@ -187,9 +218,18 @@ func (w *worker) routeError(snap *snapshot, p *pkt, h *packet.Header, own *local
 	w.deny(snap, p, h, stat.ICMPUnrelated, nil)
 }
 
+// question is what the classifier is asked about a packet.
+type question uint8
+
+const (
+	mayOpen  question = iota // a flow, with it
+	mayGoOn                  // the flow that it belongs to
+	mayAlone                 // pass, beside its flow
+)
+
 // query queues a packet for the classifier, to be judged as if its flow had
 // been opened by side initiator.
-func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool) {
+func (w *worker) query(snap *snapshot, i int, initiator packet.Side, what question) {
 	b := &w.b
 	p, h := &b.pkts[i], &b.hdrs[i]
 	if len(b.pending) == len(b.judged) {
@@ -199,7 +239,7 @@ func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool)
 	w.counts.Add(stat.FlowMisses, 1)
 	src, dst, _, dport := p.key.Tuple(initiator)
 	j := judgement{
-		pkt: uint8(i), initiator: initiator, fresh: fresh, egress: -1, ingress: -1,
+		pkt: uint8(i), initiator: initiator, fresh: what == mayOpen, stale: what == mayGoOn, egress: -1, ingress: -1,
 		src: snap.addrs.lookup(src), dst: snap.addrs.lookup(dst),
 	}
 	// The link that the packet was seen on says more than its address.
@@ -208,7 +248,7 @@ func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool)
 	} else {
 		j.dst = p.slot
 	}
-	port := w.rulePort(h, p, initiator, dport)
+	port := w.rulePort(h, p, what == mayGoOn, dport)
 	if j.src != j.dst {
 		if j.src != endpoint.None {
 			l := snap.endpoint(j.src)
@@ -228,12 +268,13 @@ func (w *worker) query(snap *snapshot, i int, initiator packet.Side, fresh bool)
 	b.pending = append(b.pending, j)
 }
 
-// rulePort returns the port that rules see: the initiator's packets' destination.
-func (w *worker) rulePort(h *packet.Header, p *pkt, initiator packet.Side, dport uint16) uint16 {
+// rulePort returns the port that rules see: the initiator's packets' destination. Of
+// ICMP it is the type and code of the packet, or of what opened its flow.
+func (w *worker) rulePort(h *packet.Header, p *pkt, ofFlow bool, dport uint16) uint16 {
 	switch {
 	case p.key.Proto != packet.ProtoICMP && p.key.Proto != packet.ProtoICMPv6:
 		return dport
-	case initiator == p.side:
+	case !ofFlow:
 		return h.ClassifyPort()
 	case p.key.APort != p.key.BPort:
 		return dport // of a query that is no echo, see packet.Header

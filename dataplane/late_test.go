@@ -446,3 +446,19 @@ func TestAddressTaken(t *testing.T) {
 		t.Errorf("generation %d after %d, with an address more", more, one)
 	}
 }
+
+// An echo with a code is judged by itself, whatever flow has its identifier.
+func TestEchoWithCode(t *testing.T) {
+	w := newTestWorker(t)
+	w.publish(testSet(1, rule.PortRange{Proto: uint8(packet.ProtoICMP), From: echoRequest4 << 8, To: echoRequest4 << 8}))
+	for _, c := range []struct {
+		code uint8
+		want verb
+	}{{5, verbDrop}, {0, verbShortcut}, {5, verbDrop}, {0, verbShortcut}} {
+		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolICMPv4, SrcIP: addrA.AsSlice(), DstIP: addrB.AsSlice()}
+		p := w.judgeOne(ipFrame(t, event.FromPod, slotA, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(echoRequest4, c.code), Id: 7}))
+		if p.verb != c.want {
+			t.Errorf("code %d: verb %d, want %d", c.code, p.verb, c.want)
+		}
+	}
+}

@@ -163,7 +163,7 @@ func (o *offloader) remove(w *worker, k *packet.Key) {
 
 // deny remembers in the kernel what one side of a flow may not send.
 func (o *offloader) deny(w *worker, snap *snapshot, p *pkt, h *packet.Header) {
-	if h.Frag != packet.FragNone || p.reason != stat.Policy {
+	if h.Frag != packet.FragNone || p.reason != stat.Policy || opensNone(h) {
 		return
 	}
 	var v xdpprog.DenyValue

@@ -58,11 +58,12 @@ type Plane struct {
 	dropped  hostDrops
 	turns    linkTurns // at the programs of pods' links; taken before mu
 
-	mu     sync.Mutex // guards what follows, and the kernel's endpoint maps
-	slots  []slot
-	byLink map[int]endpoint.ID
-	free   []endpoint.ID // oldest first, so that a slot rests before it is used again
-	table  *classify.Table
+	mu       sync.Mutex // guards what follows, and the kernel's endpoint maps
+	released int        // how many endpoints have gone
+	slots    []slot
+	byLink   map[int]endpoint.ID
+	free     []endpoint.ID // oldest first, so that a slot rests before it is used again
+	table    *classify.Table
 
 	host     addrTable // see snapshot
 	services serviceTable

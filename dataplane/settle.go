@@ -6,6 +6,7 @@ import (
 	"github.com/sluice-net/sluice/dataplane/flow"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/stat"
+	"github.com/sluice-net/sluice/xdpprog"
 )
 
 // settle acts on the classifier's answer for one packet.
@@ -17,8 +18,12 @@ func (w *worker) settle(snap *snapshot, j *judgement) {
 		return
 	}
 	if p.ref != flow.NoRef && !w.flows.Holds(p.ref, &p.key) {
-		// Its entry gave way to another flow of this burst.
+		// Its entry gave way to another flow of this burst, or was found void.
 		p.ref = flow.NoRef
+		if j.stale { // the flow was judged, not the packet
+			w.query(snap, int(j.pkt), p.side, mayOpen)
+			return
+		}
 	}
 	if p.ref == flow.NoRef {
 		w.admittedMeanwhile(p)
@@ -55,7 +60,7 @@ func (w *worker) joined(snap *snapshot, j *judgement, o *outcome) {
 	p, h := &w.b.pkts[j.pkt], &w.b.hdrs[j.pkt]
 	e := w.flows.At(p.ref)
 	opening := h.TCPFlags&(packet.TCPSyn|packet.TCPAck) == packet.TCPSyn
-	if !opening && !againstFlow(h, p.side == e.Initiator) || p.side == e.Initiator {
+	if byInitiator := p.side == e.Initiator; !againstFlow(h, byInitiator) && !oddEcho(h) && (byInitiator || !opening) {
 		if w.counted(p, e) {
 			w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs)
 		}
@@ -79,6 +84,10 @@ func (w *worker) aside(snap *snapshot, p *pkt, h *packet.Header, o *outcome) {
 func (w *worker) enter(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o *outcome) {
 	if !o.allowed {
 		w.refuse(snap, p, h, o)
+		return
+	}
+	if opensNone(h) {
+		w.pass(p, h)
 		return
 	}
 	var evicted flow.Entry
@@ -184,11 +193,11 @@ func (w *worker) rejudge(snap *snapshot, p *pkt, h *packet.Header, j *judgement,
 	if changed {
 		w.report(snap, p, h, e, event.Changed, o)
 	}
-	if againstFlow(h, p.side == e.Initiator) {
-		w.aside(snap, p, h, &outcome{allowed: true})
+	w.offload.renew(w, p.ref, e)
+	if againstFlow(h, p.side == e.Initiator) || oddEcho(h) {
+		w.query(snap, int(j.pkt), p.side, mayAlone)
 		return
 	}
-	w.offload.renew(w, p.ref, e)
 	w.follow(snap, int(j.pkt), e)
 }
 
@@ -235,6 +244,10 @@ func (w *worker) countDenied(p *pkt) {
 func (w *worker) forget(ref flow.Ref) {
 	e := w.flows.At(ref)
 	w.offload.leave(w, e)
+	if e.Flags&cut != 0 && w.cfg.Offload {
+		w.offload.probe = e.Key
+		xdpprog.DeleteDenied(w.objs, &w.offload.probe)
+	}
 	w.reportEnd(e)
 	w.flows.Remove(ref)
 	w.counts.Add(stat.FlowsEnded, 1)

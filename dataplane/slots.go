@@ -22,6 +22,7 @@ type slot struct {
 	guarded bool   // the programs are on its link
 	gen     uint32 // last given out
 	adopted bool   // gen is an earlier agent's
+	born    uint32 // the first that this endpoint, or the next, can have got
 	ready   bool   // gen is in force
 	ruleGen uint32 // rule.Endpoint.Generation that gen stands for
 	learns  bool   // names from the answers of resolvers
@@ -38,14 +39,17 @@ const notInForce = 1 << 31
 // whose flows bear them, that the kernel was not told of before it ended.
 const unheard = 16
 
-// advance gives out a generation.
-func (s *slot) advance() {
+// next is the generation that is given out next.
+func (s *slot) next() uint32 {
 	step := uint32(1)
 	if s.adopted {
 		step += unheard
 	}
-	s.gen, s.adopted = max((s.gen+step)&^notInForce, 1), false
+	return max((s.gen+step)&^notInForce, 1)
 }
+
+// advance gives out a generation.
+func (s *slot) advance() { s.gen, s.adopted = s.next(), false }
 
 // adopt takes over what an earlier agent left of a slot. What was in force on a
 // link stays so until the first Publish.
@@ -164,6 +168,9 @@ func (p *Plane) bind(ep *endpoint.Endpoint) (err error) {
 			err = errors.Join(err, p.release(ep.ID, ep.Link.Ifindex))
 		}
 		return err
+	}
+	if !s.used && !s.ready { // else an earlier agent served this pod
+		s.born = s.next()
 	}
 	s.ep, s.used, s.untold = *ep, true, false
 	p.byLink[ep.Link.Ifindex] = ep.ID
@@ -350,7 +357,8 @@ func (p *Plane) unprogram(ifindex int) error {
 func (p *Plane) release(id endpoint.ID, ifindex int) error {
 	s := &p.slots[id]
 	s.advance()
-	*s = slot{gen: s.gen}
+	*s = slot{gen: s.gen, born: s.next()}
+	p.released++
 	delete(p.byLink, ifindex)
 	p.free = append(p.free, id)
 	p.objs.ForgetAsked(uint32(id))
@@ -466,7 +474,7 @@ func (p *Plane) awaitWorkers() {
 
 // refresh gives the workers a new snapshot.
 func (p *Plane) refresh() {
-	snap := &snapshot{table: p.table, host: p.host, services: p.services, local: make([]local, len(p.slots))}
+	snap := &snapshot{table: p.table, host: p.host, services: p.services, released: p.released, local: make([]local, len(p.slots))}
 	if p.table != nil {
 		snap.generation = p.table.Generation()
 	}
@@ -474,9 +482,10 @@ func (p *Plane) refresh() {
 	for i := range p.slots {
 		s, id := &p.slots[i], endpoint.ID(i)
 		if !s.used {
+			snap.local[i].born = s.born
 			continue
 		}
-		l := local{learns: s.learns, mac: s.ep.Link.MAC, hostMAC: s.ep.Link.HostMAC, ifindex: s.ep.Link.Ifindex}
+		l := local{born: s.born, learns: s.learns, mac: s.ep.Link.MAC, hostMAC: s.ep.Link.HostMAC, ifindex: s.ep.Link.Ifindex}
 		if s.ready && p.table != nil {
 			l.gen = s.gen
 			l.ingress, l.egress = p.table.Row(id, rule.Ingress), p.table.Row(id, rule.Egress)

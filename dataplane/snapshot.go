@@ -19,11 +19,13 @@ type snapshot struct {
 	host       addrTable // the node's own addresses: all of them endpoint 1
 	services   serviceTable
 	learning   bool // some endpoint learns
+	released   int  // how many endpoints have gone
 }
 
 // local is an endpoint as the workers see it.
 type local struct {
 	gen             uint32 // of its rules, as in the kernel's map; 0: not ready
+	born            uint32 // the first that could be of this pod's rules
 	ingress, egress classify.Row
 	mac, hostMAC    endpoint.MAC
 	ifindex         int           // of its host-side link

@@ -38,6 +38,30 @@ func (w *worker) sweep() {
 	w.reportSuppressed()
 }
 
+// purgeScan is how many entries a turn of 5 ms looks at for those of pods that have
+// gone: all of a table of the default size within 1.3 s.
+const purgeScan = 512
+
+// purge removes the flows of pods that have gone, or takes the next step of that: else
+// a successor of the agent would find them in the kernel's cache and take them for
+// those of who has the slot and the address then.
+func (w *worker) purge(snap *snapshot) {
+	if w.purging == 0 && snap.released == w.purged {
+		return
+	}
+	if w.purging == 0 {
+		w.purging, w.purgeAt = snap.released, 0
+	}
+	if w.flows.Scan(&w.purgeAt, purgeScan, func(e *flow.Entry) {
+		if snap.replaced(e, packet.SideA) || snap.replaced(e, packet.SideB) {
+			w.forget(w.flows.Find(&e.Key))
+		}
+	}) {
+		return
+	}
+	w.purged, w.purging = w.purging, 0
+}
+
 // ended moves a flow on of which divert saw a FIN or RST go by. Once it is over the
 // kernel forgets it, and divert can open the next one between the same ports by
 // itself: a client that makes connection after connection comes back to its ports

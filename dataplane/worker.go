@@ -89,6 +89,9 @@ type worker struct {
 	nextSweep int64
 	nextProbe int64
 	lastBurst int64
+	purged    int   // snapshot.released whose flows have been removed
+	purging   int   // likewise, of which they are being removed; 0: none
+	purgeAt   int   // cursor of that
 	awakeNs   int64 // since when time counts as busy; 0: not at all
 	noted     int64 // when the last note was read
 
@@ -325,6 +328,7 @@ func (w *worker) housekeep(snap *snapshot) bool {
 	}
 	w.nextSweep = w.nowNs + int64(5*time.Millisecond)
 	w.sweep()
+	w.purge(snap)
 	w.openWanted(snap)
 	w.closeStale(snap)
 	w.tendIntakes()

@@ -126,6 +126,7 @@ type elemAttr struct {
 
 const (
 	bpfMapLookupElem          = 1
+	bpfMapDeleteElem          = 3
 	bpfMapLookupAndDeleteElem = 21 // of hash tables since Linux 5.14
 )
 
@@ -138,6 +139,9 @@ func lookup[K, V any](fd int, key *K, value *V) bool {
 func take[K, V any](fd int, key *K, value *V) bool {
 	return element(bpfMapLookupAndDeleteElem, fd, key, value)
 }
+
+// remove removes an element, if it is there. key is on the heap.
+func remove[K any](fd int, key *K) { element(bpfMapDeleteElem, fd, key, (*byte)(nil)) }
 
 func element[K, V any](cmd uintptr, fd int, key *K, value *V) bool {
 	attr := elemAttr{

@@ -132,6 +132,9 @@ func UpdateDenied[K any](o *Objects, keys []K, values []DenyValue) (int, error) 
 	return updateBatch(o.maps.Denied.FD(), keys, values)
 }
 
+// DeleteDenied removes one entry of a denied flow, if it is there, without allocation.
+func DeleteDenied[K any](o *Objects, key *K) { remove(o.maps.Denied.FD(), key) }
+
 // LookupDenied reads one entry of a denied flow; false: absent.
 func LookupDenied[K any](o *Objects, key *K, value *DenyValue) bool {
 	return lookup(o.maps.Denied.FD(), key, value)

@@ -229,6 +229,10 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 	d = bpf_map_lookup_elem(&denied, &p->key);
 	if (!d)
 		return CLEAR;
+	/* Of ICMP it was the question that was denied, unless all of the flow was. */
+	if (!p->opening && d->sides != 3 &&
+	    (p->key.proto == IPPROTO_ICMP || p->key.proto == IPPROTO_ICMPV6))
+		return MISS;
 	if (d->sides & 1 << (p->side & 1) && d->slot[mine & 1] == slot &&
 	    current(d->slot, d->gen) && denied_lately(d, bpf_ktime_get_coarse_ns())) {
 		__u32 segs = skb->gso_segs;
