@@ -39,12 +39,19 @@ func (w *worker) route(snap *snapshot, i int) {
 		w.deny(snap, p, h, stat.SpoofedAddress, nil)
 		return
 	}
-	if h.ICMPError {
-		w.routeError(snap, p, h, own)
+	if p.hook == event.ToPod && !own.hears(h.Dst) {
+		// A bridge carries a frame by its MAC, and rules go by addresses.
+		w.deny(snap, p, h, stat.Misdirected, nil)
 		return
 	}
 	if h.Src == h.Dst {
-		w.pass(p, h)
+		// What a pod sends itself never leaves it; what a Service leads back to it
+		// comes from the node.
+		w.deny(snap, p, h, stat.SpoofedAddress, nil)
+		return
+	}
+	if h.ICMPError {
+		w.routeError(snap, p, h, own)
 		return
 	}
 	if p.ref != flow.NoRef {

@@ -365,22 +365,6 @@ func TestQueryJudgedAnew(t *testing.T) {
 	}
 }
 
-// A pod sends itself a datagram in fragments.
-func TestFragmentsToItself(t *testing.T) {
-	w := newTestWorker(t)
-	datagram := []byte{0, 9, 0, 9, 0, 128, 63: 0}
-	for _, offset := range []uint16{0, 8} {
-		ip := &layers.IPv4{Version: 4, TTL: 64, Id: 77, Protocol: layers.IPProtocolUDP, SrcIP: addrB.AsSlice(), DstIP: addrB.AsSlice(), FragOffset: offset}
-		if offset == 0 {
-			ip.Flags = layers.IPv4MoreFragments
-		}
-		p := w.judgeOne(ipFrame(t, event.ToPod, slotB, ip, gopacket.Payload(datagram)))
-		if p.verb != verbResume {
-			t.Errorf("at %d: verb %d (%v)", 8*offset, p.verb, p.reason)
-		}
-	}
-}
-
 // An agent whose tables hold less than its predecessor's takes the flows out of the
 // cache that it has no room for.
 func TestAdoptsWhatFits(t *testing.T) {

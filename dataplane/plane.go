@@ -134,12 +134,50 @@ func (p *Plane) Run(ctx context.Context, ports Ports) error {
 	if len(p.cfg.Uplinks) > 0 {
 		wg.Go(func() { p.tendUplinks(ctx, ports) })
 	}
+	ports = &turnPorts{Ports: ports}
 	for _, w := range p.workers {
 		wg.Go(func() { w.run(ctx, ports) })
 	}
+	wg.Go(func() { p.tendPorts(ctx, ports) })
 	wg.Go(func() { p.routeNotes(ctx, notes) })
 	wg.Wait()
 	return notes.Close()
+}
+
+// turnPorts has those who ensure ports take turns.
+type turnPorts struct {
+	Ports
+	mu sync.Mutex
+}
+
+func (p *turnPorts) Ensure(worker, mtu int) (Port, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Ports.Ensure(worker, mtu)
+}
+
+// portsEvery is how often the steering ports are looked at.
+const portsEvery = 500 * time.Millisecond
+
+// tendPorts makes steering ports anew that are not whole, as after somebody has set an
+// end of one down, which no socket tells. Their workers find that theirs have gone.
+func (p *Plane) tendPorts(ctx context.Context, ports Ports) {
+	for tick := time.NewTicker(portsEvery); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		for i, w := range p.workers {
+			if !w.alive.Load() {
+				continue // it is at it
+			}
+			if _, err := ports.Ensure(i, p.cfg.portMTU()); err != nil && ctx.Err() == nil {
+				p.log.Warn("look at steering port", "worker", i, "err", err)
+			}
+		}
+	}
 }
 
 // Close releases the agent's hold of programs and maps, after Run.

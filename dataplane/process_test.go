@@ -200,7 +200,9 @@ func TestJudge(t *testing.T) {
 		{"outside to open pod", syn(segment{hook: event.ToPod, slot: slotA, src: out, dst: addrA, sport: 1, dport: 80}), verbResume, stat.OK},
 		{"spoofed source", syn(segment{slot: slotA, src: out, dst: addrB, sport: 1, dport: 80}), verbDrop, stat.SpoofedAddress},
 		{"unknown slot", syn(segment{slot: 9, src: addrA, dst: addrB, sport: 1, dport: 80}), verbDrop, stat.NotReady},
-		{"to itself", syn(segment{hook: event.ToPod, slot: slotB, src: addrB, dst: addrB, sport: 1, dport: 9}), verbResume, stat.OK},
+		{"to itself", syn(segment{hook: event.ToPod, slot: slotB, src: addrB, dst: addrB, sport: 1, dport: 9}), verbDrop, stat.SpoofedAddress},
+		{"from itself", syn(segment{slot: slotB, src: addrB, dst: addrB, sport: 1, dport: 9}), verbDrop, stat.SpoofedAddress},
+		{"to another by this pod's MAC", syn(segment{hook: event.ToPod, slot: slotB, src: addrA, dst: out, sport: 1, dport: 80}), verbDrop, stat.Misdirected},
 		{"reply without a flow is judged as a flow", ack(bToA(80)), verbShortcut, stat.OK},
 	}
 	for _, tt := range tests {

@@ -51,6 +51,14 @@ func (s *snapshot) endpoint(slot endpoint.ID) *local {
 	return &s.local[0]
 }
 
+// hears reports whether an address may be the destination of packets to the endpoint:
+// its own, those that are many's, and IPv6's of the link, of which it has one that is
+// not known always.
+func (l *local) hears(a packet.Addr) bool {
+	const broadcast = 0xffffffff
+	return l.owns(a) || a.IsMulticast() || a.Hi != 0 && a.IsLinkLocal() || a == packet.AddrV4(broadcast)
+}
+
 // addrTable maps the addresses of local pods to slots: open addressing, at
 // most half full, no pointers. 3 to 5 ns a look-up.
 type addrTable struct {

@@ -74,6 +74,7 @@ func TestNeighbourDiscovery(t *testing.T) {
 	unspecified, allNodes, site := netip.IPv6Unspecified(), netip.MustParseAddr("ff02::1"), netip.MustParseAddr("ff05::1")
 	alert := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert
 	nonce := []byte{14, 1, 1, 2, 3, 4, 5, 6}
+	elsewhere, beside := netip.MustParseAddr("2001:db9:dead:beef::1"), netip.MustParseAddr("2001:db8::30")
 	const from, to = xdpprog.PodIngress, xdpprog.PodEgress
 	for _, c := range []struct {
 		name string
@@ -82,6 +83,9 @@ func TestNeighbourDiscovery(t *testing.T) {
 		want string
 	}{
 		{"solicit from own address", from, nd{kind: nbrSolicit, src: pod6, target: peer6, hopLimit: 255}, "neighbour"},
+		{"solicit of who is elsewhere", from, nd{kind: nbrSolicit, src: pod6, dst: elsewhere, target: elsewhere, hopLimit: 255}, "drop malformed"},
+		{"advertise to who is elsewhere", from, nd{kind: nbrAdvert, src: pod6, dst: elsewhere, target: pod6, hopLimit: 255}, "drop malformed"},
+		{"advertise to a neighbour", from, nd{kind: nbrAdvert, src: pod6, dst: beside, target: pod6, hopLimit: 255}, "neighbour"},
 		{"solicit from own link-local", from, nd{kind: nbrSolicit, src: podLL, target: peer6, hopLimit: 255}, "neighbour"},
 		{"duplicate address detection", from, nd{kind: nbrSolicit, src: unspecified, target: pod6, hopLimit: 255}, "neighbour"},
 		{"solicit from another's address", from, nd{kind: nbrSolicit, src: peer6, target: pod6, hopLimit: 255}, "drop neighbour-spoof"},
@@ -159,6 +163,11 @@ func TestARP(t *testing.T) {
 	r := newRig(t, nil)
 	padded := arp(t, podMAC, podMAC, pod4) // as gopacket does
 	own := padded[:14+28]
+	targeted := func(mac [6]byte) []byte {
+		frame := append([]byte(nil), own...)
+		copy(frame[14+18:], mac[:])
+		return frame
+	}
 	oddLength := append([]byte(nil), own...)
 	oddLength[14+4] = 8
 	oddOp := append([]byte(nil), own...)
@@ -177,6 +186,9 @@ func TestARP(t *testing.T) {
 		{"another's MAC inside", xdpprog.PodIngress, arp(t, podMAC, peerMAC, pod4), "drop neighbour-spoof"},
 		{"another's MAC", xdpprog.PodIngress, arp(t, peerMAC, peerMAC, peer4), "drop spoofed-mac"},
 		{"cut short", xdpprog.PodIngress, own[:30], "drop truncated"},
+		{"data for a target", xdpprog.PodIngress, targeted([6]byte{'s', 'e', 'c', 'r', 'e', 't'}), "drop malformed"},
+		{"to everybody", xdpprog.PodIngress, targeted([6]byte{255, 255, 255, 255, 255, 255}), "neighbour"},
+		{"of itself", xdpprog.PodIngress, targeted(podMAC), "neighbour"},
 		{"odd hardware", xdpprog.PodIngress, oddLength, "drop malformed"},
 		{"odd operation", xdpprog.PodIngress, oddOp, "drop malformed"},
 		{"padded", xdpprog.PodIngress, padded, "neighbour"},

@@ -189,6 +189,13 @@ func TestSteeringPortLost(t *testing.T) {
 				})
 				talk.say(port + " deleted")
 			}
+			for _, port := range []string{"sluice0.0", "sluice1.1"} {
+				n.onLink(port, netlink.LinkSetDown)
+				n.eventually(port+" is up again", func() bool {
+					up := n.ownLinksThat(func(l netlink.Link) bool { return l.Attrs().OperState == netlink.OperUp })
+					return len(up) == 4 && n.status().Ready
+				})
+			}
 			n.onLink("sluice0.0", netlink.LinkSetDown)
 			n.onLink("sluice0.0", netlink.LinkSetUp)
 			n.probeAll(append(all(n.friend, n.server, 80, true), all(n.other, n.server, 80, false, "server")...)...)

@@ -28,7 +28,9 @@ func (n *node) run(ns *netlab.Namespace, name string, args ...string) string {
 }
 
 // ownLinks lists the host's links that are the agent's.
-func (n *node) ownLinks() []string {
+func (n *node) ownLinks() []string { return n.ownLinksThat(func(netlink.Link) bool { return true }) }
+
+func (n *node) ownLinksThat(fit func(netlink.Link) bool) []string {
 	n.Helper()
 	var own []string
 	must(n.T, n.net.Host().Do(func() error {
@@ -37,7 +39,7 @@ func (n *node) ownLinks() []string {
 			links, err = netlink.LinkList()
 		}
 		for _, l := range links {
-			if strings.HasPrefix(l.Attrs().Name, "sluice") {
+			if strings.HasPrefix(l.Attrs().Name, "sluice") && fit(l) {
 				own = append(own, l.Attrs().Name)
 			}
 		}

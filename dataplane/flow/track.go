@@ -39,7 +39,7 @@ const flagsOfState = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPF
 // and the flow lives on. A simultaneous open is refused.
 func (t *Table) Track(r Ref, side packet.Side, flags uint8, lenBytes int, nowNs int64) Status {
 	e := &t.entries[r]
-	status := Continue
+	status, was := Continue, e.State
 	if e.Key.Proto == packet.ProtoTCP {
 		status = e.trackTCP(side, flags)
 		if status >= Restart {
@@ -52,7 +52,9 @@ func (t *Table) Track(r Ref, side packet.Side, flags uint8, lenBytes int, nowNs 
 	}
 	e.Packets[side&1]++
 	e.Bytes[side&1] += uint64(lenBytes)
-	e.LastSeenNs = nowNs
+	if was != Closed || e.State != Closed { // what is late doesn't keep it
+		e.LastSeenNs = nowNs
+	}
 	return status
 }
 

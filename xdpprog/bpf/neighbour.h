@@ -62,6 +62,8 @@ static __always_inline bool bare_arp(struct __sk_buff *skb)
 static __always_inline enum drop_reason check_arp(struct __sk_buff *skb, const struct endpoint *ep,
 						  __u32 slot)
 {
+	const __u16 none[3] = {}, all[3] = {0xffff, 0xffff, 0xffff};
+	__u8 to[ETH_ALEN] __attribute__((aligned(4)));
 	struct arp_eth_ipv4 arp;
 	struct addr sender;
 	__be32 spa;
@@ -73,6 +75,12 @@ static __always_inline enum drop_reason check_arp(struct __sk_buff *skb, const s
 		return DROP_MALFORMED;
 	if (!mac_equal(arp.sha, ep->mac))
 		return DROP_NEIGHBOUR_SPOOF;
+	/* Asking, it has nothing to say of the target's; answering, it says whom. */
+	if (bpf_skb_load_bytes(skb, 0, to, sizeof(to)))
+		return DROP_TRUNCATED;
+	if (!mac_equal(arp.tha, to) && !mac_equal(arp.tha, ep->mac) &&
+	    !mac_equal(arp.tha, (const __u8 *)none) && !mac_equal(arp.tha, (const __u8 *)all))
+		return DROP_MALFORMED;
 	__builtin_memcpy(&spa, arp.spa, sizeof(spa));
 	if (!spa) /* address probe, RFC 5227 */
 		return DROP_NONE;
@@ -115,9 +123,13 @@ static __always_inline bool bare_nd(struct __sk_buff *skb, const struct endpoint
 		__u8 type, len, mac[ETH_ALEN];
 	} opt = {};
 	struct in6_addr target = {};
+	struct addr dst = addr_v6(&ip6->daddr);
 
 	if (skb->len != end || icmp->seq || icmp->id & (ask ? 0xffff : bpf_htons(0x1fff)))
 		return false; /* a trailer, or reserved bits */
+	/* From a link-local address no router forwards it; else no further than its /64. */
+	if (!stays_on_link(&ip6->saddr) && !stays_on_link(&ip6->daddr) && dst.hi != src.hi)
+		return false;
 	if (neighbour) {
 		if (bpf_skb_load_bytes(skb, off, &target, sizeof(target)) ||
 		    (ask && !asks_at(&ip6->daddr, &target)))
