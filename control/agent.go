@@ -107,7 +107,7 @@ type Agent struct {
 	postponed bool                     // the search for links that nobody told of
 	looked    uint64                   // generation of the store that wanted is of
 	wanted    map[store.Key]*store.Pod // pods that may have a link here; nil before the first look
-	missing   []string                 // pods of this node that had no link then
+	missing   []string                 // pods of this node that were not attached then
 	unguarded []store.Key              // of attached: bound, and to be guarded after the next publish
 	// Endpoints changed since the last publish.
 	unpublished bool

@@ -87,7 +87,7 @@ func (a *Agent) unready(src SourceState, loop *loopStatus) string {
 	case !loop.ready:
 		return "no rules are in force yet"
 	case len(loop.pending) > 0:
-		return fmt.Sprintf("%d pods have no link yet, %s the first", len(loop.pending), loop.pending[0])
+		return fmt.Sprintf("%d pods are not attached yet, %s the first", len(loop.pending), loop.pending[0])
 	}
 	alive := a.plane.Beats()
 	for id := range a.cfg.Workers {

@@ -58,6 +58,9 @@ func lookAt(s *api.Sandbox) (link.Found, error) {
 	if len(s.Addresses) == 0 {
 		return link.Found{}, errors.New("no addresses")
 	}
+	if len(s.Addresses) > maxAddrs {
+		return link.Found{}, fmt.Errorf("%d addresses: want at most %d", len(s.Addresses), maxAddrs)
+	}
 	if s.Pod != "" && s.Namespace == "" {
 		return link.Found{}, fmt.Errorf("pod %s: no namespace", s.Pod)
 	}

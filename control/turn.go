@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -25,7 +26,7 @@ type input struct {
 }
 
 // turn brings the dataplane in step with the store and the links. It reports
-// whether pods wait for their links.
+// whether pods are to be attached yet.
 func (a *Agent) turn() (pending bool, _ error) {
 	a.turning.Store(max(int64(time.Since(a.started)), 1))
 	defer a.turning.Store(0)
@@ -38,20 +39,23 @@ func (a *Agent) turn() (pending bool, _ error) {
 		a.unpublished = a.unpublished || changed
 		a.missing, a.relook = missing, err != nil
 	}
-	if err == nil && state.Synced {
-		if err = a.publish(a.unpublished); err == nil {
+	inForce := false
+	if state.Synced { // whatever could not be attached: rules of all others don't wait for it
+		e := a.publish(a.unpublished)
+		if inForce = e == nil; inForce {
 			a.unpublished = false
 			if len(a.recall.unproven) > 0 {
 				a.Kick() // nobody waits for the search any more
 			}
 			a.remember()
+		} else {
+			a.services.suspect.Store(true) // so that the next turn makes up for it
 		}
+		err = errors.Join(err, e)
 	}
-	if e := a.guard(); e != nil {
-		err, a.relook = errors.Join(err, e), true
-	}
-	if err != nil {
-		a.services.suspect.Store(true) // so that the next turn makes up for it
+	if failed, e := a.guard(); e != nil {
+		missing = slices.Concat(missing, failed)
+		err, a.missing, a.relook = errors.Join(err, e), missing, true
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -59,7 +63,7 @@ func (a *Agent) turn() (pending bool, _ error) {
 	if err != nil {
 		a.status.failures++
 	}
-	if err == nil && state.Synced {
+	if inForce {
 		a.status.digest = state.Digest
 		a.status.ready = true
 		giveBack()
@@ -107,7 +111,7 @@ func (a *Agent) want(key store.Key, p *store.Pod) {
 }
 
 // reconcile attaches pods whose links are there and detaches those whose pod
-// or link has gone. It returns the pods of this node that have no link yet.
+// or link has gone. It returns the pods of this node that are not attached yet.
 func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing []string, changed bool, err error) {
 	var errs []error
 	var replaced []endpoint.Endpoint
@@ -129,10 +133,11 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 		a.log.Info("pod detached", "pod", key.String(), "iface", ep.Link.Name)
 	}
 	var look []netip.Addr
+	unfound := false // a link of a pod of this node
 	for key, pod := range wanted {
 		_, unproven := a.recall.unproven[key]
 		if ep, ok := a.attached[key]; !ok || !slices.Equal(ep.Addrs, pod.Addrs()) || unproven && a.published != nil {
-			look = append(look, pod.Addrs()...)
+			look = append(look, pod.Addrs()[:min(len(pod.Addrs()), maxAddrs)]...)
 		}
 	}
 	if len(look) > 0 {
@@ -150,7 +155,10 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 			did, ok, err := a.attach(wanted[key], found, synced)
 			changed = changed || did
 			errs = append(errs, err)
-			if !ok && a.mine(wanted[key]) {
+			if err == nil && !ok && a.mine(wanted[key]) {
+				unfound = true
+			}
+			if err != nil || !ok && a.mine(wanted[key]) {
 				missing = append(missing, key.String())
 			}
 		}
@@ -160,7 +168,7 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 			errs = append(errs, a.retire(ep, true))
 		}
 	}
-	if !a.pruned && synced && len(missing) == 0 && len(a.recall.unproven) == 0 {
+	if !a.pruned && synced && !unfound && len(a.recall.unproven) == 0 {
 		a.pruned = true
 		errs = append(errs, a.plane.Prune())
 	}
@@ -210,6 +218,10 @@ func compareKeys(a, b store.Key) int {
 // mine reports whether a pod is scheduled to this node, or to none.
 func (a *Agent) mine(p *store.Pod) bool { return p.NodeName == "" || p.NodeName == a.cfg.NodeName }
 
+// maxAddrs is how many addresses a pod may have. The kernel has room for eight a
+// pod, of which two are link-local: no pod can take what others need.
+const maxAddrs = 6
+
 // attach attaches one pod if its link was found. If all is known, the link is
 // guarded only once rules are published: a pod that was there before the agent
 // is judged from the first packet on, and never cut off. Else it is isolated at
@@ -223,18 +235,22 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found, synced b
 	if !there || a.othersLink(pod, hit.Link.Ifindex) {
 		return false, false, nil
 	}
-	ep = endpoint.Endpoint{
-		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
-		Addrs: pod.Addrs(), LinkLocal: hit.LinkLocal, Link: hit.Link,
+	if n := len(pod.Addrs()); n > maxAddrs {
+		if !attached {
+			did, err = a.isolate(pod, hit)
+		}
+		return did, false, errors.Join(err, fmt.Errorf("attach %s: metadata.annotations[sluice.dev/ips]: "+
+			"the pod has %d addresses in all, want at most %d", pod.Key(), n, maxAddrs))
 	}
+	ep = endpointAt(pod, hit)
 	var adopted bool
 	if ep.ID, adopted, err = a.plane.Bind(ep); err != nil {
-		return false, true, err
+		return false, false, err
 	}
 	if synced && !adopted {
 		a.unguarded = append(a.unguarded, pod.Key())
 	} else if err = a.plane.Guard(ep.ID); err != nil {
-		return false, true, err
+		return false, false, err
 	}
 	a.attached[pod.Key()] = ep
 	if a.recall.changed = true; hit.Inside != (link.End{}) {
@@ -246,9 +262,29 @@ func (a *Agent) attach(pod *store.Pod, found map[netip.Addr]link.Found, synced b
 	return true, true, nil
 }
 
+func endpointAt(pod *store.Pod, hit link.Found) endpoint.Endpoint {
+	addrs := pod.Addrs()
+	return endpoint.Endpoint{
+		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Addrs: addrs, Link: hit.Link,
+		LinkLocal: hit.LinkLocal[:min(len(hit.LinkLocal), max(maxAddrs+1-len(addrs), 1))],
+	}
+}
+
+// isolate guards the link of a pod whose addresses are not taken on. No rules are
+// published for an endpoint that has none.
+func (a *Agent) isolate(pod *store.Pod, hit link.Found) (did bool, err error) {
+	ep := endpointAt(pod, hit)
+	ep.Addrs = nil
+	if ep.ID, err = a.plane.Attach(ep); err != nil {
+		return false, err
+	}
+	a.attached[pod.Key()] = ep
+	return true, nil
+}
+
 // guard guards the links of pods that were bound, and forgets those whose links
-// have gone meanwhile.
-func (a *Agent) guard() error {
+// have gone meanwhile. It returns the pods that are not attached for that reason.
+func (a *Agent) guard() (failed []string, _ error) {
 	var errs []error
 	for _, key := range a.unguarded {
 		ep, ok := a.attached[key]
@@ -258,11 +294,11 @@ func (a *Agent) guard() error {
 		if err := a.plane.Guard(ep.ID); err != nil {
 			delete(a.attached, key)
 			a.unpublished = true
-			errs = append(errs, err)
+			failed, errs = append(failed, key.String()), append(errs, err)
 		}
 	}
 	a.unguarded = nil
-	return errors.Join(errs...)
+	return failed, errors.Join(errs...)
 }
 
 // othersLink reports whether a link is that of an attached pod which has other
@@ -296,6 +332,7 @@ func (a *Agent) publish(endpointsChanged bool) error {
 		level = slog.LevelDebug // an answer, of which there are many
 	}
 	eps := slices.SortedFunc(maps.Values(a.attached), func(a, b endpoint.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
+	eps = slices.DeleteFunc(eps, func(ep endpoint.Endpoint) bool { return len(ep.Addrs) == 0 })
 	var table *classify.Table
 	var since time.Time // the first change that this follows
 	var err error

@@ -1,13 +1,18 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net"
+	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/sluice-net/sluice/control"
+	"github.com/sluice-net/sluice/control/source/manifest"
 )
 
 // TestTablesFull has far more flows than fit in any table: what is allowed
@@ -100,4 +105,65 @@ func TestBudget(t *testing.T) {
 		r, err := n.other.Namespace().ProbeUDP(t.Context(), at(n.other.v4, n.port()), at(n.friend.v4, 80))
 		return err == nil && r.Passed
 	})
+}
+
+// TestNotAttached has a pod that can't be attached: it is said which, and what
+// changes for the others is in force all the same, until it can.
+func TestNotAttached(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		pods int // that there is room for
+		many bool
+		says string
+	}{
+		{"more pods than slots", 3, false, "all 3 endpoints in use"},
+		{"more addresses than a pod may have", 4, true, "x/fourth: metadata.annotations[sluice.dev/ips]: the pod has 42 addresses in all, want at most 6"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n := newPair(t, setup{change: func(cfg *control.Config) { cfg.MaxPods, cfg.Metrics.Listen = c.pods, metricsAddr }})
+			talk := n.talk(n.friend, n.server, 4, 80)
+			var annotation []string
+			for i := range 40 {
+				annotation = append(annotation, fmt.Sprintf("10.9.0.%d", i))
+			}
+			fourth := n.addPod("fourth", 4, "role: friend")
+			if c.many {
+				text := n.manifests["pod-fourth"]
+				n.write("pod-fourth", strings.Replace(text, "{name: fourth,", "{name: fourth, annotations: {sluice.dev/ips: \""+strings.Join(annotation, ",")+"\"},", 1))
+			}
+			n.eventually("the pod is pending", func() bool { return slices.Contains(n.status().Pending, "x/fourth") })
+			inForce := func(labels string) {
+				n.Helper()
+				n.policy("server", allowFrom(labels, "[{port: 80, protocol: TCP}, {port: 80, protocol: UDP}]"))
+				n.eventually("manifests in force", func() bool {
+					want, err := manifest.Digest(n.dir)
+					must(t, err)
+					return n.status().Digest == want
+				})
+			}
+			inForce("role: nobody")
+			talk.cut("tightened")
+			n.probeAll(all(n.friend, n.server, 80, false, "server")...)
+			inForce("role: friend")
+			talk.resumes("loosened")
+			s := n.status()
+			if s.Ready || !slices.Equal(s.Pending, []string{"x/fourth"}) || !slices.ContainsFunc(s.Notes, func(x string) bool { return strings.Contains(x, c.says) }) {
+				t.Errorf("ready %v, pending %v, notes %q", s.Ready, s.Pending, s.Notes)
+			}
+			if code, body := n.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "1 pods are not attached yet, x/fourth the first") {
+				t.Errorf("readyz: %d %s", code, body)
+			}
+			if c.many {
+				n.serveBoth(fourth, 80)
+				n.probeAll(append(all(fourth, n.server, 80, false), all(n.server, fourth, 80, false)...)...)
+				n.label(fourth, "role: friend")
+			} else {
+				n.removePod(n.other)
+			}
+			n.settle()
+			n.probeAll(all(fourth, n.server, 80, true)...)
+		})
+	}
 }
