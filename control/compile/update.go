@@ -89,6 +89,11 @@ func (b *builder) follow(changes []store.Change) *affected {
 					a.policies[o] = struct{}{}
 				}
 			}
+			for o := range b.rules { // also of those that select nobody here now
+				if o.Namespace == c.Audit {
+					delete(b.rules, o)
+				}
+			}
 		case c.Pod != store.Key{}:
 			if b.local[c.Pod] != nil {
 				a.pods[c.Pod] = struct{}{}

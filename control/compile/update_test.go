@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sluice-net/sluice/control/compile"
@@ -30,8 +31,10 @@ type world struct {
 	st      *store.Store
 	extra   []policy.Origin
 	domains map[string][]netip.Addr
-	heard   []string     // as in compile.Input
-	spare   []netip.Addr // of the node, beside what the store has
+	heard   []string      // as in compile.Input
+	spare   []netip.Addr  // of the node, beside what the store has
+	away    []*corev1.Pod // of a namespace, which will come back
+	toggled bool          // whether that one is an audit, meanwhile
 }
 
 func (w *world) input(v store.View) compile.Input {
@@ -42,7 +45,7 @@ func (w *world) input(v store.View) compile.Input {
 func (w *world) change(t testing.TB, r *rand.Rand, step int) {
 	w.heard = []string{}
 	for i := range 1 + r.IntN(3) {
-		switch r.IntN(16) {
+		switch r.IntN(18) {
 		case 0, 1:
 			p := randomNeutral(r, fmt.Sprintf("extra%d-%d", step, i))
 			w.extra = append(w.extra, p.Origin)
@@ -97,10 +100,38 @@ func (w *world) change(t testing.TB, r *rand.Rand, step int) {
 					tx.SetGroup(g)
 				}
 			})
+		case 10, 11:
+			w.leave(t, r)
 		default:
 			w.churn(t, r, w.st, 10*step+i)
 		}
 	}
+}
+
+// leave has all pods of a namespace go; then it becomes an audit or ceases to be
+// one, then they come back.
+func (w *world) leave(t testing.TB, r *rand.Rand) {
+	switch {
+	case len(w.away) == 0:
+		ns := pick(r, someNamespaces)
+		w.toggled = false
+		w.pods = slices.DeleteFunc(w.pods, func(p *corev1.Pod) bool {
+			if p.Namespace != ns {
+				return false
+			}
+			w.away = append(w.away, p)
+			w.st.Update(func(tx *store.Tx) { tx.DeletePod(store.Key{Namespace: ns, Name: p.Name}) })
+			return true
+		})
+	case !w.toggled:
+		if ns := w.away[0].Namespace; w.namespaces[ns] != nil {
+			w.audited[ns] = !w.audited[ns]
+		}
+		w.toggled = true
+	default:
+		w.pods, w.away = append(w.pods, w.away...), nil
+	}
+	w.fill(t, w.st)
 }
 
 // hear changes what one name resolves to.
@@ -369,6 +400,59 @@ func TestUpdateEqualsCompile(t *testing.T) {
 func FuzzUpdateEqualsCompile(f *testing.F) {
 	f.Add(uint64(1 << 40))
 	f.Fuzz(func(t *testing.T, seed uint64) { updateSeed(t, seed, 12) })
+}
+
+// What a policy denies is denied to a pod that starts when its namespace is no audit
+// any more, though the last pod that the policy selects has gone while it was one.
+func TestUpdateAudit(t *testing.T) {
+	st, c := store.New(), compile.New(compile.Config{})
+	set := func(audit bool, names ...string) {
+		st.Update(func(tx *store.Tx) {
+			tx.SetNamespace(&store.Namespace{Name: "a", Audit: audit})
+			tx.DeletePod(store.Key{Namespace: "a", Name: "x"})
+			for _, name := range names {
+				tx.SetPod(&store.Pod{Namespace: "a", Name: name, NodeName: node, IPs: addrs("10.0.0.1")})
+			}
+		})
+	}
+	st.Update(func(tx *store.Tx) {
+		p := &policy.Policy{Origin: policy.Origin{Kind: "Any", Namespace: "a", Name: "p"}, Tier: policy.TierAdmin,
+			Subject: []*policy.Selector{policy.NewSelector(policy.SelectorSpec{Kind: policy.KindPod, Namespace: "a"})}}
+		p.Ingress = policy.Section{Applies: true, Rules: []policy.Rule{{Action: policy.Deny, AnyPeer: true, AnyPort: true}}}
+		tx.SetPolicy(p)
+	})
+	ends := func(name string) []endpoint.Endpoint { return []endpoint.Endpoint{{ID: 1, Namespace: "a", Name: name}} }
+	update := func(endpoints []endpoint.Endpoint) (d rule.Delta) {
+		st.Read(func(v store.View) {
+			var ok bool
+			if d, ok = c.Update(compile.Input{View: v, Node: node, Endpoints: endpoints}); !ok {
+				t.Fatal("a new Set is due")
+			}
+		})
+		return d
+	}
+	set(true, "x")
+	compileNow(c, st, ends("x"))
+	set(true)
+	update(nil)
+	set(false)
+	update(nil)
+	set(false, "y")
+	d := update(ends("y"))
+	denies := 0
+	for _, p := range d.Programs {
+		p.EachRule(func(r *rule.Rule) {
+			if r.Action == rule.Deny {
+				denies++
+				if r.Audit {
+					t.Error("a denial is an audit's")
+				}
+			}
+		})
+	}
+	if denies != 1 {
+		t.Errorf("%d denials, want one", denies)
+	}
 }
 
 // TestDelta says what a change costs: of what does not change, a Delta says
