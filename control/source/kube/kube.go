@@ -155,12 +155,14 @@ func (s *Source) allFeeds() []*feed {
 
 // noteSynced latches that everything has been known once.
 func (s *Source) noteSynced() {
-	all := true
+	s.mu.Lock()
+	all := s.discovered // before the feeds are listed: from then on they are all there
+	s.mu.Unlock()
 	for _, f := range s.allFeeds() {
 		all = all && (f.optional || f.isSynced())
 	}
 	s.mu.Lock()
-	done := all && s.discovered && !s.synced
+	done := all && !s.synced
 	s.synced = s.synced || done
 	s.mu.Unlock()
 	if done {
