@@ -455,6 +455,61 @@ func TestUpdateAudit(t *testing.T) {
 	}
 }
 
+// A pod gets the address that a name resolves to at the same time: whoever asks who
+// has the address knows of it.
+func TestUpdateTakenName(t *testing.T) {
+	all := netip.MustParsePrefix("0.0.0.0/0")
+	name := policy.NewName("*.test", `^.*[.]test[.]$`)
+	for what, r := range map[string]policy.Rule{
+		"who is nobody":          {AnyPort: true, Peers: []policy.Peer{{Block: &policy.Block{Prefix: all, Unmanaged: true}}}},
+		"who is nobody, by name": {AnyPort: true, Peers: []policy.Peer{{Name: &name}}},
+		"who calls a port so":    {Ports: []policy.Port{{Name: "web"}}, Peers: []policy.Peer{{Block: &policy.Block{Prefix: all}}}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			st, pub := store.New(), publish.New(compile.Config{})
+			set := func(name, node string, a netip.Addr) {
+				st.Update(func(tx *store.Tx) {
+					tx.SetPod(&store.Pod{Namespace: "a", Name: name, NodeName: node, IPs: []netip.Addr{a},
+						Ports: []store.NamedPort{{Name: "web", Protocol: 6, Port: uint16(somePorts[0])}}})
+				})
+			}
+			anybody := policy.NewSelector(policy.SelectorSpec{Kind: policy.KindPod})
+			p := &policy.Policy{Origin: policy.Origin{Kind: "Any", Name: "p"}, Tier: policy.TierAdmin, Subject: []*policy.Selector{anybody}}
+			r.Action, r.Index = policy.Allow, 1
+			deny := policy.Rule{Action: policy.Deny, Peers: []policy.Peer{{Domain: "a.test"}}, Ports: []policy.Port{{Protocol: 17, To: 65535}}}
+			p.Egress = policy.Section{Applies: true, Default: policy.Deny, Rules: []policy.Rule{deny, r}}
+			st.Update(func(tx *store.Tx) { tx.SetPolicy(p) })
+			set("x", node, addrs("10.9.0.1")[0])
+			set("y", "other", someAddrs[2])
+			endpoints := []endpoint.Endpoint{{ID: 1, Namespace: "a", Name: "x"}}
+			domains := map[string][]netip.Addr{}
+			next := func(heard ...string) {
+				st.Read(func(v store.View) {
+					in := compile.Input{View: v, Node: node, Endpoints: endpoints, Domains: domains, Heard: heard}
+					table, err := pub.Next(in)
+					if err != nil {
+						t.Fatal(err)
+					}
+					scratch, err := classify.Build(compile.New(compile.Config{}).Compile(in))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if d := differ(table, scratch, endpoints); d != "" {
+						t.Error(d)
+					}
+				})
+			}
+			next()
+			domains["a.test"] = someAddrs[:1]
+			set("z", "other", someAddrs[0])
+			next("a.test")
+			delete(domains, "a.test")
+			st.Update(func(tx *store.Tx) { tx.DeletePod(store.Key{Namespace: "a", Name: "z"}) })
+			next("a.test")
+		})
+	}
+}
+
 // TestDelta says what a change costs: of what does not change, a Delta says
 // nothing, and of what concerns nobody here it is empty.
 func TestDelta(t *testing.T) {

@@ -19,6 +19,7 @@ func (p *Peers) Begin(v store.View, domains map[string][]netip.Addr, heard []str
 	clear(p.changed)
 	clear(p.renamed)
 	clear(p.dirty)
+	clear(p.looked)
 	p.resite(site)
 	p.relearn(domains, heard)
 }
@@ -77,10 +78,10 @@ func (p *Peers) count(m *member, by uint64) {
 // TouchAddr looks at an address that other pods or nodes have, once all
 // identities are touched.
 func (p *Peers) TouchAddr(a netip.Addr) {
-	if _, ok := p.dirty[a]; ok {
+	if _, ok := p.looked[a]; ok {
 		return
 	}
-	p.dirty[a] = struct{}{}
+	p.looked[a], p.dirty[a] = struct{}{}, struct{}{}
 	if p.crowd != nil {
 		p.crowd.touch(p, a)
 	}

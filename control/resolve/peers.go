@@ -42,6 +42,7 @@ type Peers struct {
 	moved   bool                    // places may come down to something else
 	resets  bool                    // so may selectors that match network sets
 	late    []netip.Addr            // of this node, to be touched after all others
+	looked  map[netip.Addr]struct{} // addresses that TouchAddr has looked at since Begin
 	dirty   map[netip.Addr]struct{} // addresses to be looked at by Flush
 }
 
@@ -76,7 +77,7 @@ func NewPeers(v store.View, x *Index, domains map[string][]netip.Addr, site Site
 	p := &Peers{view: v, index: x, learned: newLearned(), site: site, seed: seed, ids: map[string]rule.PeerID{},
 		selectors: map[string][]rule.PeerID{}, members: map[*store.Identity]*member{},
 		listed: map[netip.Addr][]rule.PeerID{}, inside: map[rule.PeerID][]rule.PeerID{}, names: map[string]*name{}, places: map[string]*placed{},
-		changed: map[rule.PeerID]struct{}{}, renamed: map[policy.Origin]struct{}{}, dirty: map[netip.Addr]struct{}{}}
+		changed: map[rule.PeerID]struct{}{}, renamed: map[policy.Origin]struct{}{}, looked: map[netip.Addr]struct{}{}, dirty: map[netip.Addr]struct{}{}}
 	p.relearn(domains, nil)
 	return p
 }
