@@ -241,7 +241,8 @@ const maxRest = 50 * time.Millisecond
 const retryAfter = 200 * time.Millisecond
 
 func (a *Agent) loop(ctx context.Context) error {
-	retry := time.NewTimer(0)
+	retry, armed := time.NewTimer(retryAfter), false
+	retry.Stop()
 	defer retry.Stop()
 	for {
 		began := time.Now()
@@ -251,9 +252,13 @@ func (a *Agent) loop(ctx context.Context) error {
 		}
 		a.sweepSandboxes()
 		took := time.Since(began)
-		retry.Stop()
-		if pending || err != nil {
+		switch again := pending || err != nil; {
+		case again && !armed: // else changes without end would put it off for ever
 			retry.Reset(retryAfter)
+			armed = true
+		case !again:
+			retry.Stop()
+			armed = false
 		}
 		select {
 		case <-ctx.Done():
@@ -263,7 +268,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-a.store.Changed():
 		case <-a.lookups.learner.Changed():
 		case <-retry.C:
-			a.relook = true
+			a.relook, armed = true, false
 		}
 		a.rest(ctx, began, took)
 	}

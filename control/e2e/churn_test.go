@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -206,4 +207,38 @@ func TestSteeringPortLost(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFoundLate has a pod whose addresses come up after it is known, where the node
+// is told nothing of it, while other things change without a pause.
+func TestFoundLate(t *testing.T) {
+	t.Parallel()
+	n := newPair(t, setup{})
+	late, err := n.net.AddPod("x/late", []netip.Addr{netip.MustParseAddr("10.0.1.14")})
+	must(t, err)
+	const more = "10.0.9.9"
+	n.write("late", "apiVersion: v1\nkind: Pod\nmetadata: {name: late, namespace: x}\nspec: {nodeName: node}\nstatus: {podIP: "+more+"}\n")
+	n.eventually("the pod is pending", func() bool { return slices.Contains(n.status().Pending, "x/late") })
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+				n.write("change", fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: change, namespace: x, labels: {i: i%d}}\nspec: {nodeName: other}\n", i))
+			}
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	time.Sleep(300 * time.Millisecond)
+	must(t, late.Namespace().Do(func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(more), Mask: net.CIDRMask(32, 32)}})
+	}))
+	n.eventually("the pod is found", func() bool { return len(n.endpoints()) == 4 })
 }
