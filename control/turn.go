@@ -115,6 +115,7 @@ func (a *Agent) want(key store.Key, p *store.Pod) {
 func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing []string, changed bool, err error) {
 	var errs []error
 	var replaced []endpoint.Endpoint
+	maps.DeleteFunc(a.recall.unproven, func(key store.Key, _ struct{}) bool { return wanted[key] == nil })
 	for key, ep := range a.attached {
 		pod := wanted[key]
 		there := a.links.Exists(ep.Link.Ifindex, ep.Link.Name)
