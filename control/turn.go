@@ -72,8 +72,8 @@ func (a *Agent) turn() (pending bool, _ error) {
 	return len(missing) > 0, err
 }
 
-// followPods brings wanted up to date. It reports whether pods have changed that
-// may have a link here, or have one.
+// followPods brings wanted up to date. It reports whether pods that may have a link
+// here have come, gone or may have another.
 func (a *Agent) followPods() (moved bool) {
 	a.store.Read(func(v store.View) {
 		changes, ok := v.Since(a.looked)
@@ -90,13 +90,20 @@ func (a *Agent) followPods() (moved bool) {
 			if key == (store.Key{}) {
 				continue
 			}
-			_, attached := a.attached[key]
-			p := v.Pod(key)
-			moved = moved || attached || p != nil && a.mine(p)
-			a.want(key, p)
+			was := a.wanted[key]
+			a.want(key, v.Pod(key))
+			moved = moved || !samePlace(was, a.wanted[key])
 		}
 	})
 	return moved
+}
+
+// samePlace reports whether two pods, nil if there is none, have the same link.
+func samePlace(p, q *store.Pod) bool {
+	if p == nil || q == nil {
+		return p == q
+	}
+	return p.UID == q.UID && p.NodeName == q.NodeName && slices.Equal(p.Addrs(), q.Addrs())
 }
 
 // want notes whether a pod, nil if it is gone, may have a link on this node.
