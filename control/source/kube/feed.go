@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
@@ -48,7 +49,7 @@ type feed struct {
 	done   chan struct{}
 
 	mu      sync.Mutex
-	owned   map[store.Key]bool   // what it wrote; true: a valid version is in force
+	owned   map[store.Key]owned  // what it wrote
 	known   map[store.Key]string // of policies: their versions
 	synced  bool
 	open    int       // watches
@@ -58,8 +59,14 @@ type feed struct {
 	err     error // of the last attempt; nil once a watch stands
 }
 
+// owned is an object that a feed wrote.
+type owned struct {
+	uid   types.UID
+	valid bool // a valid version of it is in force
+}
+
 func (s *Source) newFeed(resource, kind string, convert func(runtime.Object) object.Object) *feed {
-	f := &feed{src: s, resource: resource, kind: kind, apiKind: kind, convert: convert, owned: map[store.Key]bool{},
+	f := &feed{src: s, resource: resource, kind: kind, apiKind: kind, convert: convert, owned: map[store.Key]owned{},
 		known: map[store.Key]string{}, since: time.Now()}
 	if kind == "Pod" {
 		f.prompt = func(it *item) bool {
@@ -204,7 +211,12 @@ func (f *feed) early(it *item) {
 // put writes an object. f.mu is held.
 func (f *feed) put(tx *store.Tx, it *item) {
 	key := store.Key{Namespace: it.namespace, Name: it.name}
-	valid := f.owned[key]
+	was, there := f.owned[key]
+	if there && was.uid != it.uid { // its end was missed
+		f.remove(tx, key)
+		was.valid = false
+	}
+	valid := was.valid
 	o := &it.object
 	effect := ""
 	if !o.Illegible {
@@ -218,7 +230,7 @@ func (f *feed) put(tx *store.Tx, it *item) {
 		}
 		object.Put(tx, o.Value)
 	}
-	f.owned[key] = valid
+	f.owned[key] = owned{it.uid, valid}
 	f.src.judge(f, it, effect)
 }
 

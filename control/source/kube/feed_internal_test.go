@@ -1,11 +1,15 @@
 package kube
 
 import (
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/sluice-net/sluice/control/policy"
+	"github.com/sluice-net/sluice/control/source/object"
 	"github.com/sluice-net/sluice/control/store"
 )
 
@@ -44,5 +48,51 @@ func TestFoundWhileAsked(t *testing.T) {
 	custom.synced = true
 	if s.noteSynced(); !s.State().Synced {
 		t.Error("all feeds have synced, and the cluster is not known")
+	}
+}
+
+// A policy that is not valid leaves the rules of its last valid version, and nothing
+// of an earlier policy that had its name: its end may not have been heard of.
+func TestSuccessor(t *testing.T) {
+	origin := policy.Origin{Kind: "NetworkPolicy", Namespace: "a", Name: "p"}
+	version := func(uid types.UID, valid bool) *item {
+		return &item{namespace: "a", name: "p", uid: uid, object: object.Object{Origin: origin, Value: &policy.Policy{Origin: origin, Rejected: !valid}}}
+	}
+	illegible := version("2", false)
+	illegible.object = object.Object{Origin: origin, Illegible: true}
+	for _, tt := range []struct {
+		name         string
+		next         *item
+		valid, total int
+	}{
+		{"another version", version("1", true), 1, 1},
+		{"a version that is not valid", version("1", false), 1, 2},
+		{"a successor", version("2", true), 1, 1},
+		{"a successor that is not valid", version("2", false), 0, 1},
+		{"a successor that is illegible", illegible, 0, 0},
+	} {
+		for how, write := range map[string]func(*feed, *item) error{
+			"list":  func(f *feed, it *item) error { return f.Replace([]any{it}, "2") },
+			"watch": func(f *feed, it *item) error { return f.Update(it) },
+		} {
+			t.Run(tt.name+", by a "+how, func(t *testing.T) {
+				s := newSource()
+				f := s.newFeed("networkpolicies", "NetworkPolicy", nil)
+				if err := errors.Join(f.Replace([]any{version("1", true)}, "1"), write(f, tt.next)); err != nil {
+					t.Fatal(err)
+				}
+				valid, total := 0, 0
+				s.store.Read(func(v store.View) {
+					for p := range v.Policies("a") {
+						if total++; !p.Rejected {
+							valid++
+						}
+					}
+				})
+				if valid != tt.valid || total != tt.total {
+					t.Errorf("%d policies, %d of them valid; want %d and %d", total, valid, tt.total, tt.valid)
+				}
+			})
+		}
 	}
 }
