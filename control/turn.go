@@ -123,14 +123,19 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 	var errs []error
 	var replaced []endpoint.Endpoint
 	maps.DeleteFunc(a.recall.unproven, func(key store.Key, _ struct{}) bool { return wanted[key] == nil })
+	bound := a.bound()
 	for key, ep := range a.attached {
 		pod := wanted[key]
 		there := a.links.Exists(ep.Link.Ifindex, ep.Link.Name)
-		if pod != nil && pod.UID == ep.UID && there {
+		same := bound[ep.Link.Ifindex] == ep.ID // else its slot may be another pod's by now
+		if pod != nil && pod.UID == ep.UID && there && same {
 			continue
 		}
 		delete(a.attached, key)
 		changed, a.recall.changed = true, true
+		if !same {
+			continue
+		}
 		if pod != nil && there {
 			// Its successor may have the same link, which must not be without
 			// programs for a moment.
@@ -181,6 +186,18 @@ func (a *Agent) reconcile(wanted map[store.Key]*store.Pod, synced bool) (missing
 		errs = append(errs, a.plane.Prune())
 	}
 	return missing, changed, errors.Join(errs...)
+}
+
+// bound returns which endpoint each link is. One that a plugin tells of is bound
+// anew, closed, if what it says of the pod is not what the API says.
+func (a *Agent) bound() map[int]endpoint.ID {
+	ids := make(map[int]endpoint.ID, len(a.attached))
+	if len(a.attached) > 0 {
+		for _, ep := range a.plane.Endpoints() {
+			ids[ep.Link.Ifindex] = ep.ID
+		}
+	}
+	return ids
 }
 
 // find finds the links of pods. To look for those that nobody has told of takes

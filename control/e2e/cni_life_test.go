@@ -3,10 +3,12 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/bench/netlab"
+	"github.com/sluice-net/sluice/control/api"
 )
 
 // podsVar is how many pods TestCNIManyPods starts and stops in all.
@@ -247,4 +250,49 @@ func (r *containerRuntime) hasLocal(p *cniPod) {
 		}))
 		return has
 	})
+}
+
+// tell tells the agent of a pod's link, as a CNI plugin does.
+func (n *node) tell(p *pod) {
+	n.Helper()
+	sb := api.Sandbox{Attachment: api.Attachment{ContainerID: "c-" + p.name, IfName: "eth0"}, Namespace: "x", Pod: p.name, UID: p.name,
+		Addresses: []netip.Addr{p.v4, p.v6}, Link: p.Link(), Ifindex: n.ifindex(p), TimeoutMs: patience.Milliseconds()}
+	must(n.T, p.Namespace().Do(func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err == nil {
+			sb.MAC = eth0.Attrs().HardwareAddr.String()
+		}
+		return err
+	}))
+	_, err := n.api.AddSandbox(n.Context(), sb)
+	must(n.T, err)
+}
+
+func (n *node) ifindex(p *pod) (index int) {
+	n.Helper()
+	must(n.T, n.net.Host().Do(func() error {
+		l, err := netlink.LinkByName(p.Link())
+		if err == nil {
+			index = l.Attrs().Index
+		}
+		return err
+	}))
+	return index
+}
+
+// TestCNITwice tells twice of the link of a pod that has another UID in its
+// sandbox than in the API, as static pods do: policy is in force each time.
+func TestCNITwice(t *testing.T) {
+	t.Parallel()
+	n := newPair(t, setup{})
+	static := n.addPod("static", 4, "role: friend")
+	n.write("pod-static", strings.Replace(n.manifests["pod-static"], "uid: static, ", "", 1))
+	n.settle()
+	for range 2 {
+		n.tell(static)
+		n.probeAll(all(static, n.server, 80, true)...)
+	}
+	if eps := n.endpoints(); len(eps) != 4 {
+		t.Errorf("%d endpoints", len(eps))
+	}
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control"
-	"github.com/sluice-net/sluice/control/api"
 )
 
 // stall is a folder of sandboxes in which a search for pods' links gets stuck, at
@@ -65,34 +64,6 @@ func (s *stall) search(becomes string, holds func() bool) {
 		return true
 	})
 	s.eventually(becomes, holds)
-}
-
-// tell tells the agent of a pod's link, as a CNI plugin does.
-func (s *stall) tell(p *pod) {
-	s.Helper()
-	sb := api.Sandbox{Attachment: api.Attachment{ContainerID: "c-" + p.name, IfName: "eth0"}, Namespace: "x", Pod: p.name, UID: p.name,
-		Addresses: []netip.Addr{p.v4, p.v6}, Link: p.Link(), Ifindex: s.ifindex(p), TimeoutMs: patience.Milliseconds()}
-	must(s.T, p.Namespace().Do(func() error {
-		eth0, err := netlink.LinkByName("eth0")
-		if err == nil {
-			sb.MAC = eth0.Attrs().HardwareAddr.String()
-		}
-		return err
-	}))
-	_, err := s.api.AddSandbox(s.Context(), sb)
-	must(s.T, err)
-}
-
-func (s *stall) ifindex(p *pod) (index int) {
-	s.Helper()
-	must(s.T, s.net.Host().Do(func() error {
-		l, err := netlink.LinkByName(p.Link())
-		if err == nil {
-			index = l.Attrs().Index
-		}
-		return err
-	}))
-	return index
 }
 
 // link returns the link of the endpoint that a pod is, "" if it is none.
