@@ -102,6 +102,17 @@ func (a *Agent) told(s *api.Sandbox, found link.Found) {
 	})
 }
 
+// untold makes the store forget what the sandboxes of a pod said, if none is left.
+// One that comes is listed before the store knows of it: whoever asks in a
+// transaction doesn't take away what it has said.
+func (a *Agent) untold(pod store.Key) {
+	a.store.Update(func(tx *store.Tx) {
+		if !a.sandboxes.has(pod) {
+			tx.DeleteLocal(pod)
+		}
+	})
+}
+
 func podOf(s *api.Sandbox) store.Key { return store.Key{Namespace: s.Namespace, Name: s.Pod} }
 
 // served returns the endpoint that a sandbox's pod is, or why policy is not in
@@ -219,8 +230,8 @@ func (a *Agent) sweepSandboxes() {
 		}
 		a.sandboxes.remove(s.Attachment)
 		a.finder.Forget(tellerOf(s.Attachment))
-		if s.Pod != "" && !a.sandboxes.has(podOf(&s.Sandbox)) {
-			a.store.Update(func(tx *store.Tx) { tx.DeleteLocal(podOf(&s.Sandbox)) })
+		if s.Pod != "" {
+			a.untold(podOf(&s.Sandbox))
 		}
 		for _, ep := range a.plane.Endpoints() {
 			if ep.Link.Ifindex == s.Ifindex && ep.Link.Name == s.Link && !a.serves(s.Ifindex) {

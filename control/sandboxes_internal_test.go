@@ -1,0 +1,42 @@
+package control
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/store"
+)
+
+// A pod's next sandbox comes while its last one is forgotten: what it says stays.
+func TestUntold(t *testing.T) {
+	a := &Agent{store: store.New(), sandboxes: newSandboxes(t.TempDir())}
+	next := api.Sandbox{Attachment: api.Attachment{ContainerID: "c", IfName: "eth0"}, Namespace: "x", Pod: "p",
+		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}
+	done := make(chan struct{})
+	a.store.Update(func(tx *store.Tx) {
+		tx.SetPod(&store.Pod{Namespace: "x", Name: "p"})
+		go func() {
+			defer close(done)
+			a.untold(podOf(&next))
+		}()
+		time.Sleep(20 * time.Millisecond) // until it waits for the store, most probably
+		if err := a.sandboxes.add(next); err != nil {
+			t.Fatal(err)
+		}
+		tx.SetLocal(podOf(&next), store.Local{Addrs: next.Addresses})
+	})
+	<-done
+	has := func() (has bool) {
+		a.store.Read(func(v store.View) { has = v.HasLocal(podOf(&next)) })
+		return has
+	}
+	if !has() {
+		t.Error("the addresses of a sandbox that is there are forgotten")
+	}
+	a.sandboxes.remove(next.Attachment)
+	if a.untold(podOf(&next)); has() {
+		t.Error("the addresses of a sandbox that has gone are not forgotten")
+	}
+}
