@@ -137,16 +137,24 @@ func (l *sandboxes) due(every time.Duration) []sandboxState {
 	if all {
 		l.swept = time.Now()
 	}
-	var out []sandboxState
+	return l.those(func(s *sandboxState) bool { return all || s.Leaving })
+}
+
+func (l *sandboxes) list() []sandboxState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.those(func(*sandboxState) bool { return true })
+}
+
+// those lists some sandboxes. l.mu is held.
+func (l *sandboxes) those(fit func(*sandboxState) bool) (out []sandboxState) {
 	for _, s := range l.all {
-		if all || s.Leaving {
+		if fit(s) {
 			out = append(out, *s)
 		}
 	}
 	return out
 }
-
-func (l *sandboxes) list() []sandboxState { return l.due(0) }
 
 // has reports whether a pod has a sandbox that doesn't leave.
 func (l *sandboxes) has(pod store.Key) bool {

@@ -40,3 +40,21 @@ func TestUntold(t *testing.T) {
 		t.Error("the addresses of a sandbox that has gone are not forgotten")
 	}
 }
+
+// A runtime that collects garbage often doesn't put off the look after all sandboxes.
+func TestSweepDue(t *testing.T) {
+	a := &Agent{sandboxes: newSandboxes(t.TempDir())}
+	at := api.Attachment{ContainerID: "c", IfName: "eth0"}
+	if err := a.sandboxes.add(api.Sandbox{Attachment: at}); err != nil {
+		t.Fatal(err)
+	}
+	a.sandboxes.swept = time.Now().Add(-2 * sandboxSweep)
+	if err := a.KeepSandboxes(t.Context(), []api.Attachment{at}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{1, 0} {
+		if due := a.sandboxes.due(sandboxSweep); len(due) != want {
+			t.Errorf("%d sandboxes to look after, want %d", len(due), want)
+		}
+	}
+}
