@@ -59,19 +59,11 @@ func (a *Agent) reached(w *api.WaitFor) (got api.Waited, missing string) {
 // stored looks whether the store has what a wait is for, and as of which
 // generation.
 func (a *Agent) stored(w *api.WaitFor, got *api.Waited) (generation uint64, missing string) {
-	var there []policy.Origin
-	valid := true
 	q := policyQuery{of: api.Which(w.Policy)}
-	a.store.Read(func(v store.View) {
-		for p := range v.Policies(w.Policy.Namespace) {
-			if q.wants(p.Origin) {
-				there = append(there, p.Origin)
-				valid = valid && !p.Rejected
-			}
-		}
-	})
-	slices.SortFunc(there, policy.Origin.Compare)
-	there = slices.Compact(there)
+	// Versions first: what is read of the store after them is as new at least.
+	asked, _, _ := a.there(w, &q)
+	missing = a.older(asked, w.ResourceVersion)
+	there, valid, generation := a.there(w, &q)
 	for _, o := range there {
 		got.Policies = append(got.Policies, keyOf(o))
 	}
@@ -83,9 +75,27 @@ func (a *Agent) stored(w *api.WaitFor, got *api.Waited) (generation uint64, miss
 		return 0, "policy " + name + " is not known" + a.whyRejected(&q)
 	case !valid:
 		return 0, "policy " + name + " is not valid" + a.whyRejected(&q)
+	case missing == "" && w.ResourceVersion != "" && !slices.Equal(asked, there):
+		missing = "policy " + name + " has just changed"
 	}
-	missing = a.older(there, w.ResourceVersion)
-	return a.store.Generation(), missing // which holds all of this, or what came after
+	return generation, missing
+}
+
+// there lists the policies that a wait is for, and whether all are valid, as of a
+// generation of the store.
+func (a *Agent) there(w *api.WaitFor, q *policyQuery) (list []policy.Origin, valid bool, generation uint64) {
+	valid = true
+	a.store.Read(func(v store.View) {
+		generation = v.Generation()
+		for p := range v.Policies(w.Policy.Namespace) {
+			if q.wants(p.Origin) {
+				list = append(list, p.Origin)
+				valid = valid && !p.Rejected
+			}
+		}
+	})
+	slices.SortFunc(list, policy.Origin.Compare)
+	return slices.Compact(list), valid, generation
 }
 
 // whyRejected says why a policy is rejected, if it is.
