@@ -1,12 +1,17 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/source/object"
@@ -95,4 +100,36 @@ func TestSuccessor(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What can't wait for a list is written at once, but not what comes after the list.
+func TestEarly(t *testing.T) {
+	s := newSource()
+	s.cfg.NodeName = "here"
+	f := s.newFeed("pods", "Pod", func(o runtime.Object) object.Object {
+		m := o.(*corev1.Pod)
+		return object.Object{Origin: policy.Origin{Kind: "Pod", Namespace: "a", Name: m.Name}, Value: &store.Pod{Namespace: "a", Name: m.Name, NodeName: "here"}}
+	})
+	in := watch.NewFakeWithChanSize(3, false)
+	f.watcher = func(context.Context, metav1.ListOptions) (watch.Interface, error) { return in, nil }
+	end := &corev1.Pod{}
+	end.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	in.Add(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "first"}})
+	in.Action(watch.Bookmark, end)
+	in.Add(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "late"}})
+	out, err := f.watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		<-out.ResultChan()
+	}
+	out.Stop()
+	s.store.Read(func(v store.View) {
+		for name, want := range map[string]bool{"first": true, "late": false} {
+			if has := v.Pod(store.Key{Namespace: "a", Name: name}) != nil; has != want {
+				t.Errorf("%s is known: %v, want %v", name, has, want)
+			}
+		}
+	})
 }

@@ -16,10 +16,14 @@ import (
 // stream is a watch whose objects are items. Its goroutine ends with the watch
 // or when it is stopped.
 type stream struct {
+	feed *feed
 	in   watch.Interface
 	out  chan watch.Event
 	quit chan struct{}
 	once sync.Once
+	// whole: all that there was has come. What comes now is newer, and the list that
+	// the Reflector makes of the rest would undo it for a moment.
+	whole bool
 }
 
 // ResultChan implements watch.Interface.
@@ -53,18 +57,18 @@ func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (watch.Interf
 		first = append(first, e)
 	default:
 	}
-	s := &stream{in: in, out: make(chan watch.Event, 64), quit: make(chan struct{})}
+	s := &stream{feed: f, in: in, out: make(chan watch.Event, 64), quit: make(chan struct{})}
 	f.opened()
 	go func() {
 		defer close(s.out)
 		defer f.closed()
 		defer in.Stop()
 		for _, e := range first {
-			s.out <- f.event(ctx, e)
+			s.out <- s.event(ctx, e)
 		}
 		for e := range in.ResultChan() {
 			select {
-			case s.out <- f.event(ctx, e):
+			case s.out <- s.event(ctx, e):
 			case <-s.quit:
 				return
 			}
@@ -74,7 +78,8 @@ func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (watch.Interf
 }
 
 // event converts what a watch says.
-func (f *feed) event(ctx context.Context, e watch.Event) watch.Event {
+func (s *stream) event(ctx context.Context, e watch.Event) watch.Event {
+	f := s.feed
 	switch e.Type {
 	case watch.Error:
 		f.failed(ctx, errors.FromObject(e.Object))
@@ -83,10 +88,11 @@ func (f *feed) event(ctx context.Context, e watch.Event) watch.Event {
 		if m, err := meta.Accessor(e.Object); err == nil {
 			it.version, it.end = m.GetResourceVersion(), m.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true"
 		}
+		s.whole = s.whole || it.end
 		e.Object = it
 	default:
 		it := f.item(e.Object)
-		if f.prompt != nil && e.Type != watch.Deleted && f.prompt(it) {
+		if !s.whole && f.prompt != nil && e.Type != watch.Deleted && f.prompt(it) {
 			f.early(it)
 		}
 		e.Object = it
