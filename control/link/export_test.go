@@ -44,3 +44,6 @@ func (t *Table) Has(l netlink.Link) bool {
 	defer t.mu.Unlock()
 	return t.links[l.Attrs().Index].name == l.Attrs().Name
 }
+
+// Apply takes an event in.
+func (t *Table) Apply(u *netlink.AddrUpdate) { t.applyAddr(u) }

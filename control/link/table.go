@@ -163,14 +163,19 @@ func (t *Table) take(at addrAt, there bool) (unclear bool) {
 		return at.addr.Addr().Is4()
 	case there:
 		t.addrs[at], t.sorted = 1, false
-	case n == 1:
+	case n == 1 && !perPeer(at.addr):
 		delete(t.addrs, at)
 		t.sorted = false
 	default:
-		return n > 1
+		return n > 0
 	}
 	return false
 }
+
+// perPeer reports whether a link may have an address once for each of several
+// peers. Of two that were there one may have gone before all were read, and its
+// event come after.
+func perPeer(a netip.Prefix) bool { return a.Addr().Is4() && a.IsSingleIP() }
 
 // Exists asks the kernel whether a link is still the one that it was.
 func Exists(ifindex int, name string) bool {

@@ -150,6 +150,11 @@ func TestTable(t *testing.T) {
 			}
 			return has(true)()
 		})
+		// The event of the one that went may come when all has been read after it.
+		table.Apply(&netlink.AddrUpdate{LinkIndex: a.Attrs().Index, LinkAddress: *first.IPNet})
+		if err := has(true)(); err != nil {
+			t.Errorf("stale event: %v", err)
+		}
 		must(t, netlink.AddrDel(a, second))
 		eventually(t, "no peer left", has(false))
 
