@@ -4,8 +4,8 @@
 // the model of it.
 //
 // It fails closed as the API asks for: a rule with a peer, port or field of
-// unknown kind accepts nothing, or denies all if it was to deny or to pass. An
-// object with another fault accepts nothing either.
+// unknown kind accepts nothing, or denies all if it was to deny or to pass. Of
+// an object with another fault only what it denies is left.
 package clusterrule
 
 import (
@@ -104,7 +104,7 @@ func Build(p *Policy) (*policy.Policy, []policy.Rejection) {
 	if len(b.faults) > 0 {
 		out.Rejected = true
 		for _, s := range []*policy.Section{&out.Ingress, &out.Egress} {
-			s.Rules = slices.DeleteFunc(s.Rules, func(r policy.Rule) bool { return r.Action == policy.Allow })
+			s.Rules = slices.DeleteFunc(s.Rules, func(r policy.Rule) bool { return r.Action != policy.Deny })
 		}
 	}
 	return out, b.rejections(p.Origin)
@@ -117,7 +117,7 @@ func (b *builder) rejections(o policy.Origin) []policy.Rejection {
 			out = append(out, policy.Rejection{Object: o.String(), Field: f.Field, Reason: f.ErrorBody(), Effect: effect})
 		}
 	}
-	add(b.faults, "the policy accepts nothing; rules that deny or pass and are not understood deny all")
+	add(b.faults, "the policy accepts and passes nothing; rules that deny or pass and are not understood deny all")
 	add(b.unknown, "the rule accepts nothing; if it is to deny or pass, it denies all")
 	slices.SortStableFunc(out, func(a, b policy.Rejection) int {
 		if c := strings.Compare(a.Field, b.Field); c != 0 {
