@@ -131,17 +131,16 @@ func convert(np *NetworkPolicy, origin policy.Origin, cause error) (*policy.Poli
 	return first, r.rejections(origin, specs)
 }
 
-// closed isolates what a spec selects in the directions that it names.
+// closed isolates what a spec selects in the directions that it names, and
+// denies there what it denies: the allowances of other policies would open that.
 func (r *reading) closed(s *spec) []*policy.Policy {
 	if !s.ingress.named && !s.egress.named || s.node != nil {
 		return nil
 	}
-	return []*policy.Policy{{
-		Tier:    policy.TierNetworkPolicy,
-		Subject: []*policy.Selector{r.subject(s)},
-		Ingress: policy.Section{Applies: s.ingress.named, Default: policy.Deny},
-		Egress:  policy.Section{Applies: s.egress.named, Default: policy.Deny},
-	}}
+	deny, node := r.denials(s)
+	deny.Ingress.Applies, deny.Ingress.Default = s.ingress.named, policy.Deny
+	deny.Egress.Applies, deny.Egress.Default = s.egress.named, policy.Deny
+	return saying(deny, node)
 }
 
 // The orders of the parts of a policy within the tier: NetworkPolicies
@@ -158,29 +157,55 @@ func (r *reading) open(s *spec) []*policy.Policy {
 	if s.node != nil { // the host firewall is off
 		return nil
 	}
-	subject := []*policy.Selector{r.subject(s)}
-	r.init, r.lookups = s.subject.has(sourceReserved, "init"), nil
-	deny := &policy.Policy{Tier: policy.TierNetworkPolicy, Order: orderDeny, Subject: subject}
-	deny.Ingress.Rules = r.rules(s.ingress.deny, policy.Deny)
-	deny.Egress.Rules = r.rules(s.egress.deny, policy.Deny)
-	deny.Ingress.Applies, deny.Egress.Applies = len(deny.Ingress.Rules) > 0, len(deny.Egress.Rules) > 0
-
-	allow := &policy.Policy{Tier: policy.TierNetworkPolicy, Order: orderAllow, Subject: subject}
+	deny, node := r.denials(s)
+	r.lookups = nil
+	allow := &policy.Policy{Tier: policy.TierNetworkPolicy, Order: orderAllow, Subject: deny.Subject}
 	allow.Ingress = r.section(&s.ingress)
 	allow.Egress = r.section(&s.egress)
 	allow.Lookups = r.lookups
+	return append([]*policy.Policy{allow}, saying(deny, node)...)
+}
 
-	node := &policy.Policy{Tier: policy.TierOwnNode, Subject: subject}
-	for _, rule := range deny.Ingress.Rules {
-		if rule, ok := onOwnNode(rule); ok {
-			node.Ingress.Rules = append(node.Ingress.Rules, rule)
+// denials returns what a spec denies, and what of it holds for the pod's own
+// node: not that all is denied in place of what is not understood.
+func (r *reading) denials(s *spec) (deny, node *policy.Policy) {
+	subject := []*policy.Selector{r.subject(s)}
+	r.init = s.subject != nil && s.subject.has(sourceReserved, "init")
+	deny = &policy.Policy{Tier: policy.TierNetworkPolicy, Order: orderDeny, Subject: subject}
+	node = &policy.Policy{Tier: policy.TierOwnNode, Subject: subject}
+	for i := range s.ingress.deny {
+		rule, ok := r.denial(&s.ingress.deny[i])
+		if !ok {
+			continue
+		}
+		deny.Ingress.Rules = append(deny.Ingress.Rules, rule)
+		if own, ok := onOwnNode(rule); ok && !r.faulty(s.ingress.deny[i].at) {
+			node.Ingress.Rules = append(node.Ingress.Rules, own)
 		}
 	}
-	node.Ingress.Applies = len(node.Ingress.Rules) > 0
+	for i := range s.egress.deny {
+		if rule, ok := r.denial(&s.egress.deny[i]); ok {
+			deny.Egress.Rules = append(deny.Egress.Rules, rule)
+		}
+	}
+	for _, p := range []*policy.Policy{deny, node} {
+		p.Ingress.Applies, p.Egress.Applies = len(p.Ingress.Rules) > 0, len(p.Egress.Rules) > 0
+	}
+	return deny, node
+}
 
-	return slices.DeleteFunc([]*policy.Policy{allow, deny, node}, func(p *policy.Policy) bool {
-		return p != allow && !p.Ingress.Applies && !p.Egress.Applies
-	})
+// denial turns an entry that denies into a rule. One that is not understood
+// denies all.
+func (r *reading) denial(e *entry) (policy.Rule, bool) {
+	if r.faulty(e.at) {
+		return policy.Rule{Index: e.index, Path: e.path(), Action: policy.Deny, AnyPeer: true, AnyPort: true}, true
+	}
+	return r.rule(e, policy.Deny)
+}
+
+// saying leaves out those that say nothing.
+func saying(list ...*policy.Policy) []*policy.Policy {
+	return slices.DeleteFunc(list, func(p *policy.Policy) bool { return !p.Ingress.Applies && !p.Egress.Applies })
 }
 
 // section returns the allow rules of a direction. A direction without rules

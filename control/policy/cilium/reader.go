@@ -45,20 +45,29 @@ func (r *reading) rejections(origin policy.Origin, specs []spec) []policy.Reject
 }
 
 func effectOf(specs []spec) string {
-	var in, out bool
+	var in, out, denies bool
 	for i := range specs {
-		in = in || specs[i].ingress.named && specs[i].node == nil
-		out = out || specs[i].egress.named && specs[i].node == nil
+		s := &specs[i]
+		if s.node != nil {
+			continue
+		}
+		in, out = in || s.ingress.named, out || s.egress.named
+		denies = denies || s.ingress.denies || s.egress.denies
 	}
+	directions := "ingress and egress"
 	switch {
-	case in && out:
-		return "the pods that it selects are isolated for ingress and egress"
-	case in:
-		return "the pods that it selects are isolated for ingress"
-	case out:
-		return "the pods that it selects are isolated for egress"
+	case !in && !out:
+		return "it names no direction, so nothing is enforced"
+	case !out:
+		directions = "ingress"
+	case !in:
+		directions = "egress"
 	}
-	return "it names no direction, so nothing is enforced"
+	effect := "the pods that it selects are isolated for " + directions
+	if denies {
+		effect += "; what it denies is denied, and all if that is not understood"
+	}
+	return effect
 }
 
 // node is one JSON value and where it stands.

@@ -3,6 +3,7 @@ package cilium
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 )
@@ -17,6 +18,7 @@ type spec struct {
 // direction is what a spec says about one direction.
 type direction struct {
 	named       bool // the spec has one of the two lists, if empty
+	denies      bool // it has that of denials
 	allow, deny []entry
 	defaultDeny *bool
 }
@@ -48,10 +50,13 @@ func (r *reading) object(np *NetworkPolicy) []spec {
 		out = append(out, r.spec(n, ok))
 	}
 	if given(np.Specs) {
-		if n, ok := r.root("specs", np.Specs); ok {
-			for _, e := range n.list() {
-				out = append(out, r.spec(e, true))
-			}
+		n, _ := r.root("specs", np.Specs)
+		list := n.list()
+		if list == nil {
+			out = append(out, r.spec(n, false))
+		}
+		for _, e := range list {
+			out = append(out, r.spec(e, true))
 		}
 	}
 	if !given(np.Spec) && !given(np.Specs) {
@@ -127,8 +132,12 @@ func (r *reading) readDirection(d *direction, f map[string]node, allow, deny str
 		}
 	}
 	if n, ok := f[deny]; ok {
-		d.named = true
-		for i, e := range n.list() {
+		d.named, d.denies = true, true
+		list := n.list()
+		if list == nil { // whatever it was to deny
+			d.deny = []entry{{at: n.at, index: isolation}}
+		}
+		for i, e := range list {
 			d.deny = append(d.deny, r.entry(e, i, egress, true))
 		}
 	}
@@ -214,5 +223,8 @@ func (r *reading) readAuthentication(n node) {
 	}
 }
 
+// isolation is the index of an entry that is none of the user's.
+const isolation = -1
+
 // path says where in its object an entry stands, without its index.
-func (e *entry) path() string { return e.at[:len(e.at)-len(fmt.Sprintf("[%d]", e.index))] }
+func (e *entry) path() string { return strings.TrimSuffix(e.at, fmt.Sprintf("[%d]", e.index)) }
