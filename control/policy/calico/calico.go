@@ -91,10 +91,14 @@ func Salvage(kind string) func(object []byte, cause error) (*policy.Policy, []po
 		var namespace struct {
 			Namespace string `json:"namespace"`
 		}
+		var notes struct {
+			Annotations map[string]string `json:"annotations"`
+		}
 		_ = json.Unmarshal(outer.Metadata, &name)
 		_ = json.Unmarshal(outer.Metadata, &namespace)
+		_ = json.Unmarshal(outer.Metadata, &notes)
 		p := &Policy{Spec: outer.Spec}
-		p.Name, p.Namespace = name.Name, namespace.Namespace
+		p.Name, p.Namespace, p.Annotations = name.Name, namespace.Namespace, notes.Annotations
 		return convert(s, p, cause)
 	}
 }

@@ -1,6 +1,7 @@
 package manifest_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -294,6 +295,18 @@ func TestLastGood(t *testing.T) {
 	expect(t, st, "pod b/q", "policy a/x")
 
 	write(t, f, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x, namespace: a}\nspec: []\n")
+	reload(t, src)
+	expect(t, st, "pod b/q", "policy a/x", "policy a/x!")
+
+	admin := "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c, labels: {v: %s}}\nspec: {tier: Admin, priority: 1, subject: {namespaces: {}}}\n"
+	g := filepath.Join(dir, "g.yaml")
+	write(t, g, fmt.Sprintf(admin, "one"))
+	reload(t, src)
+	write(t, g, fmt.Sprintf(admin, "1"))
+	reload(t, src)
+	expect(t, st, "policy /c", "policy /c!", "policy a/x", "policy a/x!")
+
+	write(t, g, pod("b", "q"))
 	reload(t, src)
 	expect(t, st, "pod b/q", "policy a/x", "policy a/x!")
 

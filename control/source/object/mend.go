@@ -41,14 +41,15 @@ func illegible(cause error) *field.Error {
 // of a list in its spec, a rule, the action stays.
 func mend(doc []byte, legible func(part []byte) bool) []byte {
 	var outer struct {
-		Metadata json.RawMessage            `json:"metadata"`
+		Metadata map[string]json.RawMessage `json:"metadata"`
 		Spec     map[string]json.RawMessage `json:"spec"`
 	}
 	_ = json.Unmarshal(doc, &outer) // what is illegible stays empty
 	out := map[string]any{}
-	if part := wrap("metadata", outer.Metadata); legible(part) {
-		out["metadata"] = outer.Metadata
-	}
+	maps.DeleteFunc(outer.Metadata, func(key string, raw json.RawMessage) bool {
+		return !legible(wrap("metadata", map[string]any{key: raw}))
+	})
+	out["metadata"] = outer.Metadata
 	spec := map[string]any{}
 	fits := func(key string, value any) bool { return legible(wrap("spec", map[string]any{key: value})) }
 	for _, key := range slices.Sorted(maps.Keys(outer.Spec)) {

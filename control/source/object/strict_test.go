@@ -137,3 +137,35 @@ func TestClusterRulesAreStrict(t *testing.T) {
 		})
 	}
 }
+
+// TestIllegibleMetadata reads policies of all kinds that have a label of a
+// wrong type: the rest of what their metadata says stays.
+func TestIllegibleMetadata(t *testing.T) {
+	for _, tt := range []struct{ apiVersion, kind, spec string }{
+		{"networking.k8s.io/v1", "NetworkPolicy", "podSelector: {}"},
+		{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "priority: 1, tier: Admin, subject: {namespaces: {}}"},
+		{"policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", "priority: 1, subject: {namespaces: {}}"},
+		{"policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy", "subject: {namespaces: {}}"},
+		{"cilium.io/v2", "CiliumNetworkPolicy", "endpointSelector: {}, ingress: [{}]"},
+		{"cilium.io/v2", "CiliumClusterwideNetworkPolicy", "endpointSelector: {}, ingress: [{}]"},
+		{"projectcalico.org/v3", "NetworkPolicy", "types: [Ingress]"},
+		{"projectcalico.org/v3", "GlobalNetworkPolicy", "types: [Ingress]"},
+	} {
+		doc, err := yaml.YAMLToJSONStrict([]byte(`metadata: {name: default, namespace: shop, labels: {v: 1}, annotations: {sluice.dev/audit: "true"}}` + "\nspec: {" + tt.spec + "}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, _ := object.Lookup(tt.apiVersion, tt.kind)
+		o, err := k.Decode(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := policy.Origin{Kind: k.Name, Name: "default"}
+		if k.Namespaced {
+			want.Namespace = "shop"
+		}
+		if p := o.Value.(*policy.Policy); o.Origin != want || p.Origin != want || !p.Audit || !p.Rejected || len(o.Rejections) != 1 || o.Rejections[0].Object != want.String() {
+			t.Errorf("%s: audit %v, rejected %v, %+v", o.Origin, p.Audit, p.Rejected, o.Rejections)
+		}
+	}
+}
