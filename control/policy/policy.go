@@ -33,6 +33,7 @@ import (
 	"cmp"
 	"math"
 	"net/netip"
+	"strings"
 )
 
 // Action is what a rule, or the default of a tier, says.
@@ -49,6 +50,31 @@ const (
 type Tier struct {
 	Name  string
 	Order float64 // lower is judged first
+}
+
+// Compare orders tiers as they are judged: those of equal Order by the names
+// that Calico has for them.
+func (t Tier) Compare(u Tier) int {
+	if t == u {
+		return 0
+	}
+	return cmp.Or(cmp.Compare(t.Order, u.Order), cmp.Compare(t.calico(), u.calico()), cmp.Compare(t.Name, u.Name))
+}
+
+// CalicoPrefix sets tiers of Calico's apart that are called as the model calls
+// its own.
+const CalicoPrefix = "calico/"
+
+func (t Tier) calico() string {
+	switch t.Name {
+	case TierAdmin.Name:
+		return "kube-admin"
+	case TierNetworkPolicy.Name:
+		return "default"
+	case TierBaseline.Name:
+		return "kube-baseline"
+	}
+	return strings.TrimPrefix(t.Name, CalicoPrefix)
 }
 
 // The tiers of Kubernetes' own languages, in the orders that Calico gives to
@@ -140,7 +166,7 @@ func (p *Policy) Selects(e *Entity) bool {
 
 // Compare orders policies as they are judged.
 func (p *Policy) Compare(q *Policy) int {
-	return cmp.Or(cmp.Compare(p.Tier.Order, q.Tier.Order), cmp.Compare(p.Tier.Name, q.Tier.Name),
+	return cmp.Or(p.Tier.Compare(q.Tier),
 		cmp.Compare(p.Order, q.Order), cmp.Compare(p.Tie, q.Tie), p.Origin.Compare(q.Origin))
 }
 

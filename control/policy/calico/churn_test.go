@@ -24,7 +24,7 @@ func (w *world) change(r *rand.Rand, st *store.Store, step int) {
 	gone := func(o policy.Origin) { st.Update(func(tx *store.Tx) { object.Remove(tx, o) }) }
 	switch r.IntN(8) {
 	case 0:
-		name := pick(r, "t1", "t2", "t3")
+		name := pick(r, "bar", "foo", "zoo")
 		if one(r, 3) {
 			delete(w.tiers, name)
 			gone(policy.Origin{Kind: "Tier", Name: name})

@@ -111,13 +111,13 @@ func randomWorld(r *rand.Rand) *world {
 		}
 		w.services = append(w.services, s)
 	}
-	for _, name := range []string{"t1", "t2", "t3"} {
+	for _, name := range []string{"bar", "foo", "zoo"} {
 		if one(r, 4) {
 			continue // policies may name it all the same
 		}
 		t := &tier{pass: one(r, 2)}
 		if !one(r, 4) {
-			o := pick(r, 1.0, 2, 2_000_000)
+			o := pick(r, 1.0, 2, 1_000_000, 1_000_000, 2_000_000)
 			t.order = &o
 		}
 		w.tiers[name] = t
@@ -130,7 +130,7 @@ func randomWorld(r *rand.Rand) *world {
 
 func (w *world) randomPolicy(r *rand.Rand, i int) *pol {
 	x := &pol{kind: pick(r, "CalicoNetworkPolicy", "GlobalNetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"),
-		tier: pick(r, "default", "default", "t1", "t2", "t3"), sel: maybe(r, 3), saSel: maybe(r, 9)}
+		tier: pick(r, "default", "default", "bar", "foo", "zoo"), sel: maybe(r, 3), saSel: maybe(r, 9)}
 	x.name = fmt.Sprintf("n%d", i)
 	if x.staged = strings.HasPrefix(x.kind, "Staged"); x.staged && one(r, 2) && i > 0 {
 		x.name = fmt.Sprintf("n%d", r.IntN(i)) // perhaps the next version of one

@@ -56,7 +56,7 @@ func place(p *policy.Policy, tier string) policy.Action {
 func TierName(name string) string {
 	switch name {
 	case policy.TierAdmin.Name, policy.TierNetworkPolicy.Name, policy.TierBaseline.Name, policy.TierOwnNode.Name:
-		return "calico/" + name
+		return policy.CalicoPrefix + name
 	}
 	return name
 }
