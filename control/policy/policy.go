@@ -52,11 +52,16 @@ type Tier struct {
 	Order float64 // lower is judged first
 }
 
-// Compare orders tiers as they are judged: those of equal Order by the names
-// that Calico has for them.
+// Compare orders tiers as they are judged: TierOwnNode first, those of equal
+// Order by the names that Calico has for them.
 func (t Tier) Compare(u Tier) int {
-	if t == u {
+	switch {
+	case t == u:
 		return 0
+	case t == TierOwnNode:
+		return -1
+	case u == TierOwnNode:
+		return 1
 	}
 	return cmp.Or(cmp.Compare(t.Order, u.Order), cmp.Compare(t.calico(), u.calico()), cmp.Compare(t.Name, u.Name))
 }
@@ -97,7 +102,7 @@ const (
 const OrderNetworkPolicy = 1000
 
 // TierOwnNode holds denials that hold for the node of the pod as well. A node
-// reaches its own pods in spite of all other tiers.
+// reaches its own pods in spite of all other tiers, whatever orders these have.
 var TierOwnNode = Tier{Name: "own-node", Order: -1}
 
 // Origin names the object that a policy was made from.

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -8,10 +9,14 @@ import (
 	"github.com/sluice-net/sluice/control/policy"
 )
 
-// TestTiers sorts tiers, which go by order, then by Calico's names.
+// TestTiers sorts tiers, which go by order, then by Calico's names, but for the
+// first.
 func TestTiers(t *testing.T) {
 	want := []policy.Tier{
+		policy.TierOwnNode,
+		{Name: "a", Order: -math.MaxFloat64},
 		{Name: "zoo", Order: -1e9},
+		{Name: "calico/own-node", Order: -1},
 		{Name: "calico/admin", Order: 1000},
 		{Name: "bar", Order: 1000},
 		policy.TierAdmin, // kube-admin

@@ -234,7 +234,7 @@ func (at *scene) judgeTiers(dir rule.Direction, subject, remote party, q Query, 
 // a pod's own node is let in.
 func BeforeOwnNode(policies []*policy.Policy) (before, after []*policy.Policy) {
 	n := 0
-	for n < len(policies) && policies[n].Tier.Order <= policy.TierOwnNode.Order {
+	for n < len(policies) && policies[n].Tier == policy.TierOwnNode {
 		n++
 	}
 	return policies[:n], policies[n:]

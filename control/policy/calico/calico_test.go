@@ -2,13 +2,20 @@ package calico_test
 
 import (
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/sluice-net/sluice/control/compile"
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/calico"
+	"github.com/sluice-net/sluice/control/resolve"
 	"github.com/sluice-net/sluice/control/source/object"
+	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
+	"github.com/sluice-net/sluice/dataplane/rule"
+	"github.com/sluice-net/sluice/dataplane/rule/ruletest"
 )
 
 func decode(t *testing.T, apiVersion, kind, metadata, spec string) object.Object {
@@ -158,4 +165,26 @@ func TestSetOfStorage(t *testing.T) {
 	if len(nets) != 2 || nets[1].String() != "::1/128" || labels["c"] != "d" || len(labels) != 1 || len(rejections) != 1 || rejections[0].Field != "spec.nets[3]" {
 		t.Errorf("%v %v %v", nets, labels, rejections)
 	}
+}
+
+// A node reaches its own pods whatever order a tier has.
+func TestOwnNode(t *testing.T) {
+	st := store.New()
+	st.Update(func(tx *store.Tx) {
+		put(t, tx, "v1", "Node", m{"metadata": m{"name": "n"}, "status": m{"addresses": []m{{"type": "InternalIP", "address": "192.168.0.1"}}}})
+		put(t, tx, "v1", "Pod", m{"metadata": m{"namespace": "a", "name": "p"}, "spec": m{"nodeName": "n"}, "status": m{"podIPs": []m{{"ip": "10.0.0.1"}}}})
+		put(t, tx, group, "Tier", m{"metadata": m{"name": "first"}, "spec": m{"order": -5}})
+		put(t, tx, group, "GlobalNetworkPolicy", m{"metadata": m{"name": "first.p"}, "spec": m{"tier": "first", "ingress": []m{{"action": "Deny"}}}})
+	})
+	st.Read(func(v store.View) {
+		set := compile.New(compile.Config{}).Compile(compile.Input{View: v, Node: "n", Endpoints: []endpoint.Endpoint{{ID: 1, Namespace: "a", Name: "p"}}})
+		for from, want := range map[string]bool{"192.168.0.1": true, "192.168.0.2": false} {
+			q := resolve.Query{Src: resolve.End{Addr: netip.MustParseAddr(from)}, Dst: resolve.End{Pod: store.Key{Namespace: "a", Name: "p"}}, Protocol: policy.TCP, Port: 80}
+			d, err := resolve.Explain(v, q, resolve.World{})
+			action, _, _, _ := ruletest.Evaluate(set, 1, rule.Ingress, q.Src.Addr, 6, 80)
+			if err != nil || d.Allowed != want || (action == rule.Allow) != want {
+				t.Errorf("from %s: Explain %v, compiled %v, want %v (%v)", from, d.Allowed, action, want, err)
+			}
+		}
+	})
 }
