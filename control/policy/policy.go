@@ -52,18 +52,23 @@ type Tier struct {
 	Order float64 // lower is judged first
 }
 
-// Compare orders tiers as they are judged: TierOwnNode first, those of equal
-// Order by the names that Calico has for them.
+// Compare orders tiers as they are judged: TierOwnNode and TierUnplaced first,
+// those of equal Order by the names that Calico has for them.
 func (t Tier) Compare(u Tier) int {
-	switch {
-	case t == u:
+	if t == u {
 		return 0
-	case t == TierOwnNode:
-		return -1
-	case u == TierOwnNode:
-		return 1
 	}
-	return cmp.Or(cmp.Compare(t.Order, u.Order), cmp.Compare(t.calico(), u.calico()), cmp.Compare(t.Name, u.Name))
+	return cmp.Or(cmp.Compare(t.first(), u.first()), cmp.Compare(t.Order, u.Order), cmp.Compare(t.calico(), u.calico()), cmp.Compare(t.Name, u.Name))
+}
+
+func (t Tier) first() int {
+	switch t {
+	case TierOwnNode:
+		return -2
+	case TierUnplaced:
+		return -1
+	}
+	return 0
 }
 
 // CalicoPrefix sets tiers of Calico's apart that are called as the model calls
@@ -104,6 +109,10 @@ const OrderNetworkPolicy = 1000
 // TierOwnNode holds denials that hold for the node of the pod as well. A node
 // reaches its own pods in spite of all other tiers, whatever orders these have.
 var TierOwnNode = Tier{Name: "own-node", Order: -1}
+
+// TierUnplaced is where policies close that don't say legibly which tier they
+// are in: before all of them, but for the node of the pod.
+var TierUnplaced = Tier{Name: "unplaced", Order: -1}
 
 // Origin names the object that a policy was made from.
 type Origin struct {

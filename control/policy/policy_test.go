@@ -14,9 +14,11 @@ import (
 func TestTiers(t *testing.T) {
 	want := []policy.Tier{
 		policy.TierOwnNode,
+		policy.TierUnplaced,
 		{Name: "a", Order: -math.MaxFloat64},
 		{Name: "zoo", Order: -1e9},
 		{Name: "calico/own-node", Order: -1},
+		{Name: "calico/unplaced", Order: -1},
 		{Name: "calico/admin", Order: 1000},
 		{Name: "bar", Order: 1000},
 		policy.TierAdmin, // kube-admin

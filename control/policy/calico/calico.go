@@ -146,13 +146,16 @@ func convert(s shape, p *Policy, cause error) (*policy.Policy, []policy.Rejectio
 	return out, nil
 }
 
-// close leaves of a policy that is not valid that it denies, where it stands,
-// all that it would have judged; nothing of a staged one.
+// close leaves of a policy that is not valid that it denies, where it stands or
+// might stand, all that it would have judged; nothing of a staged one.
 func (r *reading) close(p *policy.Policy, s *spec) {
 	p.Rejected = true
 	if p.Staged {
 		p.Replaces = policy.Origin{}
 		return
+	}
+	if s.unplaced {
+		p.Tier, p.TierObject, p.TierName = policy.TierUnplaced, false, ""
 	}
 	deny := func(governed bool) policy.Section {
 		if !governed {

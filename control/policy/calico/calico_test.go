@@ -100,6 +100,8 @@ func TestRefused(t *testing.T) {
 		{"Service and more", "NetworkPolicy", egress(`{"action":"Allow","protocol":"TCP","destination":{"services":{"name":"x"},"ports":[80],"nets":["10.0.0.0/8"]}}`), "spec.egress[0].destination.services", "e"},
 		{"Service without a name", "NetworkPolicy", egress(`{"action":"Allow","destination":{"services":{}}}`), "spec.egress[0].destination.services.name", "e"},
 		{"Service of no namespace", "GlobalNetworkPolicy", egress(`{"action":"Allow","destination":{"services":{"name":"x"}}}`), "spec.egress[0].destination.services.namespace", "e"},
+		{"tier", "GlobalNetworkPolicy", `{"tier":"SEC","order":1}`, "spec.tier", "i"},
+		{"tier of a wrong type", "NetworkPolicy", `{"tier":5,"types":["Egress"]}`, "spec.tier", "e"},
 		{"hints", "NetworkPolicy", `{"performanceHints":["AssumeNeededOnEveryNode","Faster"]}`, "spec.performanceHints[1]", "i"},
 		{"staged", "StagedNetworkPolicy", `{"selector":"(","types":["Ingress"]}`, "spec.selector", ""},
 		{"staged action", "StagedGlobalNetworkPolicy", `{"stagedAction":"Later"}`, "spec.stagedAction", ""},
@@ -115,6 +117,9 @@ func TestRefused(t *testing.T) {
 			}
 			if p.Rejected != (c.fields != "") || directions(p) != c.closed {
 				t.Errorf("%s: rejected %v, directions %q, want %q", c.name, p.Rejected, directions(p), c.closed)
+			}
+			if unplaced := c.closed != "" && (c.fields == "spec" || c.fields == "spec.tier"); p.Tier == policy.TierUnplaced != unplaced || unplaced && p.TierObject {
+				t.Errorf("%s: closed in tier %v", c.name, p.Tier)
 			}
 			for _, s := range []policy.Section{p.Ingress, p.Egress} {
 				if p.Rejected && s.Applies && (s.Default != policy.Deny || len(s.Rules) != 1 || s.Rules[0].Action != policy.Deny || !s.Rules[0].AnyPeer || !s.Rules[0].AnyPort) {

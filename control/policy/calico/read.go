@@ -75,6 +75,7 @@ type spec struct {
 	types                                               []string
 	ingress, egress                                     []*rule
 	wide                                                bool // could govern anything
+	unplaced                                            bool // could be in any tier
 }
 
 // governs applies Calico's default for types.
@@ -97,7 +98,7 @@ func (r *reading) spec(raw json.RawMessage) *spec {
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &fields); err != nil {
 			r.fault("spec", "Invalid value: must be an object")
-			s.wide = true
+			s.wide, s.unplaced = true, true
 			return s
 		}
 	}
@@ -120,7 +121,8 @@ func (r *reading) specField(s *spec, key string, raw json.RawMessage) {
 	}
 	switch {
 	case key == "tier":
-		if r.decode(at, raw, &s.tier) && s.tier == "" {
+		s.unplaced = !r.decode(at, raw, &s.tier)
+		if s.tier == "" {
 			s.tier = DefaultTier
 		}
 	case key == "order":
@@ -216,6 +218,7 @@ func cause(err error) error {
 func (r *reading) checkSpec(s *spec) {
 	for _, msg := range validation.IsDNS1123Subdomain(s.tier) {
 		r.fault("spec.tier", "Invalid value: %q: %s", s.tier, msg)
+		s.unplaced = true
 	}
 	for i, t := range s.types {
 		at := fmt.Sprintf("spec.types[%d]", i)

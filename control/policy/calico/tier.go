@@ -55,7 +55,7 @@ func place(p *policy.Policy, tier string) policy.Action {
 // itself.
 func TierName(name string) string {
 	switch name {
-	case policy.TierAdmin.Name, policy.TierNetworkPolicy.Name, policy.TierBaseline.Name, policy.TierOwnNode.Name:
+	case policy.TierAdmin.Name, policy.TierNetworkPolicy.Name, policy.TierBaseline.Name, policy.TierOwnNode.Name, policy.TierUnplaced.Name:
 		return policy.CalicoPrefix + name
 	}
 	return name
