@@ -88,6 +88,7 @@ func TestRefused(t *testing.T) {
 		{"bad ports", "NetworkPolicy", rule(`{"action":"Allow","protocol":"TCP","destination":{"ports":[0,65536,"2:1","1:","",-1]}}`),
 			"spec.ingress[1].destination.ports[0] spec.ingress[1].destination.ports[1] spec.ingress[1].destination.ports[2] spec.ingress[1].destination.ports[3] spec.ingress[1].destination.ports[4] spec.ingress[1].destination.ports[5]", "i"},
 		{"ICMP without its protocol", "NetworkPolicy", rule(`{"action":"Allow","icmp":{"type":8}}`), "spec.ingress[1].icmp", "i"},
+		{"not ICMP without its protocol", "NetworkPolicy", rule(`{"action":"Allow","notICMP":{"type":8}},{"action":"Deny","protocol":"TCP","notICMP":{"type":8}}`), "spec.ingress[1].notICMP spec.ingress[2].notICMP", "i"},
 		{"ICMP code alone", "NetworkPolicy", rule(`{"action":"Allow","protocol":"ICMP","icmp":{"code":1},"notICMP":{"type":255}}`), "spec.ingress[1].icmp.code spec.ingress[1].notICMP.type", "i"},
 		{"ICMP of IPv6", "NetworkPolicy", rule(`{"action":"Allow","protocol":"ICMP","ipVersion":6}`), "spec.ingress[1].ipVersion", "i"},
 		{"IP version", "NetworkPolicy", rule(`{"action":"Allow","ipVersion":5}`), "spec.ingress[1].ipVersion", "i"},

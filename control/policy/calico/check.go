@@ -28,11 +28,8 @@ func (r *reading) checkRule(in *rule, index int, egress bool) {
 	}
 	in.proto = r.protocol(in.at+".protocol", in.Protocol)
 	in.notProto = r.protocol(in.at+".notProtocol", in.NotProtocol)
-	r.checkICMP(in.at+".icmp", in.ICMP)
-	r.checkICMP(in.at+".notICMP", in.NotICMP)
-	if in.ICMP != nil && in.proto != policy.ICMP && in.proto != policy.ICMPv6 {
-		r.fault(in.at+".icmp", "Invalid value: ICMP fields require protocol to be ICMP or ICMPv6")
-	}
+	r.checkICMP(in.at+".icmp", in.ICMP, in.proto)
+	r.checkICMP(in.at+".notICMP", in.NotICMP, in.proto)
 	r.checkVersion(in)
 	r.entity(&in.Source, in.proto, given(in.Protocol))
 	r.entity(&in.Destination, in.proto, given(in.Protocol))
@@ -77,9 +74,12 @@ func short(raw json.RawMessage) string {
 	return string(raw)
 }
 
-func (r *reading) checkICMP(at string, c *icmp) {
+func (r *reading) checkICMP(at string, c *icmp, proto policy.Protocol) {
 	if c == nil {
 		return
+	}
+	if proto != policy.ICMP && proto != policy.ICMPv6 {
+		r.fault(at, "Invalid value: ICMP fields require protocol to be ICMP or ICMPv6")
 	}
 	if c.Type != nil && (*c.Type < 0 || *c.Type > 254) {
 		r.fault(at+".type", "Invalid value: %d: want 0 to 254", *c.Type)

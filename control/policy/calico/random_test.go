@@ -232,11 +232,11 @@ func (w *world) randomRule(r *rand.Rand, egress bool, ns string) *rul {
 			if one(r, 2) {
 				x.icmpCode = r.IntN(2)
 			}
+		} else if one(r, 2) {
+			x.notType = pick(r, 8, 128)
 		}
 	case one(r, 5):
 		x.notProto = pick[uint8](r, 6, 17)
-	case one(r, 5):
-		x.notType = pick(r, 8, 128)
 	}
 	if x.proto != 1 && x.proto != 58 && one(r, 6) {
 		x.version = pick(r, 4, 6)

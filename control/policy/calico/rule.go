@@ -139,7 +139,7 @@ func (in *rule) portsInto(out *policy.Rule) {
 		out.NotPorts = append(out.NotPorts, policy.AllPorts(in.notProto))
 	}
 	if in.NotICMP.asks() {
-		out.NotPorts = append(out.NotPorts, in.NotICMP.port(policy.ICMP), in.NotICMP.port(policy.ICMPv6))
+		out.NotPorts = append(out.NotPorts, in.NotICMP.port(in.proto))
 	}
 }
 
