@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,6 +30,31 @@ type entry struct {
 	origin policy.Origin
 	source string
 	value  any // as object.Put takes it
+	kind   object.Kind
+	doc    []byte // of a policy
+}
+
+// closed returns what stays closed of a policy beside another one of the same
+// name; nil if nothing does.
+func (e *entry) closed() *policy.Policy {
+	if e.doc == nil {
+		return nil
+	}
+	p := e.kind.Closed(e.doc, errors.New("there is another one of that name"))
+	if p != nil {
+		locate(p, e.source)
+	}
+	return p
+}
+
+// locate adds to the name of a policy, which is none or another's, where it
+// stands.
+func locate(p *policy.Policy, source string) {
+	o := p.Origin
+	o.Name = strings.TrimSpace(o.Name + " (" + strings.ReplaceAll(source, "/", ":") + ")")
+	for _, part := range append([]*policy.Policy{p}, p.Parts...) {
+		part.Origin = o
+	}
 }
 
 // Quote is the end of the note about text that kubectl takes for booleans.
@@ -104,6 +130,18 @@ func (f *file) decode(source string, doc []byte) {
 		f.fail(source, err)
 		return
 	}
+	e := entry{source: source, value: o.Value}
+	if p, ok := o.Value.(*policy.Policy); ok {
+		e.kind, e.doc = k, doc
+		if o.Origin.Name == "" {
+			locate(p, source)
+			o.Origin = p.Origin
+			for i := range o.Rejections {
+				o.Rejections[i].Object = p.Origin.String()
+			}
+		}
+	}
+	e.origin = o.Origin
 	for _, r := range o.Rejections {
 		r.Source = source
 		f.rejections = append(f.rejections, r)
@@ -115,7 +153,7 @@ func (f *file) decode(source string, doc []byte) {
 		f.retain = append(f.retain, o.Origin)
 		return
 	}
-	f.objects = append(f.objects, entry{origin: o.Origin, source: source, value: o.Value})
+	f.objects = append(f.objects, e)
 }
 
 // withType gives an item of a typed list, such as a PodList, its type, which

@@ -3,6 +3,7 @@ package manifest
 import (
 	"crypto/sha256"
 	"fmt"
+	"reflect"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/source/object"
@@ -31,11 +32,18 @@ func (s *Source) load(contents []content) {
 				if where == "" {
 					where = prior.file
 				}
-				next.Rejections = append(next.Rejections, policy.Rejection{
+				r := policy.Rejection{
 					Object: o.origin.String(), Source: o.source, Field: "metadata.name",
 					Reason: fmt.Sprintf("Duplicate value: %q", o.origin.Name),
 					Effect: "the one in " + where + " is in force",
-				})
+				}
+				if p := o.closed(); p != nil && !reflect.DeepEqual(o.value, prior.value) {
+					want[p.Origin] = owner{file: c.name, value: p}
+					r.Effect += ", and what this one would close is closed"
+					next.rename(r, p.Origin.String())
+					r.Object = p.Origin.String()
+				}
+				next.Rejections = append(next.Rejections, r)
 				continue
 			}
 			first[o.origin] = o.source
@@ -76,6 +84,15 @@ func (s *Source) load(contents []content) {
 		}
 	})
 	s.files, s.owned, s.state = files, want, next
+}
+
+// rename gives what was said of the object that r is about another name.
+func (s *State) rename(r policy.Rejection, object string) {
+	for i := range s.Rejections {
+		if x := &s.Rejections[i]; x.Source == r.Source && x.Object == r.Object {
+			x.Object = object
+		}
+	}
 }
 
 func (s *Source) decode(c content) *file {

@@ -200,6 +200,21 @@ func TestRejections(t *testing.T) {
 		{"the same twice", pod("default", "x") + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: x}\n", []string{"pod default/x"},
 			[]policy.Rejection{{Object: "Pod default/x", Source: "f.yaml document 2", Field: "metadata.name",
 				Reason: `Duplicate value: "x"`, Effect: "the one in f.yaml document 1 is in force"}}, nil},
+		{"policies without names", strings.ReplaceAll(np("a", "x-", "{podSelector: {}}")+"---\n"+np("a", "y-", "{podSelector: {}}"), "name:", "generateName:"),
+			[]string{"policy a/(f.yaml document 1)!", "policy a/(f.yaml document 2)!"},
+			[]policy.Rejection{{Object: "NetworkPolicy a/(f.yaml document 1)", Source: "f.yaml document 1", Field: "metadata.name",
+				Reason: "Required value: name or generateName is required", Effect: "the pods that it selects are isolated for ingress"},
+				{Object: "NetworkPolicy a/(f.yaml document 2)", Source: "f.yaml document 2", Field: "metadata.name",
+					Reason: "Required value: name or generateName is required", Effect: "the pods that it selects are isolated for ingress"}}, nil},
+		{"a policy twice", np("a", "x", "{podSelector: {}}") + "---\n" + np("a", "x", "{podSelector: {}}"), []string{"policy a/x"},
+			[]policy.Rejection{{Object: "NetworkPolicy a/x", Source: "f.yaml document 2", Field: "metadata.name",
+				Reason: `Duplicate value: "x"`, Effect: "the one in f.yaml document 1 is in force"}}, nil},
+		{"two policies of one name", np("a", "x", "{podSelector: {}}") + "---\n" + np("a", "x", "{podSelector: {}, egress: 7}"), []string{"policy a/x", "policy a/x (f.yaml document 2)!"},
+			[]policy.Rejection{{Object: "NetworkPolicy a/x (f.yaml document 2)", Source: "f.yaml document 2",
+				Reason: "json: cannot unmarshal number into Go struct field NetworkPolicySpec.spec.egress of type []v1.NetworkPolicyEgressRule",
+				Effect: "the pods that it selects are isolated for ingress and egress"},
+				{Object: "NetworkPolicy a/x (f.yaml document 2)", Source: "f.yaml document 2", Field: "metadata.name",
+					Reason: `Duplicate value: "x"`, Effect: "the one in f.yaml document 1 is in force, and what this one would close is closed"}}, nil},
 		{"unknown field", np("a", "x", "{podSelector: {}, ingress: [{form: []}]}"), []string{"policy a/x!"},
 			[]policy.Rejection{{Object: "NetworkPolicy a/x", Source: "f.yaml document 1", Field: "spec.ingress[0].form",
 				Reason: "Forbidden: unknown field", Effect: "the pods that it selects are isolated for ingress"}}, nil},
@@ -236,6 +251,57 @@ func TestRejections(t *testing.T) {
 				t.Errorf("notes %q\nwant %q", state.Notes, tt.notes)
 			}
 		})
+	}
+}
+
+// TestDuplicates reads two policies of one name. What the second denies, or
+// isolates, is closed, and nothing is opened for it.
+func TestDuplicates(t *testing.T) {
+	tests := []struct{ kind, first, second, closed string }{
+		{"networking.k8s.io/v1, kind: NetworkPolicy", "podSelector: {}", "podSelector: {}, policyTypes: [Egress], egress: [{}]", "egress isolated"},
+		{"policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy", "tier: Admin, priority: 1, subject: {namespaces: {}}",
+			"tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Pass, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}]", "ingress deny"},
+		{"cilium.io/v2, kind: CiliumNetworkPolicy", "endpointSelector: {}, ingress: [{}]", "endpointSelector: {}, egress: [{toEntities: [all]}], egressDeny: [{toCIDR: [192.0.2.1]}]", "egress isolated deny"},
+		{"projectcalico.org/v3, kind: GlobalNetworkPolicy", "types: [Egress]", "ingress: [{action: Allow}]", "ingress isolated deny"},
+		{"projectcalico.org/v3, kind: StagedNetworkPolicy", "types: [Egress]", "ingress: [{action: Allow}]", ""},
+	}
+	for _, tt := range tests {
+		file := "{apiVersion: " + tt.kind + ", metadata: {name: p}, spec: {%s}}\n"
+		dir := folder(t, map[string]string{"f.yaml": fmt.Sprintf(file, tt.first), "sub/f.yaml": fmt.Sprintf(file, tt.second)})
+		src, st := open(t, dir)
+		closed := func() (out []string) {
+			st.Read(func(v store.View) {
+				for p := range v.AllPolicies() {
+					for direction, x := range map[string]policy.Section{"ingress": p.Ingress, "egress": p.Egress} {
+						if p.Origin.Name == "p" || !x.Applies {
+							continue
+						}
+						text := direction
+						if x.Default == policy.Deny {
+							text += " isolated"
+						}
+						for _, r := range x.Rules {
+							text += map[policy.Action]string{policy.Deny: " deny", policy.Allow: " allow", policy.Pass: " pass"}[r.Action]
+						}
+						out = append(out, text)
+						if p.Origin.Name != "p (sub:f.yaml document 1)" || !p.Rejected {
+							t.Errorf("%s, rejected %v", p.Origin, p.Rejected)
+						}
+					}
+				}
+			})
+			return out
+		}
+		if got := strings.Join(closed(), ", "); got != tt.closed || len(src.State().Rejections) != 1 {
+			t.Errorf("%s: closed %q, want %q; %v", tt.kind, got, tt.closed, src.State().Rejections)
+		}
+		if err := os.Remove(filepath.Join(dir, "f.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		reload(t, src)
+		if got := closed(); got != nil || len(src.State().Rejections) > 0 {
+			t.Errorf("%s: closed %q without the first; %v", tt.kind, got, src.State().Rejections)
+		}
 	}
 }
 

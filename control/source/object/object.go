@@ -40,11 +40,25 @@ type Kind struct {
 	Name       string // Origin.Kind
 	Namespaced bool
 	decode     func(doc []byte) (Object, error)
+	salvage    salvager
 }
 
 // Decode reads one object in JSON. An error says that not even its name is
 // legible.
 func (k Kind) Decode(doc []byte) (Object, error) { return k.decode(doc) }
+
+// Closed returns what of a policy in JSON that is refused because of cause stays
+// closed; nil if nothing does.
+func (k Kind) Closed(doc []byte, cause error) *policy.Policy {
+	if k.salvage == nil {
+		return nil
+	}
+	p, _ := k.salvage(doc, cause)
+	if p.Staged {
+		return nil
+	}
+	return p
+}
 
 // salvager makes the most of an object whose fields have wrong types.
 type salvager func(doc []byte, cause error) (*policy.Policy, []policy.Rejection)
@@ -59,7 +73,7 @@ func read[T any, P interface {
 	*T
 	metav1.Object
 }](kind string, namespaced bool, convert conversion[P], salvage salvager) Kind {
-	return Kind{Name: kind, Namespaced: namespaced, decode: func(doc []byte) (Object, error) {
+	return Kind{Name: kind, Namespaced: namespaced, salvage: salvage, decode: func(doc []byte) (Object, error) {
 		obj := P(new(T))
 		strict, err := kjson.UnmarshalStrict(doc, obj)
 		if err != nil {
