@@ -136,7 +136,7 @@ func (q *policyQuery) read(v store.View, loop *loopStatus, pods []store.Key) {
 
 // stateOf judges an object by one of its policies and what was found before.
 func stateOf(v store.View, p *policy.Policy, x *api.Policy, pending bool) string {
-	outdated := p.Rejected && len(x.Parts) > 1 || x.State == api.PolicyOutdated || x.State == api.PolicyRejected && !p.Rejected
+	outdated := slices.ContainsFunc(x.Parts, func(part api.Part) bool { return part.Closes != p.Rejected })
 	switch {
 	case pending:
 		return api.PolicyPending
