@@ -44,6 +44,11 @@ func (e *policyEntry) settle(st *state) {
 		if p == nil {
 			continue
 		}
+		if p.Tier == policy.TierUnplaced && e.good != nil { // in its tier as far as is known
+			q := *p
+			q.Tier, q.TierObject, q.TierName = e.good.Tier, e.good.TierObject, e.good.TierName
+			p = &q
+		}
 		e.parts = append(e.parts, st.inTier(p))
 		for _, part := range p.Parts {
 			e.parts = append(e.parts, st.inTier(part))
