@@ -131,6 +131,9 @@ func (w *worker) overhear(snap *snapshot, i int) {
 	if h.ICMPError || h.Frag == packet.FragLater || h.Proto != packet.ProtoUDP && h.Proto != packet.ProtoTCP {
 		return
 	}
+	if p.ref == flow.NoRef || !w.flows.Holds(p.ref, &p.key) || w.flows.At(p.ref).Flags&lookup == 0 {
+		return // what a pod says in a conversation that another began is no question
+	}
 	to := p.slot
 	if p.verb == verbShortcut {
 		to = p.to

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/dataplane/stat"
 )
 
@@ -118,5 +119,34 @@ func TestHoldBudget(t *testing.T) {
 	})
 	if n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// A pod that may ask nobody learns nothing in conversations that others begin, from
+// a resolver's port, and it answers.
+func TestAskedByAResolver(t *testing.T) {
+	set := testSet(1, web...)
+	set.Programs = append(set.Programs, rule.Program{Tiers: []rule.Tier{{Name: "networkpolicy", Default: rule.Deny, DefaultCause: 2}}})
+	set.Endpoints[0].Egress = 2
+	in := segment{hook: event.ToPod, slot: slotA, src: out, dst: addrA, sport: 53, dport: 40000}
+	back := segment{hook: event.FromPod, slot: slotA, src: addrA, dst: out, sport: 40000, dport: 53}
+	with := func(s segment, change func(*segment)) segment { change(&s); return s }
+	for name, steps := range map[string][]segment{
+		"UDP": {
+			with(in, func(s *segment) { s.udp = true }), with(back, func(s *segment) { s.udp = true }), with(in, func(s *segment) { s.udp = true }),
+		},
+		"TCP, closed": {
+			with(in, func(s *segment) { s.syn = true }), with(back, func(s *segment) { s.syn, s.ack = true, true }), with(in, func(s *segment) { s.rst = true }),
+			with(back, func(s *segment) { s.ack = true }), with(in, func(s *segment) { s.ack = true }),
+		},
+	} {
+		w := newTestWorker(t)
+		w.publish(set)
+		for i, s := range steps {
+			heard, p := w.listenTo(s, true)
+			if p.verb == verbDrop || len(heard) > 0 {
+				t.Errorf("%s, packet %d: verb %d (%v), %d heard", name, i, p.verb, p.reason, len(heard))
+			}
+		}
 	}
 }
