@@ -109,6 +109,9 @@ spec:
 	for _, c := range steps.InitContainers {
 		n.complete(steps, c.Name)
 	}
+	stay := n.start(steps, "agent")
+	eventually(t, "clean node", func() bool { return strings.Contains(stay.out.String(), "is clean") })
+	n.probes(steps)
 	if len(n.pins()) > 0 || len(n.links("sluice")) > 0 {
 		t.Errorf("left: %v, %v", n.pins(), n.links("sluice"))
 	}
@@ -118,8 +121,6 @@ spec:
 	if left, err := filepath.Glob(filepath.Join(n.host, "*/cni/*/*")); err != nil || !slices.Equal(left, []string{file}) {
 		t.Errorf("left for CNI: %v, %v", left, err)
 	}
-	stay := n.start(steps, "agent")
-	eventually(t, "clean node", func() bool { return strings.Contains(stay.out.String(), "is clean") })
 	if !n.reaches(friend, server, 80) || !n.reaches(other, server, 80) {
 		t.Error("connections do not pass after removal")
 	}

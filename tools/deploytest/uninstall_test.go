@@ -40,7 +40,7 @@ type controller struct {
 func (c *controller) run(ctx context.Context, tb testing.TB) {
 	for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 		ds, err := c.k.AppsV1().DaemonSets(namespace).Get(ctx, uninstall.Name, metav1.GetOptions{})
-		if err != nil || ds.Annotations[uninstall.Cleaning] == "" {
+		if err != nil || !slices.Contains(container(tb, &ds.Spec.Template.Spec, "agent").Command, "--cleanup") {
 			continue
 		}
 		status := fmt.Sprintf(`{"status":{"observedGeneration":%d,"desiredNumberScheduled":3,"currentNumberScheduled":3,"numberMisscheduled":0,"updatedNumberScheduled":%d,"numberReady":3}}`,
@@ -120,7 +120,6 @@ func cleans(t *testing.T, ds *appsv1.DaemonSet) {
 	}
 	want := []string{
 		"/sluice cni uninstall --cni-bin-dir=/host/opt/cni/bin --cni-conf-dir=/host/etc/cni/net.d",
-		"/sluice agent --config=/etc/sluice/agent.yaml --node-name=$(NODE_NAME) --cleanup",
 		"/sluice agent --config=/etc/sluice/agent.yaml --node-name=$(NODE_NAME) --cleanup --wait",
 	}
 	if !slices.Equal(commands, want) {

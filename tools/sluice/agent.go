@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-net/sluice/control/source/kube"
 	"github.com/sluice-net/sluice/control/source/manifest"
 	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/tools/uninstall"
 	"github.com/sluice-net/sluice/tools/verdict"
 )
 
@@ -88,7 +89,7 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 				err := control.Cleanup(cfg)
 				if err == nil && wait {
 					fmt.Fprintln(cmd.ErrOrStderr(), "This node is clean; waiting to be told to end.")
-					<-cmd.Context().Done()
+					return stay(cmd.Context(), cfg)
 				}
 				return err
 			}
@@ -111,6 +112,15 @@ configuration SIGTERM removes every trace, as --cleanup does at any time.`,
 	cmd.Flags().StringSliceVar(&uplinks, "uplink", nil, "NICs whose traffic for pods is judged in their drivers already")
 	cmd.MarkFlagsMutuallyExclusive("manifests", "kubeconfig")
 	return cmd
+}
+
+// stay waits for ctx to end, ready in the eyes of who probes an agent.
+func stay(ctx context.Context, cfg control.Config) error {
+	if cfg.Metrics.Listen == "" {
+		<-ctx.Done()
+		return nil
+	}
+	return uninstall.Stay(ctx, cfg.Metrics.Listen)
 }
 
 func runAgent(ctx context.Context, cfg control.Config) error {

@@ -30,9 +30,6 @@ import (
 // Name is that of the DaemonSet and of all that belongs to it.
 const Name = "sluice-agent"
 
-// Cleaning marks a DaemonSet that cleans.
-const Cleaning = "sluice.dev/cleaning"
-
 // Options say what to remove.
 type Options struct {
 	Namespace string
@@ -77,10 +74,7 @@ func clean(ctx context.Context, client dynamic.Interface, o Options) error {
 		if u.GetLabels()["app.kubernetes.io/managed-by"] == "Helm" && !o.NodesOnly {
 			return ErrHelm
 		}
-		if u.GetAnnotations()[Cleaning] != "" {
-			break // an earlier run has got here
-		}
-		next, err := cleaning(u)
+		next, err := cleaning(u) // where an earlier run has got here, that changes nothing
 		if err != nil {
 			return err
 		}
@@ -113,34 +107,30 @@ func cleaning(u *unstructured.Unstructured) (*unstructured.Unstructured, error) 
 }
 
 // Clean turns the agents' DaemonSet into one whose pods are ready when their
-// node is clean. Image, mounts, rights and tolerations stay what they are.
+// node is clean. Only command lines change, and how fast pods are replaced: image,
+// mounts, rights and probes stay what they are, and whoever applies the manifests
+// again has agents again, with nothing left in them of what cleaned. One that
+// cleans stays as it is.
 func Clean(ds *appsv1.DaemonSet) error {
 	spec := &ds.Spec.Template.Spec
 	agent := slices.IndexFunc(spec.Containers, func(c corev1.Container) bool { return c.Name == "agent" })
 	if agent < 0 {
 		return fmt.Errorf("DaemonSet %s has no container named agent", ds.Name)
 	}
-	wait := spec.Containers[agent]
-	wait.StartupProbe, wait.LivenessProbe, wait.ReadinessProbe, wait.Lifecycle, wait.Ports = nil, nil, nil, nil, nil
-	wait.Command = append(slices.Clone(wait.Command), "--cleanup")
-	now := wait
-	now.Name = "cleanup"
-	wait.Command = append(slices.Clone(wait.Command), "--wait")
-
-	var steps []corev1.Container
-	for _, c := range spec.InitContainers {
-		if i := slices.Index(c.Command, "install"); i > 0 && c.Command[i-1] == "cni" {
-			c.Name = "uninstall-cni"
-			c.Command = slices.DeleteFunc(slices.Clone(c.Command), func(arg string) bool {
+	for i := range spec.InitContainers {
+		c := &spec.InitContainers[i]
+		if at := slices.Index(c.Command, "install"); at > 0 && c.Command[at-1] == "cni" {
+			c.Command[at] = "uninstall"
+			c.Command = slices.DeleteFunc(c.Command, func(arg string) bool {
 				return strings.HasPrefix(arg, "--") && !strings.HasPrefix(arg, "--cni-")
 			})
-			c.Command[i] = "uninstall"
-			steps = append(steps, c)
 		}
 	}
-	spec.InitContainers = append(steps, now)
-	spec.Containers = []corev1.Container{wait}
-	metav1.SetMetaDataAnnotation(&ds.ObjectMeta, Cleaning, "true")
+	for _, flag := range []string{"--cleanup", "--wait"} {
+		if c := &spec.Containers[agent]; !slices.Contains(c.Command, flag) {
+			c.Command = append(c.Command, flag)
+		}
+	}
 	all := intstr.FromString("100%")
 	ds.Spec.UpdateStrategy = appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType,
 		RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxUnavailable: &all}}
