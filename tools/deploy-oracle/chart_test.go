@@ -37,7 +37,8 @@ func TestVariants(t *testing.T) {
 			must(t, err)
 			for want, in := range map[string]string{
 				"--on-agent-away=closed": "away", "sluice@sha256:0a": "digest", "value: 192.0.2.1": "api",
-				"maxUnavailable: 10%": "percents", "containerPort: 9999": "tuned", "cni-conf": "",
+				"maxUnavailable: 10%": "percents", "containerPort: 9999": "tuned",
+				"- uninstall\n": "no-cni", "- install\n": "",
 			} {
 				has := strings.Contains(string(ds), want)
 				if in != "" && has != (in == name) || in == "" && has != (name != "no-cni") {
