@@ -50,11 +50,6 @@ func (s *Server) getFlows(ctx context.Context, body io.Reader, out *stream) erro
 	if err := readMessage(body, req); err != nil {
 		return err
 	}
-	release, err := s.admit()
-	if err != nil {
-		return err
-	}
-	defer release()
 	q, err := s.newQuery(req, out)
 	if err != nil {
 		return err

@@ -26,9 +26,18 @@ const (
 )
 
 // handler answers GetFlows by itself, because of what its messages would cost (see
-// stream), and has rest answer all other requests, and such that are unusual.
+// stream), and has rest answer all other requests, and such that are unusual. A
+// request counts as a stream before anything of it is read.
 func (s *Server) handler(rest http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		release, err := s.admit()
+		if err != nil {
+			newStream(w).end(err)
+			return
+		}
+		defer release()
+		// grpc-go keeps all that comes, whether anybody asks for it or not.
+		r.Body = http.MaxBytesReader(w, r.Body, prefixLen+maxRequest)
 		limit, ok := usual(r)
 		if !ok || r.URL.Path != observerpb.Observer_GetFlows_FullMethodName {
 			rest.ServeHTTP(w, r)

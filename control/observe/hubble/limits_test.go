@@ -1,13 +1,20 @@
 package hubble_test
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	observerpb "github.com/cilium/cilium/api/v1/observer"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -120,4 +127,64 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc + m.StackInuse
+}
+
+// Requests that never end are streams as well: there are as many as may be, for so
+// long as a request may take, and who comes later is refused before it is read.
+func TestUnfinished(t *testing.T) {
+	const streams, more = 4, 8
+	n := start(t, 64, 64, streams)
+	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", n.socket)
+	}}
+	defer tr.CloseIdleConnections()
+	n.flows(t, &observerpb.GetFlowsRequest{}) // it is served
+	answers := make(chan string, streams+more)
+	for i := range streams + more {
+		body, w := io.Pipe()
+		defer w.Close()
+		method := [...]string{observerpb.Observer_GetFlows_FullMethodName, observerpb.Observer_ServerStatus_FullMethodName}[i%2]
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://node"+method, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("Te", "trailers")
+		go func() { _, _ = w.Write([]byte{0, 0, 0, 0x10, 0}) }() // a message of 4 KB, of which no more comes
+		go func() {
+			resp, err := tr.RoundTrip(req)
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			answers <- cmp.Or(resp.Header.Get("Grpc-Status"), resp.Trailer.Get("Grpc-Status"))
+		}()
+	}
+	refused := strconv.Itoa(int(codes.ResourceExhausted))
+	for i := range more {
+		select {
+		case got := <-answers:
+			if got != refused {
+				t.Errorf("answer %q, want %s", got, refused)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%d of %d requests too many are refused", i, more)
+		}
+	}
+	if testing.Short() {
+		return
+	}
+	for i := range streams {
+		select {
+		case got := <-answers:
+			if got == refused {
+				t.Error("refused that was admitted")
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d of %d requests that don't go on are ended", i, streams)
+		}
+	}
+	n.flows(t, &observerpb.GetFlowsRequest{})
 }

@@ -24,6 +24,7 @@ import (
 
 	observerpb "github.com/cilium/cilium/api/v1/observer"
 	peerpb "github.com/cilium/cilium/api/v1/peer"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -38,8 +39,14 @@ import (
 // (pkg/hubble/api/v1 of Cilium).
 const observerService = "hubble.server.Observer"
 
-// maxRequest is the size of the largest request that is read, bytes.
-const maxRequest = 1 << 20
+// What a client may take of memory and time until its request is understood: each
+// of the streams a request, which names some thousand pods or addresses at most.
+const (
+	maxRequest      = 64 << 10 // bytes
+	requestWithin   = 10 * time.Second
+	idleFor         = 10 * time.Minute // a connection without requests stays for so long
+	mostConnections = 256              // of one listener
+)
 
 // Server answers Hubble's clients. Of the Observer service it registers all but
 // GetFlows, which its handler answers.
@@ -76,13 +83,14 @@ func (s *Server) Serve(ctx context.Context) error {
 			return err
 		}
 		defer removeSocket(s.cfg.Socket, l)
-		listeners = append(listeners, l)
+		listeners = append(listeners, netutil.LimitListener(l, mostConnections))
 	}
 	if s.cfg.Listen != "" {
 		l, err := net.Listen("tcp", s.cfg.Listen)
 		if err != nil {
 			return fmt.Errorf("listen for Hubble clients: %w", err)
 		}
+		l = netutil.LimitListener(l, mostConnections)
 		listeners = append(listeners, l)
 		if s.cfg.TLS.Cert != "" {
 			conf, err := s.cfg.TLS.config()
@@ -112,10 +120,14 @@ func (s *Server) Serve(ctx context.Context) error {
 // http is gRPC's transport: HTTP/2, on a socket without TLS too.
 func (s *Server) http(rest http.Handler) *http.Server {
 	srv := &http.Server{
-		Handler: s.handler(rest), Protocols: &http.Protocols{}, ReadHeaderTimeout: 10 * time.Second,
+		Handler: s.handler(rest), Protocols: &http.Protocols{},
+		ReadHeaderTimeout: requestWithin, ReadTimeout: requestWithin, // of requests, not of streams that answer
+		IdleTimeout: idleFor,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: 128, // of one connection
-			SendPingTimeout:      30 * time.Second, PingTimeout: 20 * time.Second,
+			MaxConcurrentStreams:          128, // of one connection
+			MaxReceiveBufferPerStream:     maxRequest,
+			MaxReceiveBufferPerConnection: 2 * maxRequest,
+			SendPingTimeout:               30 * time.Second, PingTimeout: 20 * time.Second,
 		},
 		ErrorLog: log.New(io.Discard, "", 0), // clients' faults
 	}
@@ -178,11 +190,6 @@ func (s *Server) nothing(ctx context.Context, req request) error {
 	if err := (&query{}).times(req); err != nil || !req.GetFollow() {
 		return err
 	}
-	release, err := s.admit()
-	if err != nil {
-		return err
-	}
-	defer release()
 	select {
 	case <-ctx.Done():
 		return status.FromContextError(ctx.Err()).Err()
