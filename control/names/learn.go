@@ -91,29 +91,34 @@ type taught struct {
 	addr netip.Addr
 }
 
-// answer takes an answer in. It reports whether some name resolves to an
-// address that it did not before.
-func (l *Learner) answer(p *pupil, x *event.Lookup, m []byte, whole bool) (learned bool) {
+// answer takes an answer in. It returns the turn by which rules know of what it
+// tells; 0 if they do already.
+func (l *Learner) answer(p *pupil, x *event.Lookup, m []byte, whole bool) (turn uint64) {
 	now := l.now()
 	a, ok := readAnswer(m, whole)
 	if !ok || !p.questions.take(asked{x.Key, a.question}, now) {
-		return false
+		return 0
 	}
 	name := normal(a.name)
 	if !p.mayLearn(name) {
-		return false // any more
+		return 0 // any more
 	}
 	resolver, _, _, _ := x.Key.Tuple(x.Side)
 	until := now.Add(max(a.ttl, l.cfg.MinTTL))
 	for _, addr := range a.addrs {
-		learned = l.put(&Entry{Name: name, Addr: addr, Pod: p.Pod, Resolver: resolver.Netip(), Learned: now, Until: until}) || learned
+		l.put(&Entry{Name: name, Addr: addr, Pod: p.Pod, Resolver: resolver.Netip(), Learned: now, Until: until})
 	}
-	return learned
+	if len(a.addrs) == 0 {
+		return 0
+	}
+	if _, fresh := l.fresh[name]; fresh {
+		return l.turn
+	}
+	return l.taken[name]
 }
 
-// put adds an entry or prolongs it. It reports whether the name resolves to
-// something new.
-func (l *Learner) put(e *Entry) bool {
+// put adds an entry or prolongs it.
+func (l *Learner) put(e *Entry) {
 	r := l.records[e.Pod]
 	if r == nil {
 		r = &record{entries: map[taught]*Entry{}, names: map[string]int{}}
@@ -125,7 +130,7 @@ func (l *Learner) put(e *Entry) bool {
 		if e.Until.After(old.Until) {
 			old.Until = e.Until
 		}
-		return false
+		return
 	}
 	if r.names[e.Name] >= l.cfg.PerName {
 		l.dropSoonest(r, e.Name)
@@ -140,12 +145,9 @@ func (l *Learner) put(e *Entry) bool {
 		addrs = map[netip.Addr]int{}
 		l.resolved[e.Name] = addrs
 	}
-	addrs[e.Addr]++
-	if addrs[e.Addr] > 1 {
-		return false
+	if addrs[e.Addr]++; addrs[e.Addr] == 1 {
+		l.fresh[e.Name] = struct{}{}
 	}
-	l.fresh[e.Name] = struct{}{}
-	return true
 }
 
 // dropPart is the part of the entries that is dropped at once: looking at all of

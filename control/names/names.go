@@ -2,9 +2,9 @@
 // resolvers give to pods of this node whose policies name domains.
 //
 // A worker hands on what these pods and their resolvers say to each other, and
-// holds an answer back; the Learner reads it, and has it released at once if it
-// tells nothing new, else when the loop has put rules into force that know of
-// it. Only an answer to a question that was seen is believed: between the same
+// holds an answer back; the Learner reads it, and has it released at once if the
+// rules in force know all that it tells, else when the loop has put such into
+// force. Only an answer to a question that was seen is believed: between the same
 // addresses and ports, with the same identifier and question, and only the
 // first one; of its records only the addresses that the question's name leads
 // to, through its aliases. A pod can teach only names that its own policies
@@ -102,8 +102,9 @@ type Learner struct {
 	records  map[Pod]*record
 	resolved map[string]map[netip.Addr]int // how many pods have taught it
 	fresh    map[string]struct{}           // names that the loop has to take
+	taken    map[string]uint64             // names that were taken and rules don't know of yet: by turn
 	waiting  []waiting
-	turn     uint64 // of the frames in waiting
+	turn     uint64 // of the next Take, from 1 on
 }
 
 // pupil is the conversations of a pod.
@@ -113,7 +114,7 @@ type pupil struct {
 	streams   streams
 }
 
-// waiting is a frame that waits for the loop.
+// waiting is a frame that waits until a turn is published.
 type waiting struct {
 	ticket event.Ticket
 	turn   uint64
@@ -125,7 +126,7 @@ func New(cfg Config, release func(event.Ticket)) *Learner {
 	l := &Learner{cfg: cfg, now: time.Now, release: release,
 		wake: make(chan struct{}, 1), unsaved: make(chan struct{}, 1),
 		pupils: map[endpoint.ID]*pupil{}, records: map[Pod]*record{},
-		resolved: map[string]map[netip.Addr]int{}, fresh: map[string]struct{}{}}
+		resolved: map[string]map[netip.Addr]int{}, fresh: map[string]struct{}{}, taken: map[string]uint64{}, turn: 1}
 	l.note = l.load()
 	return l
 }
@@ -169,19 +170,19 @@ func (l *Learner) SetPupils(pupils map[endpoint.ID]Pupil, there func(Pod) bool) 
 // Hear takes a packet of a conversation in.
 func (l *Learner) Hear(x *event.Lookup) {
 	l.mu.Lock()
-	learned := false
+	turn := uint64(0)
 	if p := l.pupils[x.Pod]; p != nil {
 		p.messages(x, func(m []byte, whole bool) {
 			if x.Answer {
-				learned = l.answer(p, x, m, whole) || learned
+				turn = max(turn, l.answer(p, x, m, whole))
 			} else {
 				p.ask(x, m, l.now())
 			}
 		})
 	}
-	held := x.Held.Number != 0
-	if learned && held {
-		l.waiting = append(l.waiting, waiting{x.Held, l.turn})
+	learned, held := turn == l.turn, x.Held.Number != 0
+	if turn > 0 && held {
+		l.waiting = append(l.waiting, waiting{x.Held, turn})
 		held = false
 	}
 	l.mu.Unlock()
@@ -205,8 +206,10 @@ func (l *Learner) Take(domains map[string][]netip.Addr) (heard []string, turn ui
 		heard = append(heard, name)
 		if addrs := l.resolved[name]; len(addrs) > 0 {
 			domains[name] = slices.SortedFunc(maps.Keys(addrs), netip.Addr.Compare)
+			l.taken[name] = l.turn
 		} else {
 			delete(domains, name)
+			delete(l.taken, name)
 		}
 	}
 	clear(l.fresh)
@@ -218,12 +221,15 @@ func (l *Learner) Take(domains map[string][]netip.Addr) (heard []string, turn ui
 // Published releases the answers that were taken up to a turn.
 func (l *Learner) Published(turn uint64) {
 	l.mu.Lock()
-	n := 0
-	for n < len(l.waiting) && l.waiting[n].turn <= turn {
-		n++
-	}
-	done := slices.Clone(l.waiting[:n])
-	l.waiting = slices.Delete(l.waiting, 0, n)
+	var done []waiting
+	l.waiting = slices.DeleteFunc(l.waiting, func(w waiting) bool {
+		if w.turn > turn {
+			return false
+		}
+		done = append(done, w)
+		return true
+	})
+	maps.DeleteFunc(l.taken, func(_ string, t uint64) bool { return t <= turn })
 	l.mu.Unlock()
 	for _, w := range done {
 		l.release(w.ticket)

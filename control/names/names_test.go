@@ -204,6 +204,41 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// An answer that repeats what another one has taught that still waits, as when a
+// pod asks all its resolvers at once, waits with it.
+func TestRepeated(t *testing.T) {
+	c := newClass(t, nil)
+	hear := func(id uint16, name string, addr netip.Addr) {
+		t.Helper()
+		c.ask(id, name, a4)
+		x := packetOf(packet.ProtoUDP, true, message(id, true, name, a4, record{name, addr, 300}))
+		x.Held = event.Ticket{Number: uint64(id)}
+		c.Hear(x)
+	}
+	want := func(when string, released ...uint64) {
+		t.Helper()
+		if !slices.Equal(c.released, released) {
+			t.Errorf("%s: released %v, want %v", when, c.released, released)
+		}
+	}
+	hear(1, "a.test.", addrs[0])
+	hear(2, "a.test.", addrs[0])
+	want("nobody has taken it")
+	_, first := c.Take(c.domains)
+	hear(3, "b.test.", addrs[2])
+	hear(4, "a.test.", addrs[0])
+	want("taken and not published")
+	_, second := c.Take(c.domains)
+	hear(5, "a.test.", addrs[0])
+	c.Published(first)
+	want("the first is published", 1, 2, 4, 5)
+	hear(6, "a.test.", addrs[0])
+	want("rules know of it", 1, 2, 4, 5, 6)
+	hear(7, "b.test.", addrs[2])
+	c.Published(second)
+	want("all is published", 1, 2, 4, 5, 6, 3, 7)
+}
+
 // TestBounds floods a pod's memory with questions, names and addresses.
 func TestBounds(t *testing.T) {
 	c := newClass(t, func(cfg *names.Config) { cfg.Addresses, cfg.PerName, cfg.Questions = 20, 5, 10 })
