@@ -103,29 +103,53 @@ func Uninstall(o Options) error {
 // undo takes the plugin's call out of one configuration. What was there first
 // comes back to the byte, unless it has been changed since.
 func undo(file string) error {
-	single := strings.TrimSuffix(file, ".conflist") + ".conf"
-	if first, err := os.ReadFile(single + kept); err == nil {
-		// It was a .conf, which comes first wherever both are.
-		if _, err := os.Stat(single); errors.Is(err, fs.ErrNotExist) {
-			if err := write(single, first); err != nil {
-				return err
-			}
-		}
-		return errors.Join(os.Remove(file), os.Remove(single+kept))
+	now, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read network configuration: %w", err)
 	}
-	first, keptErr := os.ReadFile(file + kept)
-	err := edit(file, "", func(old []byte) ([]byte, error) {
-		if keptErr == nil {
-			if again, err := addTo(first, entryOf(old)); err == nil && bytes.Equal(again, old) {
-				return first, nil
-			}
-		}
-		return removeFrom(old)
-	})
-	if err == nil && keptErr == nil {
-		err = os.Remove(file + kept)
+	single, ok := madeOf(file, now)
+	if !ok {
+		return edit(file, "", func(now []byte) ([]byte, error) { return before(file, now) })
 	}
-	return err
+	if _, err := os.Stat(single); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(single+kept, single); err != nil {
+			return fmt.Errorf("put %s back: %w", single, err)
+		}
+	}
+	err = os.Rename(file+kept, file) // another list that lay beside it
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Remove(file)
+	}
+	if err != nil {
+		return fmt.Errorf("take %s away: %w", file, err)
+	}
+	return syncDir(file)
+}
+
+// before returns what a list is without the plugin's call.
+func before(file string, now []byte) ([]byte, error) {
+	if first, err := os.ReadFile(file + kept); err == nil {
+		if again, err := addTo(first, entryOf(now)); err == nil && bytes.Equal(again, now) {
+			return first, nil
+		}
+	}
+	return removeFrom(now)
+}
+
+// madeOf returns the single configuration that the plugin's call has made a list of,
+// if nobody has changed the list since.
+func madeOf(file string, now []byte) (single string, ok bool) {
+	single = strings.TrimSuffix(file, ".conflist") + ".conf"
+	for _, from := range []string{single + kept, single} {
+		first, err := os.ReadFile(from)
+		if err != nil {
+			continue
+		}
+		if again, err := wrap(first, entryOf(now)); err == nil && bytes.Equal(again, now) {
+			return single, true
+		}
+	}
+	return "", false
 }
 
 // active returns the configuration that runtimes use: the first by name.

@@ -187,6 +187,47 @@ func TestChangedSince(t *testing.T) {
 	}
 }
 
+// TestSingleChangedSince has others write, after a list was made of a single
+// configuration: the CNI a list of its own, or an administrator into the one that is
+// there. Theirs stays, and the single one doesn't come back.
+func TestSingleChangedSince(t *testing.T) {
+	const name = "10-bridge.conflist"
+	for what, theirs := range map[string]func(ours string) string{
+		"a list of its own": func(string) string { return strings.Replace(lists["10-flannel.conflist"], "cbr0", "changed", 1) },
+		"the list edited":   func(ours string) string { return strings.Replace(ours, "cni0", "changed", 1) },
+	} {
+		o := node(t, map[string]string{"10-bridge.conf": single})
+		must(t, chain.Install(o))
+		must(t, os.WriteFile(filepath.Join(o.ConfDir, name), []byte(theirs(contents(t, o.ConfDir)[name])), 0o640))
+		must(t, chain.Install(o))
+		must(t, chain.Uninstall(o))
+		if got := contents(t, o.ConfDir); len(got) != 1 || !strings.Contains(got[name], "changed") || strings.Contains(got[name], chain.Plugin) {
+			t.Errorf("%s: left %v", what, got)
+		}
+	}
+}
+
+// TestBoth has a list lie beside the single configuration of its name, which comes
+// first: it is there again after the plugin.
+func TestBoth(t *testing.T) {
+	o := node(t, map[string]string{"10-bridge.conf": single, "10-bridge.conflist": lists["10-flannel.conflist"]})
+	before := contents(t, o.ConfDir)
+	for _, away := range []string{"fail", "closed"} {
+		o.Entry = map[string]any{"onAgentAway": away}
+		must(t, chain.Install(o))
+		if got := fmt.Sprint(types(t, o)); got != "[bridge sluice-cni]" {
+			t.Errorf("plugins %s", got)
+		}
+	}
+	// The CNI writes its configuration anew.
+	must(t, os.WriteFile(filepath.Join(o.ConfDir, "10-bridge.conf"), []byte(single), 0o640))
+	must(t, chain.Install(o))
+	must(t, chain.Uninstall(o))
+	if after := contents(t, o.ConfDir); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("not as before:\n%v\n%v", before, after)
+	}
+}
+
 // TestConcurrent installs while the owner of the configuration writes versions
 // of its own, by rename, and readers read. No reader sees anything but a whole
 // list, and the owner's last version is never lost.

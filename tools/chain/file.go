@@ -131,18 +131,30 @@ func syncDir(file string) error {
 }
 
 // replaceConf makes a list of a single configuration. The list is there before
-// the single one goes, which comes first where both are.
+// the single one goes, which comes first where both are. A list of that name that
+// others have made, and nobody reads, is kept.
 func replaceConf(file string, entry map[string]any) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read network configuration: %w", err)
 	}
-	list, err := wrap(old, entry)
+	data, err := wrap(old, entry)
 	if err != nil {
 		return fmt.Errorf("change %s: %w", file, err)
 	}
-	base := strings.TrimSuffix(strings.TrimSuffix(file, ".conf"), ".json")
-	if err := write(base+".conflist", list); err != nil {
+	base := strings.TrimSuffix(file, filepath.Ext(file))
+	list := base + ".conflist"
+	if there, err := os.ReadFile(list); err == nil {
+		if _, ok := madeOf(list, there); !ok {
+			if was, err := before(list, there); err == nil {
+				there = was
+			}
+			if err := write(list+kept, there); err != nil {
+				return err
+			}
+		}
+	}
+	if err := write(list, data); err != nil {
 		return err
 	}
 	if err := os.Rename(file, base+".conf"+kept); err != nil {
