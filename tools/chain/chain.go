@@ -139,14 +139,16 @@ func before(file string, now []byte) ([]byte, error) {
 // madeOf returns the single configuration that the plugin's call has made a list of,
 // if nobody has changed the list since.
 func madeOf(file string, now []byte) (single string, ok bool) {
-	single = strings.TrimSuffix(file, ".conflist") + ".conf"
-	for _, from := range []string{single + kept, single} {
-		first, err := os.ReadFile(from)
-		if err != nil {
-			continue
-		}
-		if again, err := wrap(first, entryOf(now)); err == nil && bytes.Equal(again, now) {
-			return single, true
+	for _, ext := range []string{".conf", ".json"} {
+		single := strings.TrimSuffix(file, ".conflist") + ext
+		for _, from := range []string{single + kept, single} {
+			first, err := os.ReadFile(from)
+			if err != nil {
+				continue
+			}
+			if again, err := wrap(first, entryOf(now)); err == nil && bytes.Equal(again, now) {
+				return single, true
+			}
 		}
 	}
 	return "", false

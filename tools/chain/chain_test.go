@@ -140,24 +140,26 @@ func TestLists(t *testing.T) {
 }
 
 func TestSingle(t *testing.T) {
-	o := node(t, map[string]string{"10-bridge.conf": single})
-	before := contents(t, o.ConfDir)
-	for range 2 {
-		must(t, chain.Install(o))
-		if got := fmt.Sprint(types(t, o)); got != "[bridge sluice-cni]" {
-			t.Errorf("plugins %s", got)
+	for _, name := range []string{"10-bridge.conf", "10-bridge.json"} {
+		o := node(t, map[string]string{name: single})
+		before := contents(t, o.ConfDir)
+		for range 2 {
+			must(t, chain.Install(o))
+			if got := fmt.Sprint(types(t, o)); got != "[bridge sluice-cni]" {
+				t.Errorf("plugins %s", got)
+			}
 		}
-	}
-	var l struct {
-		Plugins []map[string]any `json:"plugins"`
-	}
-	must(t, json.Unmarshal([]byte(contents(t, o.ConfDir)["10-bridge.conflist"]), &l))
-	if l.Plugins[0]["bridge"] != "cni0" || l.Plugins[0]["isGateway"] != true {
-		t.Errorf("settings got lost: %v", l.Plugins[0])
-	}
-	must(t, chain.Uninstall(o))
-	if after := contents(t, o.ConfDir); fmt.Sprint(after) != fmt.Sprint(before) {
-		t.Errorf("not as before:\n%v\n%v", before, after)
+		var l struct {
+			Plugins []map[string]any `json:"plugins"`
+		}
+		must(t, json.Unmarshal([]byte(contents(t, o.ConfDir)["10-bridge.conflist"]), &l))
+		if l.Plugins[0]["bridge"] != "cni0" || l.Plugins[0]["isGateway"] != true {
+			t.Errorf("settings got lost: %v", l.Plugins[0])
+		}
+		must(t, chain.Uninstall(o))
+		if after := contents(t, o.ConfDir); fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Errorf("not as before:\n%v\n%v", before, after)
+		}
 	}
 }
 

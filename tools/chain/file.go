@@ -142,8 +142,7 @@ func replaceConf(file string, entry map[string]any) error {
 	if err != nil {
 		return fmt.Errorf("change %s: %w", file, err)
 	}
-	base := strings.TrimSuffix(file, filepath.Ext(file))
-	list := base + ".conflist"
+	list := strings.TrimSuffix(file, filepath.Ext(file)) + ".conflist"
 	if there, err := os.ReadFile(list); err == nil {
 		if _, ok := madeOf(list, there); !ok {
 			if was, err := before(list, there); err == nil {
@@ -157,7 +156,7 @@ func replaceConf(file string, entry map[string]any) error {
 	if err := write(list, data); err != nil {
 		return err
 	}
-	if err := os.Rename(file, base+".conf"+kept); err != nil {
+	if err := os.Rename(file, file+kept); err != nil {
 		return fmt.Errorf("keep %s: %w", file, err)
 	}
 	return syncDir(file)
