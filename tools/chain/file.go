@@ -17,36 +17,41 @@ const attempts = 20
 
 // edit replaces a file by what change makes of it, and keeps what was there in
 // keep, unless that is "". If someone else replaces the file
-// meanwhile, change is asked again with theirs.
+// meanwhile, change is asked again with theirs. Where it fails, or would be asked
+// for ever, theirs goes back as it was taken out.
 func edit(file, keep string, change func(old []byte) ([]byte, error)) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read network configuration: %w", err)
 	}
 	inPlace := old // what is in the file unless others have been at it
-	for range attempts {
-		next, err := change(old)
-		if err != nil {
-			return fmt.Errorf("change %s: %w", file, err)
+	var failed error
+	for n := 0; ; n++ {
+		next := old
+		if failed == nil {
+			next, err = change(old)
+			if err == nil && n == attempts {
+				err = errors.New("others keep changing it")
+			}
+			if err == nil && keep != "" && !bytes.Equal(next, inPlace) {
+				err = keepFirst(keep, old)
+			}
+			if err != nil {
+				failed, next = fmt.Errorf("change %s: %w", file, err), old
+			}
 		}
 		if bytes.Equal(next, inPlace) {
-			return nil
-		}
-		if keep != "" {
-			if err := keepFirst(keep, old); err != nil {
-				return err
-			}
+			return failed
 		}
 		was, err := exchange(file, next)
 		if err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 		if bytes.Equal(was, inPlace) {
-			return nil
+			return failed
 		}
 		old, inPlace = was, next
 	}
-	return fmt.Errorf("change %s: others keep changing it", file)
 }
 
 // keepFirst keeps a configuration as its owner wrote it: the latest one without
