@@ -1,7 +1,7 @@
 // Package cni is Sluice's CNI plugin. Chained behind the plugin that makes a
 // pod's link, it tells the agent of the new link before the pod starts and
 // returns when the pod's policy is in force on it; until then the link carries
-// nothing. It implements the CNI specification, versions 0.3.1 to 1.1.0.
+// nothing. It implements the CNI specification, versions 0.3.0 to 1.1.0.
 //
 // The plugin is a process of some milliseconds per command and keeps nothing.
 // It never changes addresses, routes or the result of the plugins before it.
@@ -33,8 +33,8 @@ const (
 // shortTimeout is for questions that the agent answers at once.
 const shortTimeout = 3 * time.Second
 
-// versions are those that know prevResult (0.3.1 on).
-var versions = version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+// versions are those that know prevResult (0.3.0 on).
+var versions = version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 // Main serves one command, as the environment and stdin name it, and ends the
 // process if that fails.
