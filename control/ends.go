@@ -61,6 +61,7 @@ type ends struct {
 	hosts      time.Time    // when they were read
 	taken      map[uint32]string
 	ids        map[string]uint32
+	mostIDs    int // until the next sweep
 	recent     [recentEnds]recentEnd
 }
 
@@ -92,10 +93,11 @@ const (
 	keepGone  = 2 * time.Minute
 	mostKnown = 1 << 16
 	hostEvery = 10 * time.Second
+	fewestIDs = 1 << 12 // are not looked through
 )
 
 func newEnds(st *store.Store, node string) *ends {
-	return &ends{store: st, node: node, known: map[netip.Addr]*knownEnd{}, pods: map[store.Key]*store.Pod{}, taken: map[uint32]string{}, ids: map[string]uint32{}}
+	return &ends{store: st, node: node, known: map[netip.Addr]*knownEnd{}, pods: map[store.Key]*store.Pod{}, taken: map[uint32]string{}, ids: map[string]uint32{}, mostIDs: fewestIDs}
 }
 
 // find returns who is behind an address that may be a local endpoint's.
@@ -160,8 +162,13 @@ func (e *ends) replace(v store.View, key store.Key) {
 		return
 	}
 	for _, addr := range was.Addrs() {
-		if k := e.known[addr]; len(v.PodsAt(addr)) == 0 && (k == nil || k.end.Pod == "") {
+		if len(v.PodsAt(addr)) > 0 {
+			continue
+		}
+		if k := e.known[addr]; k == nil || k.end.Pod == "" {
 			e.known[addr] = &knownEnd{end: e.pod(v, was), gone: time.Now()}
+		} else if k.gone.IsZero() {
+			k.gone = time.Now()
 		}
 	}
 }
@@ -253,6 +260,9 @@ func (e *ends) identity(labels []string) uint32 {
 	if id, ok := e.ids[key]; ok {
 		return id
 	}
+	if len(e.ids) >= e.mostIDs {
+		e.sweep()
+	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key))
 	id := first + h.Sum32()%(end-first)
@@ -261,6 +271,25 @@ func (e *ends) identity(labels []string) uint32 {
 	}
 	e.taken[id], e.ids[key] = key, id
 	return id
+}
+
+// sweep forgets the addresses of pods that have gone for long, and the identities
+// that no pod has that is known: one that comes back gets its number again, but for
+// collisions.
+func (e *ends) sweep() {
+	ids := e.ids
+	e.taken, e.ids = map[uint32]string{}, map[string]uint32{}
+	for addr, k := range e.known {
+		if !k.gone.IsZero() && time.Since(k.gone) > keepGone {
+			delete(e.known, addr)
+			continue
+		}
+		key := strings.Join(k.end.Labels, ";")
+		if id, ok := ids[key]; ok {
+			e.taken[id], e.ids[key] = key, id
+		}
+	}
+	e.mostIDs = max(fewestIDs, 2*len(e.ids))
 }
 
 // End implements observe.Names.

@@ -5,9 +5,11 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/sluice-net/sluice/control/observe"
 	"github.com/sluice-net/sluice/control/store"
 	"github.com/sluice-net/sluice/dataplane/packet"
 )
@@ -82,6 +84,39 @@ func TestEndsAfterMuchChange(t *testing.T) {
 	}
 	if got := e.find(0, packet.AddrFrom(addr(30_000))).Pod; got != "p30000" || len(e.pods) != 40_000-1+1-1 {
 		t.Errorf("%q, %d pods known", got, len(e.pods))
+	}
+}
+
+// Pods that have gone for long leave nothing behind, however many there were; those
+// that are there keep their identities.
+func TestEndsForget(t *testing.T) {
+	st := store.New()
+	e := newEnds(st, "n")
+	pod := func(name string, a netip.Addr) {
+		st.Update(func(tx *store.Tx) {
+			tx.SetPod(&store.Pod{Namespace: "a", Name: name, IPs: []netip.Addr{a}, Labels: map[string]string{"job": name}})
+		})
+	}
+	look := func(a netip.Addr) *observe.End { return e.find(0, packet.AddrFrom(a)) }
+	lasting := netip.MustParseAddr("10.200.0.1")
+	pod("lasting", lasting)
+	id := look(lasting).Identity
+	for i := range 4 * fewestIDs {
+		name, a := fmt.Sprint("job-", i), netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		pod(name, a)
+		look([...]netip.Addr{a, lasting}[i%2]) // every other one is heard of when it has gone
+		st.Update(func(tx *store.Tx) { tx.DeletePod(store.Key{Namespace: "a", Name: name}) })
+		look(lasting)
+		if k := e.known[a]; k.end.Pod != name || k.gone.IsZero() {
+			t.Fatalf("%s has gone, and is %+v", name, k)
+		}
+		e.known[a].gone = time.Now().Add(-2 * keepGone)
+	}
+	if len(e.ids) > fewestIDs || len(e.taken) != len(e.ids) || len(e.known) > fewestIDs {
+		t.Errorf("%d identities, %d numbers, %d addresses are kept", len(e.ids), len(e.taken), len(e.known))
+	}
+	if got := e.ids[strings.Join(look(lasting).Labels, ";")]; got != id || look(lasting).Identity != id {
+		t.Errorf("who is there was %d, and is %d and %d", id, look(lasting).Identity, got)
 	}
 }
 
