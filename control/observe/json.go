@@ -25,11 +25,11 @@ func (o *Observer) Flows(ctx context.Context, last int, follow bool, opened func
 		from = number
 		return true
 	})
-	opened()
 	r := o.ReaderAt(max(from, oldest))
 	if follow {
 		defer o.Want(event.WantAll)()
 	}
+	opened()
 	for {
 		if f, missed := r.Next(); f != nil && (follow || r.Number() <= next) {
 			if missed > 0 {
