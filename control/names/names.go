@@ -180,7 +180,7 @@ func (l *Learner) Hear(x *event.Lookup) {
 			}
 		})
 	}
-	learned, held := turn == l.turn, x.Held.Number != 0
+	changed, held := len(l.fresh) > 0, x.Held.Number != 0
 	if turn > 0 && held {
 		l.waiting = append(l.waiting, waiting{x.Held, turn})
 		held = false
@@ -189,7 +189,7 @@ func (l *Learner) Hear(x *event.Lookup) {
 	if held {
 		l.release(x.Held)
 	}
-	if learned {
+	if changed { // also by what had to go to make room
 		poke(l.wake)
 		poke(l.unsaved)
 	}

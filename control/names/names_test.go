@@ -286,6 +286,35 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// What has to go to make room for what another pod has taught already is to be
+// taken as well.
+func TestRoomWakes(t *testing.T) {
+	c := newClass(t, func(cfg *names.Config) { cfg.Addresses = 1 })
+	match := []policy.Name{policy.NewName("*.test", `^[-a-z0-9.]*[.]test[.]$`)}
+	c.SetPupils(map[endpoint.ID]names.Pupil{podID: {Pod: pod, Names: match}, podID + 1: {Pod: names.Pod{Namespace: "x", Name: "other"}, Names: match}},
+		func(names.Pod) bool { return true })
+	teach := func(id endpoint.ID, name string, addr netip.Addr) {
+		for _, back := range []bool{false, true} {
+			x := packetOf(packet.ProtoUDP, back, message(1, back, name, a4, record{name, addr, 60}))
+			x.Pod = id
+			c.Hear(x)
+		}
+	}
+	teach(podID, "a.test.", addrs[0])
+	teach(podID+1, "b.test.", addrs[2])
+	<-c.Changed()
+	c.Take(c.domains)
+	teach(podID, "b.test.", addrs[2])
+	select {
+	case <-c.Changed():
+	default:
+		t.Error("a name resolves to nothing any more, and nobody is told")
+	}
+	if heard, _ := c.Take(c.domains); !slices.Equal(heard, []string{"a.test"}) || len(c.domains) != 1 {
+		t.Errorf("heard %v, left %v", heard, c.domains)
+	}
+}
+
 // TestStream cuts conversations over TCP into segments at random, doubles and
 // shuffles some, and wants each message to be understood.
 func TestStream(t *testing.T) {
