@@ -118,8 +118,14 @@ func (a *Agent) teach(v store.View, endpointsChanged bool) error {
 		pod := learn.Pod{Namespace: ep.Namespace, Name: ep.Name, UID: ep.UID}
 		pods[pod] = struct{}{}
 		if id := v.PodIdentity(key); id != nil {
-			if learns := l.learns(v, id); len(learns) > 0 {
-				pupils[ep.ID] = learn.Pupil{Pod: pod, Names: learns}
+			p := learn.Pupil{Pod: pod}
+			var lookups []policy.Lookup
+			p.Names, lookups = l.learns(v, id)
+			if len(lookups) > 0 {
+				p.From = newResolvers(a.store, a.cfg.NodeName, l.learner, lookups).teach
+			}
+			if len(p.Names)+len(lookups) > 0 {
+				pupils[ep.ID] = p
 			}
 		}
 	}
@@ -141,9 +147,9 @@ func (l *lookups) note(p *policy.Policy) {
 	}
 }
 
-// learns returns the names that an identity may learn: those of its lookups,
-// and those that rules name as domains.
-func (l *lookups) learns(v store.View, id *store.Identity) (out []policy.Name) {
+// learns returns what an identity may learn: the names that rules name as domains,
+// and its lookups.
+func (l *lookups) learns(v store.View, id *store.Identity) (names []policy.Name, lookups []policy.Lookup) {
 	for o := range l.naming {
 		if o.Namespace != "" && o.Namespace != id.Entity.Namespace {
 			continue
@@ -152,19 +158,17 @@ func (l *lookups) learns(v store.View, id *store.Identity) (out []policy.Name) {
 			if !p.Selects(&id.Entity) {
 				continue
 			}
-			for i := range p.Lookups {
-				out = append(out, p.Lookups[i].Names...)
-			}
+			lookups = append(lookups, p.Lookups...)
 			for i := range p.Egress.Rules {
 				for j := range p.Egress.Rules[i].Peers {
 					if d := p.Egress.Rules[i].Peers[j].Domain; d != "" {
-						out = append(out, l.domainName(d))
+						names = append(names, l.domainName(d))
 					}
 				}
 			}
 		}
 	}
-	return out
+	return names, lookups
 }
 
 // domainName returns the names that a peer's domain stands for: "*.a.b" is

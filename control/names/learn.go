@@ -42,9 +42,9 @@ type asked struct {
 func newQuestions(most int) questions { return questions{waiting: map[asked]latest{}, most: most} }
 
 // ask notes a question of the pod.
-func (p *pupil) ask(x *event.Lookup, m []byte, now time.Time) {
+func (p *pupil) ask(names []policy.Name, x *event.Lookup, m []byte, now time.Time) {
 	q, ok := readQuestion(m)
-	if !ok || !p.mayLearn(normal(q.name)) {
+	if !ok || !anyMatches(names, normal(q.name)) {
 		return
 	}
 	p.questions.add(asked{x.Key, q}, now)
@@ -75,8 +75,8 @@ func (q *questions) take(k asked, now time.Time) bool {
 	return ok && now.Sub(x.at) <= answerWithin
 }
 
-func (p *pupil) mayLearn(name string) bool {
-	return printable(name) && slices.ContainsFunc(p.Names, func(n policy.Name) bool { return n.Matches(name) })
+func anyMatches(names []policy.Name, name string) bool {
+	return printable(name) && slices.ContainsFunc(names, func(n policy.Name) bool { return n.Matches(name) })
 }
 
 // record is what a pod has taught.
@@ -93,14 +93,14 @@ type taught struct {
 
 // answer takes an answer in. It returns the turn by which rules know of what it
 // tells; 0 if they do already.
-func (l *Learner) answer(p *pupil, x *event.Lookup, m []byte, whole bool) (turn uint64) {
+func (l *Learner) answer(p *pupil, names []policy.Name, x *event.Lookup, m []byte, whole bool) (turn uint64) {
 	now := l.now()
 	a, ok := readAnswer(m, whole)
 	if !ok || !p.questions.take(asked{x.Key, a.question}, now) {
 		return 0
 	}
 	name := normal(a.name)
-	if !p.mayLearn(name) {
+	if !anyMatches(names, name) {
 		return 0 // any more
 	}
 	resolver, _, _, _ := x.Key.Tuple(x.Side)

@@ -8,7 +8,8 @@
 // addresses and ports, with the same identifier and question, and only the
 // first one; of its records only the addresses that the question's name leads
 // to, through its aliases. A pod can teach only names that its own policies
-// name, or allow it to look up.
+// name, or allow it to look up, and where they say at whom, only what that one
+// answers.
 //
 // What any pod has learned holds for all pods of the node, as it does in
 // Cilium: policies say who may use it. An address stays for as long as its
@@ -75,7 +76,10 @@ type Pod struct {
 // Pupil is a pod that learns names.
 type Pupil struct {
 	Pod   Pod
-	Names []policy.Name // that it may learn
+	Names []policy.Name // that it may learn, whoever answers
+	// From returns those that a resolver may teach it besides; nil: none. Hear calls
+	// it and holds no lock.
+	From func(resolver netip.Addr) []policy.Name
 }
 
 // Entry is an address that a name resolved to.
@@ -152,7 +156,7 @@ func (l *Learner) SetPupils(pupils map[endpoint.ID]Pupil, there func(Pod) bool) 
 	}
 	for id, now := range pupils {
 		if p := l.pupils[id]; p != nil {
-			p.Names = now.Names
+			p.Names, p.From = now.Names, now.From
 		} else {
 			l.pupils[id] = &pupil{Pupil: now, questions: newQuestions(l.cfg.Questions), streams: streams{}}
 		}
@@ -169,14 +173,15 @@ func (l *Learner) SetPupils(pupils map[endpoint.ID]Pupil, there func(Pod) bool) 
 
 // Hear takes a packet of a conversation in.
 func (l *Learner) Hear(x *event.Lookup) {
+	names := l.lessons(x)
 	l.mu.Lock()
 	turn := uint64(0)
 	if p := l.pupils[x.Pod]; p != nil {
 		p.messages(x, func(m []byte, whole bool) {
 			if x.Answer {
-				turn = max(turn, l.answer(p, x, m, whole))
+				turn = max(turn, l.answer(p, names, x, m, whole))
 			} else {
-				p.ask(x, m, l.now())
+				p.ask(names, x, m, l.now())
 			}
 		})
 	}
@@ -193,6 +198,24 @@ func (l *Learner) Hear(x *event.Lookup) {
 		poke(l.wake)
 		poke(l.unsaved)
 	}
+}
+
+// lessons returns the names that the resolver of a conversation may teach.
+func (l *Learner) lessons(x *event.Lookup) []policy.Name {
+	l.mu.Lock()
+	var p Pupil
+	if known := l.pupils[x.Pod]; known != nil {
+		p = known.Pupil
+	}
+	l.mu.Unlock()
+	if p.From == nil {
+		return p.Names
+	}
+	src, dst, _, _ := x.Key.Tuple(x.Side)
+	if !x.Answer {
+		src = dst
+	}
+	return slices.Concat(p.Names, p.From(src.Netip()))
 }
 
 // Take brings domains, what each name resolves to, up to date and returns the

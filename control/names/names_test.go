@@ -239,6 +239,36 @@ func TestRepeated(t *testing.T) {
 	want("all is published", 1, 2, 4, 5, 6, 3, 7)
 }
 
+// Where a pod's policies say at whom names are looked up, nobody else teaches them.
+func TestResolverCounts(t *testing.T) {
+	c := newClass(t, nil)
+	other := netip.MustParseAddr("203.0.113.66")
+	c.SetPupils(map[endpoint.ID]names.Pupil{podID: {Pod: pod, Names: []policy.Name{policy.NewName("any.test", `^any[.]test[.]$`)},
+		From: func(a netip.Addr) []policy.Name {
+			if a != resolver {
+				return nil
+			}
+			return []policy.Name{policy.NewName("*.test", `^[-a-z0-9.]*[.]test[.]$`)}
+		}}}, func(names.Pod) bool { return true })
+	for i, from := range []netip.Addr{other, resolver} {
+		for _, name := range []string{"a.test.", "any.test."} {
+			for _, back := range []bool{false, true} {
+				x := packetOf(packet.ProtoUDP, back, message(1, back, name, a4, record{name, addrs[2*i], 60}))
+				src, dst, sport, dport := client, from, uint16(4000), uint16(53)
+				if back {
+					src, dst, sport, dport = dst, src, dport, sport
+				}
+				x.Key, x.Side = packet.MakeKey(packet.AddrFrom(src), packet.AddrFrom(dst), sport, dport, packet.ProtoUDP)
+				c.Hear(x)
+			}
+		}
+	}
+	c.Take(c.domains)
+	if !slices.Equal(c.domains["a.test"], addrs[2:]) || !slices.Equal(c.domains["any.test"], []netip.Addr{addrs[0], addrs[2]}) {
+		t.Errorf("learned %v", c.domains)
+	}
+}
+
 // TestBounds floods a pod's memory with questions, names and addresses.
 func TestBounds(t *testing.T) {
 	c := newClass(t, func(cfg *names.Config) { cfg.Addresses, cfg.PerName, cfg.Questions = 20, 5, 10 })

@@ -74,7 +74,9 @@ func (n Name) Matches(name string) bool {
 }
 
 // Lookup says which lookups of the selected pods teach names: those of any of
-// Names.
+// Names, of a resolver that is any of Peers (or AnyPeer is set).
 type Lookup struct {
-	Names []Name
+	Names   []Name
+	AnyPeer bool
+	Peers   []Peer
 }

@@ -226,8 +226,15 @@ func (r *reading) icmpType(n node, names map[string]uint8) (number int, ok bool)
 func (r *reading) rules(entries []entry, action policy.Action) []policy.Rule {
 	var out []policy.Rule
 	for i := range entries {
-		if rule, ok := r.rule(&entries[i], action); ok {
-			out = append(out, rule)
+		rule, ok := r.rule(&entries[i], action)
+		if !ok {
+			continue
+		}
+		out = append(out, rule)
+		for _, p := range entries[i].ports {
+			if len(p.dns) > 0 {
+				r.lookups = append(r.lookups, policy.Lookup{Names: p.dns, AnyPeer: rule.AnyPeer, Peers: rule.Peers})
+			}
 		}
 	}
 	return out
@@ -239,9 +246,6 @@ func (r *reading) rule(e *entry, action policy.Action) (policy.Rule, bool) {
 	rule := policy.Rule{Index: e.index, Path: e.path(), Action: action, AnyPort: !e.ported}
 	for _, p := range e.ports {
 		rule.Ports = append(rule.Ports, p.ports...)
-		if len(p.dns) > 0 {
-			r.lookups = append(r.lookups, policy.Lookup{Names: p.dns})
-		}
 	}
 	switch {
 	case e.peers.nothing, e.ported && len(rule.Ports) == 0:
