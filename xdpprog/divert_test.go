@@ -174,3 +174,15 @@ func chain(t *testing.T, n int) []byte {
 	return build(t, eth(podMAC, hostMAC, layers.EthernetTypeIPv6), ip6(pod6, peer6, layers.IPProtocolIPv6Destination),
 		gopacket.Payload(append(ext, make([]byte, 40)...)))
 }
+
+// TestOlderKernel loads the programs as a kernel before 6.2 takes them, or one without
+// types of its own: a known flow goes its way.
+func TestOlderKernel(t *testing.T) {
+	t.Cleanup(xdpprog.WithoutKernCtx())
+	r := newRig(t, nil)
+	f := flowOf{pod4, far4, 1000, 80, layers.IPProtocolTCP}
+	r.allow(f, xdpprog.FlowValue{})
+	if got := r.fate(xdpprog.PodIngress, f.frame(t, podMAC, hostMAC, "S")); got != "hit" {
+		t.Errorf("got %q", got)
+	}
+}

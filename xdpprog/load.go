@@ -157,6 +157,12 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 			p.Flags &^= unix.BPF_F_XDP_HAS_FRAGS
 		}
 	}
+	kernCtx := haveKernCtx()
+	if !kernCtx {
+		for _, p := range spec.Programs {
+			forgetKernCtx(p)
+		}
+	}
 	boot := bootSecret()
 	o.seed = boot
 	flag := func(b bool) uint8 {
@@ -178,6 +184,7 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 		Shortcut:           flag(o.cfg.Shortcut),
 		Uplinks:            flag(o.cfg.Uplinks),
 		XdpFrags:           flag(frags),
+		KernCtx:            flag(kernCtx),
 	})
 }
 

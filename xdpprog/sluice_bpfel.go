@@ -69,7 +69,8 @@ type sluiceConfig struct {
 	Shortcut           uint8
 	Uplinks            uint8
 	XdpFrags           uint8
-	Pad                [3]uint8
+	KernCtx            uint8
+	Pad                [2]uint8
 }
 
 type sluiceDenyValue struct {

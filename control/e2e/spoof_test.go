@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
 )
 
 // TestSpoofing has a pod speak in the name of others. Nothing of it arrives,
@@ -112,4 +114,57 @@ func isAdvert(claimed netip.Addr, mac net.HardwareAddr) func(gopacket.Packet) bo
 		e, ok := p.LinkLayer().(*layers.Ethernet)
 		return ok && bytes.Equal(e.SrcMAC, mac)
 	}
+}
+
+// TestChecksumElsewhere has a pod leave a checksum to be filled in where its flow's port
+// is, as packet sockets may: whoever sends the packet on writes over it. What leaves the
+// node is what was judged.
+func TestChecksumElsewhere(t *testing.T) {
+	t.Parallel()
+	everyKind(t, func(t *testing.T, s setup) {
+		n := newPair(t, s)
+		far := n.outside(7)
+		n.run(n.net.Host(), "ethtool", "-K", "uplink", "tx", "off") // so that the kernel fills them in
+		n.apply("friend", fmt.Sprintf("podSelector: {matchLabels: {role: friend}}\npolicyTypes: [Egress]\negress:\n"+
+			"- to: [{ipBlock: {cidr: %s/32}}, {ipBlock: {cidr: \"%s/128\"}}]\n  ports: [{port: 80, protocol: UDP}]", far.addrs[0], far.addrs[1]))
+		from, hop := n.wire(n.friend.Namespace()), n.nextHop(n.friend)
+		must(t, unix.SetsockoptInt(from.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
+		const port, needsCsum = 80, 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
+		// send sends a frame whose checksum begins at and goes to an offset (struct virtio_net_hdr).
+		send := func(frame []byte, start, offset uint16) {
+			hdr := make([]byte, 10)
+			if start > 0 {
+				hdr[0] = needsCsum
+				binary.NativeEndian.PutUint16(hdr[6:], start)
+				binary.NativeEndian.PutUint16(hdr[8:], offset)
+			}
+			from.send(append(hdr, frame...))
+		}
+		for i, wire := range far.wires {
+			arrived := func(mark string, asJudged bool) int {
+				return wire.arrived(func(p gopacket.Packet) bool {
+					udp, _ := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
+					return udp != nil && bytes.Contains(p.Data(), []byte(mark)) && (udp.DstPort == port) == asJudged
+				})
+			}
+			l4 := []uint16{34, 54}[i]
+			frame := func(mark string) []byte {
+				return n.udpFrame(from.mac, hop, at(n.friend.addr(4+2*i), 7), at(far.addrs[i], port), mark)
+			}
+			for k := range 3 { // so that the flow is in the cache
+				mark := fmt.Sprintf("plain %d.", k)
+				send(frame(mark), 0, 0)
+				n.eventually(mark, func() bool { return arrived(mark, true) == 1 })
+			}
+			const forged = 10
+			for range forged {
+				send(frame("forged"), l4, 2)
+			}
+			send(frame("where it belongs"), l4, 6)
+			n.eventually("a checksum where it belongs", func() bool { return arrived("where it belongs", true) == 1 })
+			if other := arrived("forged", false); other > 0 {
+				t.Errorf("%d of %d packets to %v reached another port than was judged", other, forged, far.addrs[i])
+			}
+		}
+	})
 }

@@ -268,7 +268,8 @@ struct config {
 	__u8 shortcut;
 	__u8 uplinks;	/* there are some: note what pods ask for */
 	__u8 xdp_frags; /* programs take packets in several buffers */
-	__u8 pad[3];
+	__u8 kern_ctx;	/* the kernel's own sk_buff can be looked at */
+	__u8 pad[2];
 };
 
 #endif

@@ -8,6 +8,8 @@
  *         from where divert took it, or straight into a pod.
  * uplink_steer: XDP on a NIC of the node, in uplink.h: an early drop.
  */
+#include <bpf/bpf_core_read.h>
+
 #include "neighbour.h"
 #include "podlink.h"
 #include "state.h"
@@ -124,6 +126,37 @@ static __always_inline void note_packet(struct __sk_buff *skb, struct flow_value
 		v->tcp_flags[p->side & 1] |= p->tcp_flags;
 }
 
+/* The kernel's own sk_buff (include/linux/skbuff.h), as far as it is of interest. */
+struct sk_buff {
+	__u8 ip_summed : 2;
+	__u16 csum_start;
+	__u16 csum_offset;
+	unsigned char *head, *data;
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *) __ksym __weak; /* since Linux 6.2 */
+
+#define CHECKSUM_PARTIAL 3
+
+/*
+ * Whether a checksum that is still to be filled in, by whatever sends the packet on, is
+ * where the protocol has it. A packet socket may say any other place, and the packet
+ * that leaves would not be the one that was judged.
+ */
+static __always_inline bool checksum_in_place(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 l4 = ETH_HLEN + (p->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)), at;
+	struct sk_buff *k;
+
+	if (!cfg.kern_ctx)
+		return true;
+	k = bpf_cast_to_kern_ctx(skb);
+	if (BPF_CORE_READ_BITFIELD(k, ip_summed) != CHECKSUM_PARTIAL)
+		return true;
+	at = p->key.proto == IPPROTO_TCP ? 16 : p->key.proto == IPPROTO_UDP ? 6 : 8;
+	return k->csum_start == (__u64)k->data - (__u64)k->head + l4 && k->csum_offset == at;
+}
+
 /* A cache hit that goes on through the stack. */
 static __always_inline int hit(void)
 {
@@ -216,6 +249,9 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 			if (!p->opening && v->initiator == p->side)
 				return MISS;
 		}
+		if (hook == HOOK_FROM_POD && !(peer && v->flags & FLOW_SHORTCUT) &&
+		    !checksum_in_place(skb, p))
+			return MISS; /* on its way up it is filled in */
 		/* Once a packet: at from-pod, or at to-pod if that never sees it. */
 		if (hook == HOOK_FROM_POD || !v->slot[from & 1] || v->flags & FLOW_TO_POD) {
 			note_packet(skb, v, p);
@@ -270,6 +306,8 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 		k.dport = src == SIDE_A ? p->key.bport : p->key.aport;
 	a = bpf_map_lookup_elem(&admits, &k);
 	if (!a || a->slot[hook == HOOK_FROM_POD ? 0 : 1] != slot || !current(a->slot, a->gen))
+		return MISS;
+	if (hook == HOOK_FROM_POD && !(a->flags & FLOW_SHORTCUT) && !checksum_in_place(skb, p))
 		return MISS;
 	now = bpf_ktime_get_coarse_ns();
 	if (!worker_alive(owner(&p->key), now))
