@@ -232,7 +232,7 @@ func (w *worker) parse(i int) progress {
 	case r != stat.OK:
 	case h.Tags > 0:
 		r = stat.VLAN
-	case h.Class.Link() && h.Class != packet.ClassIGMP:
+	case h.Class.Link() && h.Class != packet.ClassIGMP && !discovers(p, h):
 		// divert lets these go by; one that is here had something odd about it.
 		r = stat.Malformed
 	case h.Frag == packet.FragLater:

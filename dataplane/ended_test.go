@@ -104,6 +104,28 @@ func noteKey(k packet.Key) xdpprog.FlowKey {
 	return xdpprog.FlowKey{A: xdpprog.Addr(k.A), B: xdpprog.Addr(k.B), APort: k.APort, BPort: k.BPort, Proto: uint8(k.Proto)}
 }
 
+// All lists of notes find room at a worker that reads none: who hands them over must
+// be able to end.
+func TestNotesUnread(t *testing.T) {
+	w := newTestWorker(t)
+	list := []xdpprog.Note{}
+	for n := 0; list != nil; n++ {
+		select {
+		case w.inbox <- list:
+		default:
+			t.Fatalf("no room for list %d", n)
+		}
+		select {
+		case <-w.read:
+		default:
+			list = nil
+		}
+	}
+	if len(w.inbox) != noteBatches+1 {
+		t.Errorf("%d lists", len(w.inbox))
+	}
+}
+
 // A worker that is told of more than a turn's share of notes doesn't sleep on the rest.
 func TestNotesWait(t *testing.T) {
 	w := newTestWorker(t)

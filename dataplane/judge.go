@@ -39,6 +39,14 @@ func (w *worker) route(snap *snapshot, i int) {
 		w.deny(snap, p, h, stat.SpoofedAddress, nil)
 		return
 	}
+	if discovers(p, h) {
+		if snap.host.lookup(h.Dst) == endpoint.None {
+			w.deny(snap, p, h, stat.Malformed, nil)
+		} else {
+			w.pass(p, h)
+		}
+		return
+	}
 	if p.hook == event.ToPod && !own.hears(h.Dst) {
 		// A bridge carries a frame by its MAC, and rules go by addresses.
 		w.deny(snap, p, h, stat.Misdirected, nil)
@@ -59,6 +67,12 @@ func (w *worker) route(snap *snapshot, i int) {
 		return
 	}
 	w.query(snap, i, p.side, mayOpen)
+}
+
+// discovers reports whether a packet is a pod's neighbour discovery that a router might
+// forward. It is for the node or for nobody: it would carry what it is addressed to.
+func discovers(p *pkt, h *packet.Header) bool {
+	return p.hook == event.FromPod && (h.Class == packet.ClassNeighbourSolicitation || h.Class == packet.ClassNeighbourAdvertisement)
 }
 
 // known handles a packet of a flow that has an entry.

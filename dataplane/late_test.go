@@ -446,3 +446,42 @@ func TestEchoWithCode(t *testing.T) {
 		}
 	}
 }
+
+// Neighbour discovery that a router might forward is for the node, or for nobody.
+func TestDiscoversTheNode(t *testing.T) {
+	pod, host, far := netip.MustParseAddr("2001:db8::10"), netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("2001:db8:2::1")
+	w := newTestWorker(t)
+	w.snap.local[slotA].own = append(w.snap.local[slotA].own, packet.AddrFrom(pod))
+	w.snap.host = newHostTable(1, []netip.Addr{node, host})
+	for _, c := range []struct {
+		kind     uint8
+		src, dst netip.Addr
+		want     verb
+		reason   stat.Reason
+	}{
+		{layers.ICMPv6TypeNeighborAdvertisement, pod, host, verbResume, stat.OK},
+		{layers.ICMPv6TypeNeighborSolicitation, pod, host, verbResume, stat.OK},
+		{layers.ICMPv6TypeNeighborAdvertisement, pod, far, verbDrop, stat.Malformed},
+		{layers.ICMPv6TypeNeighborSolicitation, pod, far, verbDrop, stat.Malformed},
+		{layers.ICMPv6TypeNeighborAdvertisement, far, host, verbDrop, stat.SpoofedAddress},
+	} {
+		eth := &layers.Ethernet{SrcMAC: hostA[:], DstMAC: net.HardwareAddr{0x40 | byte(event.FromPod), 0, 0, 0, 0, byte(slotA)}, EthernetType: layers.EthernetTypeIPv6}
+		ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: c.src.AsSlice(), DstIP: c.dst.AsSlice()}
+		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(c.kind, 0)}
+		if err := icmp.SetNetworkLayerForChecksum(ip); err != nil {
+			t.Fatal(err)
+		}
+		target := c.dst
+		if c.kind == layers.ICMPv6TypeNeighborAdvertisement {
+			target = c.src
+		}
+		buf := gopacket.NewSerializeBuffer()
+		if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, eth, ip, icmp,
+			gopacket.Payload(append(make([]byte, 4), target.AsSlice()...))); err != nil {
+			t.Fatal(err)
+		}
+		if p := w.judgeOne(buf.Bytes()); p.verb != c.want || p.reason != c.reason {
+			t.Errorf("type %d, %v to %v: verb %d (%v), want %d (%v)", c.kind, c.src, c.dst, p.verb, p.reason, c.want, c.reason)
+		}
+	}
+}

@@ -173,7 +173,11 @@ func (p *Plane) tendPorts(ctx context.Context, ports Ports) {
 			if !w.alive.Load() {
 				continue // it is at it
 			}
-			if _, err := ports.Ensure(i, p.cfg.portMTU()); err != nil && ctx.Err() == nil {
+			whole, err := ports.Whole(i, p.cfg.portMTU())
+			if err == nil && !whole {
+				_, err = ports.Ensure(i, p.cfg.portMTU())
+			}
+			if err != nil && ctx.Err() == nil {
 				p.log.Warn("look at steering port", "worker", i, "err", err)
 			}
 		}

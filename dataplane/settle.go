@@ -114,7 +114,7 @@ func (w *worker) restart(snap *snapshot, p *pkt, h *packet.Header, j *judgement,
 		return
 	}
 	if e := w.flows.At(p.ref); e.Flags&flow.Offloaded != 0 {
-		w.offload.absorb(w, p.ref, e)
+		w.offload.leave(w, e)
 	}
 	w.reportEnd(w.flows.At(p.ref))
 	w.flows.Restart(p.ref, j.initiator, w.nowNs)
@@ -240,7 +240,7 @@ func (w *worker) countDenied(p *pkt) {
 	w.counts.Add(stat.IngressDeniedBytes, uint64(p.length))
 }
 
-// forget removes a flow without a word to anyone but the kernel's cache.
+// forget removes a flow, from the kernel's caches as well.
 func (w *worker) forget(ref flow.Ref) {
 	e := w.flows.At(ref)
 	w.offload.leave(w, e)

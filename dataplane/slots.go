@@ -165,8 +165,9 @@ func (p *Plane) bind(ep *endpoint.Endpoint) (err error) {
 		p.objs.BindLink(ep.Link.Ifindex, uint32(ep.ID)),
 	); err != nil {
 		if !s.used {
-			err = errors.Join(err, p.release(ep.ID, ep.Link.Ifindex))
+			return errors.Join(err, p.release(ep.ID, ep.Link.Ifindex))
 		}
+		s.untold = true
 		return err
 	}
 	if !s.used && !s.ready { // else an earlier agent served this pod

@@ -39,7 +39,8 @@ func (w *worker) sweep() {
 }
 
 // purgeScan is how many entries a turn of 5 ms looks at for those of pods that have
-// gone: all of a table of the default size within 1.3 s.
+// gone, unless it has removed sweepBudget before: a full table of the default size takes
+// 1.3 s of a worker that is awake.
 const purgeScan = 512
 
 // purge removes the flows of pods that have gone, or takes the next step of that: else
@@ -52,14 +53,19 @@ func (w *worker) purge(snap *snapshot) {
 	if w.purging == 0 {
 		w.purging, w.purgeAt = snap.released, 0
 	}
-	if w.flows.Scan(&w.purgeAt, purgeScan, func(e *flow.Entry) {
-		if snap.replaced(e, packet.SideA) || snap.replaced(e, packet.SideB) {
-			w.forget(w.flows.Find(&e.Key))
+	const step = 32
+	removed := 0
+	for looked := 0; looked < purgeScan && removed < sweepBudget; looked += step {
+		if !w.flows.Scan(&w.purgeAt, step, func(e *flow.Entry) {
+			if snap.replaced(e, packet.SideA) || snap.replaced(e, packet.SideB) {
+				w.forget(w.flows.Find(&e.Key))
+				removed++
+			}
+		}) {
+			w.purged, w.purging = w.purging, 0
+			return
 		}
-	}) {
-		return
 	}
-	w.purged, w.purging = w.purging, 0
 }
 
 // ended moves a flow on of which divert saw a FIN or RST go by. Once it is over the
@@ -75,7 +81,7 @@ func (w *worker) ended(end *xdpprog.Note) {
 	e := w.flows.At(ref)
 	switch {
 	case e.Flags&flow.Offloaded == 0:
-	case e.Flags&noted != 0:
+	case e.Flags&noted != 0 && (e.State != flow.SynSent || end.TCPFlags&packet.TCPSyn != 0):
 		if end.TCPFlags&packet.TCPSyn != 0 { // the handshake, which nobody told of
 			w.handshaken(ref)
 		}

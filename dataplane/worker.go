@@ -104,7 +104,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 	w := &worker{
 		id: id, cfg: cfg, objs: objs, snap: snap, log: log.With("worker", id),
 		counts: &stat.Counters{},
-		inbox:  make(chan []xdpprog.Note, noteBatches),
+		inbox:  make(chan []xdpprog.Note, noteBatches+1),
 		read:   make(chan []xdpprog.Note, noteBatches+1),
 		asked:  make(chan *census),
 		clock:  newClock(),
@@ -147,6 +147,8 @@ type Port struct {
 type Ports interface {
 	// Ensure returns the port of a worker, for IP packets up to mtu bytes.
 	Ensure(worker, mtu int) (Port, error)
+	// Whole reports whether the port of a worker is there as Ensure makes it.
+	Whole(worker, mtu int) (bool, error)
 	// NIC describes an uplink, or says why it can't be one.
 	NIC(name string) (NIC, error)
 }

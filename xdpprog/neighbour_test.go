@@ -75,6 +75,8 @@ func TestNeighbourDiscovery(t *testing.T) {
 	alert := []byte{58, 0, 5, 2, 0, 0, 1, 0} // router alert
 	nonce := []byte{14, 1, 1, 2, 3, 4, 5, 6}
 	elsewhere, beside := netip.MustParseAddr("2001:db9:dead:beef::1"), netip.MustParseAddr("2001:db8::30")
+	pod := netip.MustParseAddr("2001:db8:0:9::1")
+	r.must(r.SetPodAddrs(peerSlot, []xdpprog.Addr{addr(pod)}))
 	const from, to = xdpprog.PodIngress, xdpprog.PodEgress
 	for _, c := range []struct {
 		name string
@@ -83,8 +85,10 @@ func TestNeighbourDiscovery(t *testing.T) {
 		want string
 	}{
 		{"solicit from own address", from, nd{kind: nbrSolicit, src: pod6, target: peer6, hopLimit: 255}, "neighbour"},
-		{"solicit of who is elsewhere", from, nd{kind: nbrSolicit, src: pod6, dst: elsewhere, target: elsewhere, hopLimit: 255}, "drop malformed"},
-		{"advertise to who is elsewhere", from, nd{kind: nbrAdvert, src: pod6, dst: elsewhere, target: pod6, hopLimit: 255}, "drop malformed"},
+		{"solicit of who is elsewhere", from, nd{kind: nbrSolicit, src: pod6, dst: elsewhere, target: elsewhere, hopLimit: 255}, "steered"},
+		{"advertise to who is elsewhere", from, nd{kind: nbrAdvert, src: pod6, dst: elsewhere, target: pod6, hopLimit: 255}, "steered"},
+		{"advertise to a pod of another prefix", from, nd{kind: nbrAdvert, src: pod6, dst: pod, target: pod6, hopLimit: 255}, "neighbour"},
+		{"advertise another to who is elsewhere", from, nd{kind: nbrAdvert, src: pod6, dst: elsewhere, target: peer6, hopLimit: 255}, "drop neighbour-spoof"},
 		{"advertise to a neighbour", from, nd{kind: nbrAdvert, src: pod6, dst: beside, target: pod6, hopLimit: 255}, "neighbour"},
 		{"solicit from own link-local", from, nd{kind: nbrSolicit, src: podLL, target: peer6, hopLimit: 255}, "neighbour"},
 		{"duplicate address detection", from, nd{kind: nbrSolicit, src: unspecified, target: pod6, hopLimit: 255}, "neighbour"},

@@ -44,6 +44,9 @@ func (Ports) Ensure(worker, mtu int) (dataplane.Port, error) {
 	if err == nil {
 		return port, receiveByNAPI(kernel)
 	}
+	if !broken(err) {
+		return port, err
+	}
 	for _, name := range []string{kernel, far} {
 		if l, err := netlink.LinkByName(name); err == nil {
 			if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -60,6 +63,24 @@ func (Ports) Ensure(worker, mtu int) (dataplane.Port, error) {
 	return findPort(kernel, far, mtu)
 }
 
+// Whole implements dataplane.Ports.
+func (Ports) Whole(worker, mtu int) (bool, error) {
+	_, err := findPort(fmt.Sprint(kernelPrefix, worker), fmt.Sprint(workerPrefix, worker), mtu)
+	if err != nil && !broken(err) {
+		return false, err
+	}
+	return err == nil, nil
+}
+
+var errNotWhole = errors.New("not a pair that is up")
+
+// broken reports whether findPort has found that a port is not what it should be, and
+// not that it could not look.
+func broken(err error) bool {
+	var gone netlink.LinkNotFoundError
+	return errors.Is(err, errNotWhole) || errors.As(err, &gone)
+}
+
 // findPort looks a port up; it is whole if both ends are up and each other's.
 func findPort(kernel, far string, mtu int) (dataplane.Port, error) {
 	var p dataplane.Port
@@ -74,7 +95,7 @@ func findPort(kernel, far string, mtu int) (dataplane.Port, error) {
 	x, y := a.Attrs(), b.Attrs()
 	up := x.Flags&net.FlagUp != 0 && y.Flags&net.FlagUp != 0
 	if x.ParentIndex != y.Index || y.ParentIndex != x.Index || !up || x.MTU != mtu || y.MTU != mtu {
-		return p, fmt.Errorf("steering port %s: not a pair that is up with MTU %d", kernel, mtu)
+		return p, fmt.Errorf("steering port %s: %w with MTU %d", kernel, errNotWhole, mtu)
 	}
 	return dataplane.Port{Name: far, Kernel: x.Index, Worker: y.Index}, nil
 }

@@ -123,13 +123,9 @@ static __always_inline bool bare_nd(struct __sk_buff *skb, const struct endpoint
 		__u8 type, len, mac[ETH_ALEN];
 	} opt = {};
 	struct in6_addr target = {};
-	struct addr dst = addr_v6(&ip6->daddr);
 
 	if (skb->len != end || icmp->seq || icmp->id & (ask ? 0xffff : bpf_htons(0x1fff)))
 		return false; /* a trailer, or reserved bits */
-	/* From a link-local address no router forwards it; else no further than its /64. */
-	if (!stays_on_link(&ip6->saddr) && !stays_on_link(&ip6->daddr) && dst.hi != src.hi)
-		return false;
 	if (neighbour) {
 		if (bpf_skb_load_bytes(skb, off, &target, sizeof(target)) ||
 		    (ask && !asks_at(&ip6->daddr, &target)))
@@ -167,9 +163,22 @@ static __always_inline bool bare_mld(struct __sk_buff *skb, const struct ipv6hdr
 }
 
 /*
+ * Whether a router may forward a pod's solicitation or advertisement: between addresses
+ * beyond the link, which are not in one /64, if this node has no pod at the other.
+ */
+static __always_inline bool may_leave(const struct ipv6hdr *ip6)
+{
+	struct addr src = addr_v6(&ip6->saddr), dst = addr_v6(&ip6->daddr);
+
+	return !stays_on_link(&ip6->saddr) && !stays_on_link(&ip6->daddr) && src.hi != dst.hi &&
+	       (src.hi || src.lo) && !bpf_map_lookup_elem(&pods, &dst);
+}
+
+/*
  * Whether an IPv6 packet is neighbour discovery or MLD; its fate is in *fate.
  * MLD comes behind a hop-by-hop header with a router alert. A pod is no router:
- * it asks nobody for members, and others' reports are nothing to it.
+ * it asks nobody for members, and others' reports are nothing to it. What may leave
+ * the node is a worker's, which knows the node's own addresses.
  */
 static __always_inline bool neighbour_v6(struct __sk_buff *skb, const struct endpoint *ep,
 					 __u32 slot, enum hook hook, enum drop_reason *fate)
@@ -246,7 +255,7 @@ static __always_inline bool neighbour_v6(struct __sk_buff *skb, const struct end
 		*fate = DROP_MALFORMED;
 	if (*fate == DROP_NONE && hook == HOOK_FROM_POD && (src.hi || src.lo) && !owns(slot, &src))
 		*fate = DROP_NEIGHBOUR_SPOOF;
-	return true;
+	return *fate || hook != HOOK_FROM_POD || icmp.type < ND_ROUTER_SOLICIT || !may_leave(&ip6);
 }
 
 #endif

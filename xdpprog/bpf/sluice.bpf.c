@@ -140,8 +140,9 @@ extern void *bpf_cast_to_kern_ctx(void *) __ksym __weak; /* since Linux 6.2 */
 
 /*
  * Whether a checksum that is still to be filled in, by whatever sends the packet on, is
- * where the protocol has it. A packet socket may say any other place, and the packet
- * that leaves would not be the one that was judged.
+ * where the protocol has it, or behind, as that of a packet in a tunnel. A packet socket
+ * may say any other place, and the packet that leaves would not be the one that was
+ * judged.
  */
 static __always_inline bool checksum_in_place(struct __sk_buff *skb, const struct packet *p)
 {
@@ -153,8 +154,22 @@ static __always_inline bool checksum_in_place(struct __sk_buff *skb, const struc
 	k = bpf_cast_to_kern_ctx(skb);
 	if (BPF_CORE_READ_BITFIELD(k, ip_summed) != CHECKSUM_PARTIAL)
 		return true;
-	at = p->key.proto == IPPROTO_TCP ? 16 : p->key.proto == IPPROTO_UDP ? 6 : 8;
-	return k->csum_start == (__u64)k->data - (__u64)k->head + l4 && k->csum_offset == at;
+	switch (p->key.proto) {
+	case IPPROTO_TCP:
+		at = 16;
+		break;
+	case IPPROTO_UDP:
+		at = 6;
+		break;
+	case IPPROTO_SCTP:
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		at = 8;
+		break;
+	default: /* nothing of it was judged */
+		at = 0;
+	}
+	return (__u64)k->csum_start + k->csum_offset >= (__u64)k->data - (__u64)k->head + l4 + at;
 }
 
 /* A cache hit that goes on through the stack. */
