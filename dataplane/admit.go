@@ -150,6 +150,7 @@ func (w *worker) claim(ref flow.Ref) {
 func (w *worker) enterCached(key *packet.Key, ref flow.Ref, initiator packet.Side, slots, gens [2]uint32) flow.Ref {
 	if ref != flow.NoRef {
 		w.reportEnd(w.flows.At(ref))
+		w.uncut(w.flows.At(ref))
 		w.flows.Restart(ref, initiator, w.nowNs)
 	} else {
 		var evicted flow.Entry

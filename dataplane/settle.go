@@ -117,6 +117,7 @@ func (w *worker) restart(snap *snapshot, p *pkt, h *packet.Header, j *judgement,
 		w.offload.leave(w, e)
 	}
 	w.reportEnd(w.flows.At(p.ref))
+	w.uncut(w.flows.At(p.ref))
 	w.flows.Restart(p.ref, j.initiator, w.nowNs)
 	w.counts.Add(stat.FlowsNew, 1)
 	w.admit(snap, p, h, j, o)
@@ -189,7 +190,7 @@ func (w *worker) rejudge(snap *snapshot, p *pkt, h *packet.Header, j *judgement,
 		w.deny(snap, p, h, o.reason, e)
 		return
 	}
-	e.Flags &^= cut
+	w.uncut(e)
 	if changed {
 		w.report(snap, p, h, e, event.Changed, o)
 	}
@@ -244,19 +245,30 @@ func (w *worker) countDenied(p *pkt) {
 func (w *worker) forget(ref flow.Ref) {
 	e := w.flows.At(ref)
 	w.offload.leave(w, e)
-	if e.Flags&cut != 0 && w.cfg.Offload {
+	w.reportEnd(e)
+	w.uncut(e)
+	w.flows.Remove(ref)
+	w.counts.Add(stat.FlowsEnded, 1)
+}
+
+// uncut ends the cut of a flow, if there is one: a successor would adopt it from the
+// kernel's cache of denied flows.
+func (w *worker) uncut(e *flow.Entry) {
+	if e.Flags&cut == 0 {
+		return
+	}
+	e.Flags &^= cut
+	if w.cfg.Offload {
 		w.offload.probe = e.Key
 		xdpprog.DeleteDenied(w.objs, &w.offload.probe)
 	}
-	w.reportEnd(e)
-	w.flows.Remove(ref)
-	w.counts.Add(stat.FlowsEnded, 1)
 }
 
 // evicted deals with a flow that gave way to a new one.
 func (w *worker) evicted(e *flow.Entry) {
 	w.offload.leave(w, e)
 	w.reportEnd(e)
+	w.uncut(e)
 	w.counts.Add(stat.FlowsEvicted, 1)
 	w.counts.Add(stat.FlowsEnded, 1)
 }
