@@ -14,7 +14,6 @@ import (
 // there, so that the next one between its ports needs no worker. One that has closed
 // on one side stays, and one that has the ports of another which was noted late.
 func TestEndedLeaves(t *testing.T) {
-	needRoot(t)
 	const both = xdpprog.EndedFinA | xdpprog.EndedFinB
 	for name, c := range map[string]struct {
 		noted  bool    // divert admitted it
@@ -35,14 +34,8 @@ func TestEndedLeaves(t *testing.T) {
 		"reset of an earlier one": {false, 0, []uint8{xdpprog.EndedRst}, flow.Established},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newTestWorker(t)
-			w.cfg.Offload = true
-			objs, _, err := xdpprog.Load(xdpprog.Config{PinPath: bpffs(t), Workers: 1, Offload: true, Flows: 64, Denied: 64, Admits: 64, Fragments: 64, Endpoints: 8})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer objs.Close()
-			w.objs = objs
+			w := newCachingWorker(t, 64)
+			objs := w.objs
 			s := aToB(80)
 			s.syn = true
 			p := w.judgeOne(s.frame(t))
@@ -68,9 +61,7 @@ func TestEndedLeaves(t *testing.T) {
 			// What divert would have seen of it.
 			v.Packets, v.Bytes, v.Ended = [2]uint64{5, 4}, [2]uint64{500, 400}, c.cached
 			v.TCPFlags = [2]uint8{packet.TCPSyn | packet.TCPAck, packet.TCPSyn | packet.TCPAck}
-			if _, err := xdpprog.UpdateFlows(objs, []packet.Key{key}, []xdpprog.FlowValue{v}); err != nil {
-				t.Fatal(err)
-			}
+			w.write(key, &v)
 			for _, ended := range c.notes {
 				w.ended(&xdpprog.Note{Key: noteKey(key), Kind: xdpprog.NoteEnd, Ended: ended, TCPFlags: packet.TCPSyn | packet.TCPAck})
 			}

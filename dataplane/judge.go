@@ -83,17 +83,18 @@ func (w *worker) known(snap *snapshot, i int) {
 	if p.hook == event.ToPod {
 		mine = mine.Other()
 	}
+	current := snap.current(e)
 	switch {
 	case e.State == flow.Free:
 		// An earlier packet of this burst found it void.
 		p.ref = flow.NoRef
 		w.query(snap, i, p.side, mayOpen)
-	case e.Slot[mine] != p.slot || !snap.current(e) && (snap.replaced(e, mine) || snap.moved(e, mine.Other())):
+	case e.Slot[mine] != p.slot || !current && (snap.replaced(e, mine) || snap.moved(e, mine.Other())):
 		// An address is another pod's since: not this flow.
 		w.forget(p.ref)
 		p.ref = flow.NoRef
 		w.query(snap, i, p.side, mayOpen)
-	case !snap.current(e):
+	case !current:
 		w.query(snap, i, e.Initiator, mayGoOn)
 	case e.Flags&cut != 0:
 		w.deny(snap, p, h, stat.Policy, e)

@@ -38,6 +38,19 @@ func newCachingWorker(t *testing.T, flows int) *testWorker {
 	return w
 }
 
+// unboundSocket is an AF_XDP socket as a map takes it, that receives nothing.
+func unboundSocket(t *testing.T) (fd int) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_XDP, unix.XDP_RX_RING, 64)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
 // opens has a pair of ends open two flows, after which divert admits more.
 func (w *testWorker) opens(s segment) {
 	w.t.Helper()
@@ -216,10 +229,8 @@ func TestNothingLeftInCache(t *testing.T) {
 			must(objs.PutEndpoint(uint32(slotB), xdpprog.Endpoint{Ifindex: 77, Gen: 1, MAC: macB, HostMAC: hostB}))
 			must(objs.BindLink(1, uint32(slotA)))
 			must(objs.SetPort(0, 10))
-			fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-			must(err)
+			fd := unboundSocket(t)
 			t.Cleanup(func() { unix.Close(fd) })
-			must(unix.SetsockoptInt(fd, unix.SOL_XDP, unix.XDP_RX_RING, 64))
 			must(objs.SetSocket(0, fd))
 			objs.Beat(0, w.nowNs)
 			w.opens(udp)
@@ -231,7 +242,7 @@ func TestNothingLeftInCache(t *testing.T) {
 			if p.verb != verbShortcut || e.Flags&flow.Offloaded != 0 {
 				t.Fatalf("verb %d, flags %#x", p.verb, e.Flags)
 			}
-			_, err = xdpprog.DeleteFlows(objs, others)
+			_, err := xdpprog.DeleteFlows(objs, others)
 			must(err)
 			frame := s.frame(t)
 			copy(frame[0:6], hostA[:])

@@ -113,11 +113,10 @@ func (w *worker) restart(snap *snapshot, p *pkt, h *packet.Header, j *judgement,
 		w.refuse(snap, p, h, o)
 		return
 	}
-	if e := w.flows.At(p.ref); e.Flags&flow.Offloaded != 0 {
-		w.offload.leave(w, e)
-	}
-	w.reportEnd(w.flows.At(p.ref))
-	w.uncut(w.flows.At(p.ref))
+	e := w.flows.At(p.ref)
+	w.offload.leave(w, e)
+	w.reportEnd(e)
+	w.uncut(e)
 	w.flows.Restart(p.ref, j.initiator, w.nowNs)
 	w.counts.Add(stat.FlowsNew, 1)
 	w.admit(snap, p, h, j, o)

@@ -185,9 +185,7 @@ func (s *sim) start() {
 	w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: 1024, FrameSize: 2048})
 	s.must(err)
 	objs := s.plane.objs
-	s.socket, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	s.must(err)
-	s.must(unix.SetsockoptInt(s.socket, unix.SOL_XDP, unix.XDP_RX_RING, 64))
+	s.socket = unboundSocket(s.T)
 	s.must(objs.SetPort(0, 300))
 	s.must(objs.SetSocket(0, s.socket))
 	for point, prog := range map[xdpprog.Point]**ebpf.Program{xdpprog.PodIngress: &s.divert, xdpprog.PodEgress: &s.toPod} {
