@@ -169,19 +169,24 @@ func (n *node) events() []api.Flow {
 }
 
 // event waits for an event that fits.
-func (n *node) event(what string, fits func(*api.Flow) bool) api.Flow {
+func (n *node) event(what string, fits func(*api.Flow) bool) (hit api.Flow) {
 	n.Helper()
-	var hit api.Flow
-	n.eventually("event: "+what, func() bool {
-		for _, f := range n.events() {
-			if fits(&f) {
-				hit = f
-				return true
-			}
-		}
-		return false
+	n.eventually("event: "+what, func() (is bool) {
+		hit, is = n.find(fits)
+		return is
 	})
 	return hit
+}
+
+// find gives the oldest event that fits.
+func (n *node) find(fits func(*api.Flow) bool) (api.Flow, bool) {
+	n.Helper()
+	for _, f := range n.events() {
+		if fits(&f) {
+			return f, true
+		}
+	}
+	return api.Flow{}, false
 }
 
 // explain shows what the agent had to say if the test has failed.

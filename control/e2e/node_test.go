@@ -114,6 +114,9 @@ func newNode(t *testing.T, s setup) *node {
 	n.cfg.History = 1 << 15
 	n.cfg.FlowCache, n.cfg.DenyCache, n.cfg.FlowsPerQueue = 1<<14, 1<<12, 1<<13
 	n.cfg.MaxPods, n.cfg.HugePages = 255, false
+	if emulated { // it may stand still for seconds, and no worker of it beats then
+		n.cfg.HeartbeatTimeout = control.Duration(20 * time.Second)
+	}
 	if s.change != nil {
 		s.change(&n.cfg)
 	}
@@ -223,12 +226,19 @@ func (n *node) settle() {
 // eventually polls until something holds.
 func (n *node) eventually(what string, holds func() bool) {
 	n.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	if !within(patience, holds) {
+		n.Fatalf("%s: not within %v", what, patience)
+	}
+}
+
+// within polls for some time until something holds, and reports whether it did.
+func within(d time.Duration, holds func() bool) bool {
+	for end := time.Now().Add(d); ; time.Sleep(5 * time.Millisecond) {
 		if holds() {
-			return
+			return true
 		}
 		if time.Now().After(end) {
-			n.Fatalf("%s: not within %v", what, patience)
+			return false
 		}
 	}
 }

@@ -53,7 +53,6 @@ func awayBy(t *testing.T, s setup, uplinks ...string) *away {
 	change := s.change
 	s.change = func(c *control.Config) {
 		c.Uplinks = uplinks
-		c.HeartbeatTimeout = control.Duration(time.Second)
 		if change != nil {
 			change(c)
 		}
@@ -302,7 +301,7 @@ func (a *away) floodDenied() {
 // policy forbids.
 func TestUplinkAgentAway(t *testing.T) {
 	t.Parallel()
-	a := newAway(t, setup{})
+	a := newAway(t, setup{change: func(c *control.Config) { c.HeartbeatTimeout = control.Duration(time.Second) }})
 	a.serve(a.net.Host(), a.net.Config().NodeAddrs[0], 22)
 	a.serve(a.net.Host(), a.net.Config().NodeAddrs[1], 22)
 	a.probeAll(fromAway(a.friendly, a.server, 80, true)...)

@@ -215,15 +215,27 @@ func found(log string, re *regexp.Regexp) string {
 	return "–"
 }
 
-// complaints picks the lines around failures out of a console.
+// complaints picks out of a console what failed tests said, from the line on that
+// has begun or resumed them, and the lines around other failures.
 func complaints(log string) string {
 	lines := strings.Split(log, "\n")
 	keep := make([]bool, len(lines))
+	begun := 0
 	for i, l := range lines {
-		if strings.Contains(l, "--- FAIL") || strings.Contains(l, "guest:") || strings.Contains(l, "panic:") {
-			for j := max(0, i-2); j < min(len(lines), i+12); j++ {
+		switch {
+		case strings.HasPrefix(l, "=== "):
+			begun = i
+			continue
+		case strings.Contains(l, "--- FAIL"):
+			// What it expected stands first, the agent's log after it.
+			for j := begun; j < min(i, begun+40); j++ {
 				keep[j] = true
 			}
+		case !strings.Contains(l, "guest:") && !strings.Contains(l, "panic:"):
+			continue
+		}
+		for j := max(0, i-2); j < min(len(lines), i+12); j++ {
+			keep[j] = true
 		}
 	}
 	var b strings.Builder
