@@ -24,6 +24,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -64,19 +65,20 @@ const (
 	MarkDone   = "@@done"
 )
 
-// boots is how often a guest is booted that does not get as far as its jobs: an
-// emulated CPU now and then meets the breakpoint of an instruction that the kernel
-// is just patching, and takes it for a bug.
-const boots = 3
+// tries is how often a guest is booted that the emulation breaks: an emulated CPU now
+// and then meets the breakpoint of an instruction that the kernel is just patching,
+// and takes it for a bug. While it boots, that looks like anything.
+const tries = 3
 
-// errBoot says that a guest did not get as far as its jobs.
-var errBoot = errors.New("it did not boot")
+// errEmulation says that a guest did not get as far as its jobs, or that it ended by
+// such a breakpoint.
+var errEmulation = errors.New("emulation failed")
 
 // Run boots the machine and returns what its jobs came to. A guest that
 // crashes, reports a kernel bug, or doesn't end in time is an error.
 func (m Machine) Run(ctx context.Context) (results []Result, err error) {
-	for range boots {
-		if results, err = m.run(ctx); !errors.Is(err, errBoot) {
+	for range tries {
+		if results, err = m.run(ctx); !errors.Is(err, errEmulation) {
 			break
 		}
 	}
@@ -121,13 +123,15 @@ func (m Machine) run(ctx context.Context) ([]Result, error) {
 	err = cmd.Wait()
 	switch {
 	case !booted && ctx.Err() == nil:
-		return results, fmt.Errorf("run guest: %w: %v: %s\n%s", errBoot, err, bytes.TrimSpace(stderr.Bytes()), strings.Join(faults, "\n"))
+		return results, fmt.Errorf("run guest: %w: it did not boot: %v: %s\n%s", errEmulation, err, bytes.TrimSpace(stderr.Bytes()), strings.Join(faults, "\n"))
 	case ctx.Err() != nil:
 		return results, fmt.Errorf("run guest: not done within %v", m.Timeout)
 	case err != nil:
 		return results, fmt.Errorf("run qemu: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	case !done && slices.ContainsFunc(faults, patching):
+		return results, fmt.Errorf("run guest: %w:\n%s", errEmulation, strings.Join(faults, "\n"))
 	case !done:
-		return results, fmt.Errorf("run guest: it ended early%s", strings.Join(faults, "\n"))
+		return results, fmt.Errorf("run guest: it ended early:\n%s", strings.Join(faults, "\n"))
 	case len(faults) > 0:
 		return results, fmt.Errorf("kernel complains:\n%s", strings.Join(faults, "\n"))
 	}
@@ -184,6 +188,9 @@ func (m Machine) read(out io.Reader) (results []Result, faults []string, booted,
 	}
 	return results, faults, booted, done
 }
+
+// patching reports whether a fault is that of a breakpoint in the kernel's code.
+func patching(fault string) bool { return strings.Contains(fault, "Oops: int3:") }
 
 // kernelFault reports whether a console line is the kernel saying that it is
 // broken.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNewest(t *testing.T) {
@@ -159,5 +160,25 @@ func TestConsole(t *testing.T) {
 		"[ 2.0] noise" + MarkResult + `{"Name":"one","Exit":3}` + "\r\n[ 3.0] BUG: kernel NULL pointer dereference\r\n"))
 	if results[0].Exit != 3 || results[1].Exit != -1 || len(faults) != 1 || !booted || done {
 		t.Errorf("results %+v, faults %q, done %t", results, faults, done)
+	}
+}
+
+// TestAgain has a script for QEMU: what emulation breaks is tried again, what the
+// kernel itself breaks is not.
+func TestAgain(t *testing.T) {
+	for fault, want := range map[string]int{"Oops: int3: 0000 [#1] SMP NOPTI": tries, "Oops: 0002 [#1] SMP NOPTI": 1, "": 1} {
+		dir := t.TempDir()
+		script := "#!/bin/sh\necho >>" + filepath.Join(dir, "runs") + "\necho '" + MarkBooted + "'\necho '[ 1.0] " + fault + "'\n"
+		for name, data := range map[string]string{"qemu-system-x86_64": script, "modules.dep": ""} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+		_, err := Machine{Kernel: Kernel{Modules: dir}, Timeout: time.Minute}.Run(t.Context())
+		runs, _ := os.ReadFile(filepath.Join(dir, "runs"))
+		if err == nil || len(runs) != want {
+			t.Errorf("%q: run %d times, %v, want %d and an error", fault, len(runs), err, want)
+		}
 	}
 }
