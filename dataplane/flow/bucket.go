@@ -56,11 +56,12 @@ func prime(n int) int {
 	}
 }
 
-// fingerprint is made of the low bits of a hash and never 0.
-func fingerprint(hash uint64) uint64 { return hash&0xffff | 1 }
+// fingerprint is made of the low bits of a hash and is never 0, which is an empty
+// way, nor 1: an empty way beside one with that is what zeroLanes marks falsely.
+func fingerprint(hash uint64) uint64 { return hash&0xffff | 2 }
 
 // zeroLanes marks the highest bit of each lane of w that is 0. Lanes above a
-// marked one may be marked falsely; the lowest mark is always right.
+// marked one may be marked falsely, if they are 1; the lowest mark is always right.
 func zeroLanes(w uint64) uint64 { return (w - laneLow) &^ w & laneHigh }
 
 // candidate returns the first entry whose fingerprint fits, or NoRef, without
@@ -74,7 +75,7 @@ func (b *bucket) candidate(hash uint64) Ref {
 }
 
 // match returns a bit for each way whose fingerprint fits, and possibly some
-// more.
+// more, but none that is empty.
 func (b *bucket) match(hash uint64) uint8 {
 	f := fingerprint(hash) * laneLow
 	return gather(zeroLanes(b.tag[0]^f)) | gather(zeroLanes(b.tag[1]^f))<<4

@@ -112,6 +112,31 @@ func TestRemoveTwice(t *testing.T) {
 	}
 }
 
+// TestRemovedIsNotFound takes keys of one bucket whose fingerprints are the least,
+// which differ by a bit from that of an empty place.
+func TestRemovedIsNotFound(t *testing.T) {
+	tab := newTable(t, 4)
+	var ks []packet.Key
+	for _, k := range keys(1<<18, packet.ProtoTCP) {
+		if tab.Hash(&k)&0xffff < 4 {
+			ks = append(ks, k)
+		}
+	}
+	for i := range ks[1:] {
+		a := insert(t, tab, ks[i], 1)
+		tab.Remove(insert(t, tab, ks[i+1], 1))
+		if r := tab.Find(&ks[i+1]); r != flow.NoRef {
+			t.Errorf("found %v, removed, as entry %d", ks[i+1], r)
+		}
+		var hash [1]uint64
+		var r [1]flow.Ref
+		if tab.Lookup(ks[i+1:i+2], hash[:], r[:]); r[0] != flow.NoRef {
+			t.Errorf("looked up %v, removed, as entry %d", ks[i+1], r[0])
+		}
+		tab.Remove(a)
+	}
+}
+
 func TestPressure(t *testing.T) {
 	tab := newTable(t, 4)
 	for i, k := range keys(4, packet.ProtoUDP) {
