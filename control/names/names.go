@@ -6,8 +6,8 @@
 // rules in force know all that it tells, else when the loop has put such into
 // force. Only an answer to a question that was seen is believed: between the same
 // addresses and ports, with the same identifier and question, and only the
-// first one; of its records only the addresses that the question's name leads
-// to, through its aliases. A pod can teach only names that its own policies
+// first one, over TCP only if the opening was seen too; of its records only the
+// addresses that the question's name leads to, through its aliases. A pod can teach only names that its own policies
 // name, or allow it to look up, and where they say at whom, only what that one
 // answers.
 //

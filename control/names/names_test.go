@@ -356,6 +356,7 @@ func TestStream(t *testing.T) {
 			*to = append(binary.BigEndian.AppendUint16(*to, uint16(len(m))), m...)
 		}
 		n := 1 + r.IntN(4)
+		want := n
 		for i := range n {
 			name := fmt.Sprintf("n%d.test.", i)
 			add(&question, message(uint16(i), false, name, a4))
@@ -367,10 +368,12 @@ func TestStream(t *testing.T) {
 				data = reply
 			}
 			start := r.Uint32()
-			if r.IntN(3) > 0 { // else the opening was not seen
+			if r.IntN(6) > 0 {
 				x := packetOf(packet.ProtoTCP, back, nil)
 				x.Seq, x.TCPFlags = start-1, packet.TCPSyn
 				c.Hear(x)
+			} else { // the opening was not seen
+				want = 0
 			}
 			for _, s := range segments(r, data) {
 				x := packetOf(packet.ProtoTCP, back, data[s.from:s.to])
@@ -379,9 +382,47 @@ func TestStream(t *testing.T) {
 			}
 		}
 		c.Take(c.domains)
-		if len(c.domains) != n {
-			t.Errorf("seed %d: learned %d of %d names", seed, len(c.domains), n)
+		if len(c.domains) != want {
+			t.Errorf("seed %d: learned %d of %d names", seed, len(c.domains), want)
 		}
+	}
+}
+
+// TestStreamForged has a pod look up a record of its own making, which holds an
+// answer, and make its stream be forgotten so that it goes on with that.
+func TestStreamForged(t *testing.T) {
+	framed := func(m []byte) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...) }
+	for name, forget := range map[string]func(c *class, hear func(back bool, seq uint32, flags uint8, data []byte)){
+		"reset": func(_ *class, hear func(bool, uint32, uint8, []byte)) { hear(false, 7, packet.TCPRst, nil) },
+		"many": func(c *class, _ func(bool, uint32, uint8, []byte)) {
+			for port := range uint16(64) {
+				x := packetOf(packet.ProtoTCP, false, nil)
+				src, dst, _, _ := x.Key.Tuple(x.Side)
+				x.Key, x.Side = packet.MakeKey(src, dst, 5000+port, 53, packet.ProtoTCP)
+				x.TCPFlags = packet.TCPSyn
+				c.Hear(x)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClass(t, nil)
+			hear := func(back bool, seq uint32, flags uint8, data []byte) {
+				x := packetOf(packet.ProtoTCP, back, data)
+				x.Seq, x.TCPFlags = seq, flags
+				c.Hear(x)
+			}
+			hear(false, 99, packet.TCPSyn, nil)
+			hear(true, 999, packet.TCPSyn|packet.TCPAck, nil)
+			forged := framed(message(1, true, "a.test.", a4, record{"a.test.", addrs[0], 300}))
+			first := framed(make([]byte, 100+len(forged)))[:2+100]
+			hear(true, 1000, packet.TCPAck, first)
+			hear(false, 100, packet.TCPAck, framed(message(1, false, "a.test.", a4)))
+			forget(c, hear)
+			hear(true, 1000+uint32(len(first)), packet.TCPAck, forged)
+			if c.Take(c.domains); len(c.domains) > 0 {
+				t.Errorf("learned %v", c.domains)
+			}
+		})
 	}
 }
 

@@ -50,14 +50,15 @@ func (p *pupil) messages(x *event.Lookup, visit func(m []byte, whole bool)) {
 		return
 	}
 	s := p.streams[key]
-	if s == nil || x.TCPFlags&packet.TCPSyn != 0 {
-		// Without its beginning a stream is taken to begin with a message: what
-		// is read amiss answers no question.
-		s = &stream{next: x.Seq}
-		if x.TCPFlags&packet.TCPSyn != 0 {
-			s.next++
-		}
+	if x.TCPFlags&packet.TCPSyn != 0 {
+		s = &stream{next: x.Seq + 1}
 		p.streams.add(key, s)
+	}
+	if s == nil {
+		// Where its messages begin is known from its beginning alone. A pod can
+		// have it begin again where it likes, by a reset that only the resolver
+		// knows to ignore or by many conversations: within a record of its own.
+		return
 	}
 	s.used = x.TimeNs
 	if x.TCPFlags&packet.TCPSyn == 0 {
