@@ -165,8 +165,17 @@ func (r *records) follow(name string) ([]netip.Addr, time.Duration) {
 	return nil, 0
 }
 
-// normal returns a name in lower case, without its final dot.
-func normal(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+// normal returns a name in lower case, without its final dot. Only ASCII has case
+// (RFC 4343): to strings.ToLower the bytes of the Kelvin sign are a k.
+func normal(name string) string {
+	b := []byte(strings.TrimSuffix(name, "."))
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
 
 // printable reports whether a name consists of what host names and the names
 // of services do, so that it can be shown and matched.

@@ -170,6 +170,21 @@ func TestLearn(t *testing.T) {
 	}
 }
 
+// TestLetters has names answered that only Unicode takes for those of the rules.
+func TestLetters(t *testing.T) {
+	c := newClass(t, nil)
+	const kelvin = "\u212aeys.test."
+	c.ask(1, kelvin, a4)
+	c.tell(message(1, true, kelvin, a4, record{kelvin, addrs[0], 300}))
+	c.ask(2, "keys.test.", a4)
+	c.tell(message(2, true, "keys.test.", a4, record{kelvin, addrs[1], 300}))
+	c.ask(3, "a.test.", a4)
+	c.tell(message(3, true, "a.test.", a4, record{"a.test.", "\xfe.test.", 300}, record{"\xff.test.", addrs[2], 300}))
+	if len(c.domains) > 0 {
+		t.Errorf("learned %v", c.domains)
+	}
+}
+
 // An answer counts once, and only between the ends of its question.
 func TestOnce(t *testing.T) {
 	c := newClass(t, nil)
