@@ -11,7 +11,7 @@ import (
 // copied before one of them changes.
 type book struct {
 	rows    []bookRow
-	users   [][]Row // by dense peer: rows that use it, or did once
+	users   [][]Row // by dense peer: rows that use it, or did once, in order
 	columns int     // pages of a row
 	classes int     // port classes
 	pages   interner
@@ -84,8 +84,9 @@ func (b *book) put(at Row, program *rule.Program, r row, p *peers) Row {
 	}
 	program.EachRule(func(r *rule.Rule) {
 		r.EachPeer(func(id rule.PeerID) {
-			if u := &b.users[p.dense[id]]; len(*u) == 0 || (*u)[len(*u)-1] != at {
-				*u = append(*u, at)
+			u := &b.users[p.dense[id]]
+			if i, found := slices.BinarySearch(*u, at); !found {
+				*u = slices.Insert(*u, i, at)
 			}
 		})
 	})

@@ -272,3 +272,36 @@ func TestUpdateRefusesAndRecovers(t *testing.T) {
 	}
 	compare(t, next, &want, rng, 100)
 }
+
+// wearing changes one of two programs at a time, n times, each time to ports that
+// no rule had before.
+func wearing(t *testing.T, n int) *classify.Updater {
+	const peers = 10
+	program := func(port int) rule.Program {
+		return perPeer(peers, func(int) []rule.PortRange {
+			return []rule.PortRange{{Proto: 6, From: uint16(port), To: uint16(port)}}
+		})
+	}
+	programs := []rule.Program{program(80), program(81)}
+	u, err := classify.NewUpdater(&rule.Set{Peers: peers, Programs: programs,
+		Endpoints: []rule.Endpoint{{ID: 1, Egress: 1}, {ID: 2, Ingress: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		programs = slices.Clone(programs)
+		programs[i%2] = program(1000 + i)
+		if _, err := u.Update(rule.Delta{Generation: uint64(i + 1), Programs: programs}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return u
+}
+
+// TestUsersOnce checks that rows which are compiled by turns are listed once for
+// each peer.
+func TestUsersOnce(t *testing.T) {
+	if got, want := wearing(t, 50).Users(), 10*2; got != want {
+		t.Errorf("%d rows listed as users of peers, want %d", got, want)
+	}
+}
