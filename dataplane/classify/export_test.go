@@ -110,6 +110,9 @@ func (t *Table) checkRecords(classes, portClasses int) error {
 // Layout is the same until all addresses are laid out anew.
 func (u *Updater) Layout() any { return [2]any{u.builder.paint16, u.builder.paint32} }
 
+// PortClasses is how many classes of ports the latest table tells apart.
+func (u *Updater) PortClasses() int { return u.builder.ports.classes }
+
 // Users is how many rows are listed as users of all peers.
 func (u *Updater) Users() (n int) {
 	for _, list := range u.builder.book.users {

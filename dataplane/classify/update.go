@@ -18,6 +18,7 @@ type Updater struct {
 
 	builder *builder
 	words   int  // of all slabs when they were built
+	ports   int  // classes of ports then
 	stale   bool // the builder isn't what set and bindings say
 }
 
@@ -81,7 +82,7 @@ func (u *Updater) Replace(set *rule.Set) (*Table, error) {
 // change gives up. If that fails too, the Updater stays where it was, and the
 // next change begins with building.
 func (u *Updater) advance(next *rule.Set, bound bindings, change func(*builder) bool) error {
-	if u.stale || u.builder.words() > 4*u.words+1<<20 {
+	if u.stale || u.worn() {
 		u.stale = true
 	} else {
 		u.builder.set = *next
@@ -95,11 +96,18 @@ func (u *Updater) advance(next *rule.Set, bound bindings, change func(*builder) 
 			return err
 		}
 		b.reserve()
-		u.builder, u.words, u.stale = b, b.words(), false
+		u.builder, u.words, u.ports, u.stale = b, b.words(), b.ports.classes, false
 	}
 	u.set, u.bindings = *next, bound
 	u.table = u.builder.publish()
 	return nil
+}
+
+// worn reports whether so much is left of what nobody uses any more that building
+// anew is due. What told ports apart once does so until then, for every row.
+func (u *Updater) worn() bool {
+	b := u.builder
+	return b.words() > 4*u.words+1<<20 || b.ports.classes > u.ports+u.ports/2+128
 }
 
 // apply brings the builder, whose set is the next one already, to the next

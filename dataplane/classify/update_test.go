@@ -298,6 +298,14 @@ func wearing(t *testing.T, n int) *classify.Updater {
 	return u
 }
 
+// TestPortsOfThePast has rules name other ports again and again: those that they
+// named before must not be told apart for ever.
+func TestPortsOfThePast(t *testing.T) {
+	if n := wearing(t, 400).PortClasses(); n > 256 {
+		t.Errorf("%d classes of ports, which is too many for narrow tables", n)
+	}
+}
+
 // TestUsersOnce checks that rows which are compiled by turns are listed once for
 // each peer.
 func TestUsersOnce(t *testing.T) {
