@@ -69,9 +69,10 @@ func (p *painter[C]) reserve() {
 	p.nodes6 = slices.Grow(p.nodes6, blocks*blockSize)
 }
 
-// words is how much memory the slabs use that only grow.
+// words is how much memory the slabs use that only grow, and the hash, which
+// keeps a place for every address that was ever bound.
 func (p *painter[C]) words() int {
-	return len(p.nodes) + len(p.leaf) + len(p.groups) + len(p.nodes6)
+	return len(p.nodes) + len(p.leaf) + len(p.groups) + len(p.nodes6) + len(p.parts)*slots*8
 }
 
 // maxOffset is what an entry of nodes can hold.

@@ -1,6 +1,7 @@
 package classify_test
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -311,5 +312,36 @@ func TestPortsOfThePast(t *testing.T) {
 func TestUsersOnce(t *testing.T) {
 	if got, want := wearing(t, 50).Users(), 10*2; got != want {
 		t.Errorf("%d rows listed as users of peers, want %d", got, want)
+	}
+}
+
+// TestAddressesOfThePast binds a thousand IPv6 addresses at a time, none of them
+// twice, in place of the thousand before them.
+func TestAddressesOfThePast(t *testing.T) {
+	set := &rule.Set{Peers: 1, Identities: []rule.Identity{{0}}, Endpoints: []rule.Endpoint{{ID: 1}},
+		Programs: []rule.Program{perPeer(1, func(int) []rule.PortRange { return nil })}}
+	u, err := classify.NewUpdater(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(8, 8))
+	var bound []netip.Addr
+	most := uint64(0)
+	for range 150 {
+		d := rule.Delta{Unbind: bound}
+		bound = nil
+		for range 1000 {
+			a := [16]byte{0: 0xfd}
+			binary.BigEndian.PutUint64(a[8:], rng.Uint64())
+			bound = append(bound, netip.AddrFrom16(a))
+			d.Bind = append(d.Bind, rule.Address{Addr: bound[len(bound)-1]})
+		}
+		if _, err := u.Update(d); err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, u.Table().Bytes())
+	}
+	if most > 10<<20 {
+		t.Errorf("a table took %d KB, of 1000 addresses", most>>10)
 	}
 }
