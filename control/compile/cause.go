@@ -26,6 +26,8 @@ type causes struct {
 	list    []rule.Cause            // by CauseID; published: appended to, or copied
 	cloned  uint64                  // last Set for which list was copied
 	freed   []freed                 // oldest first
+	live    int                     // in use when some were freed last
+	taken   int                     // numbers since then
 	handed  int                     // length of list when it was last handed out
 }
 
@@ -88,6 +90,7 @@ func (c *causes) use(id rule.CauseID) {
 // take finds a number: the one freed longest ago, if its quarantine is over,
 // or a new one.
 func (c *causes) take(cause rule.Cause, key string) rule.CauseID {
+	c.taken++
 	for len(c.freed) > quarantineCauses && c.freed[0].set+quarantineSets < c.set {
 		id := c.freed[0].id
 		freedIn := c.freed[0].set
@@ -118,10 +121,15 @@ func (c *causes) forget(id rule.CauseID) {
 
 // end frees what the Set didn't need and returns its list of causes.
 func (c *causes) end() []rule.Cause {
+	c.live, c.taken = 0, 0
 	for id := 1; id < len(c.entries); id++ {
-		if e := &c.entries[id]; !e.free && e.used < c.set {
+		switch e := &c.entries[id]; {
+		case e.free:
+		case e.used < c.set:
 			e.free = true
 			c.freed = append(c.freed, freed{rule.CauseID(id), c.set})
+		default:
+			c.live++
 		}
 	}
 	c.handed = len(c.list)

@@ -94,6 +94,39 @@ func TestCauses(t *testing.T) {
 	}
 }
 
+// TestCausesAreFreed follows policies that come and go under ever new names: only a
+// new Set frees the causes of those that have gone, so one must be due in time,
+// however many had been in use before.
+func TestCausesAreFreed(t *testing.T) {
+	st := store.New()
+	st.Update(func(tx *store.Tx) { tx.SetPod(&store.Pod{Namespace: "a", Name: "x"}) })
+	endpoints := []endpoint.Endpoint{{ID: 1, Namespace: "a", Name: "x"}}
+	c := compile.New(compile.Config{})
+	compileNow(c, st, endpoints)
+	const atOnce = 500 // policies, each with a rule and an isolation
+	since := 0
+	for i := range 100 {
+		st.Update(func(tx *store.Tx) {
+			for k := range atOnce {
+				tx.DeletePolicy(policy.Origin{Kind: "NetworkPolicy", Namespace: "a", Name: fmt.Sprint(i-1, " ", k)})
+				tx.SetPolicy(isolate(fmt.Sprint(i, " ", k)))
+			}
+		})
+		due := false
+		st.Read(func(v store.View) {
+			_, ok := c.Update(compile.Input{View: v, Node: node, Endpoints: endpoints})
+			due = !ok
+		})
+		if since++; due {
+			compileNow(c, st, endpoints)
+			since = 0
+		}
+		if since > 12 {
+			t.Fatalf("step %d: no new Set for %d steps", i, since)
+		}
+	}
+}
+
 func TestUnknownPod(t *testing.T) {
 	st := store.New()
 	st.Update(func(tx *store.Tx) {

@@ -206,17 +206,17 @@ func (b *builder) rehash() (any bool) {
 }
 
 // limits are how far numbers may grow until those that nobody needs are
-// worth dropping.
+// worth dropping; of causes, which keep theirs, how many may be given out.
 type limits struct{ peers, identities, causes int }
 
 // measure sets the limits, given a Set that is new.
 func (b *builder) measure() {
 	grow := func(n int) int { return 2*n + 1<<12 }
 	b.programs.publish()
-	b.limits = limits{grow(b.set.Peers), grow(len(b.set.Identities)), grow(len(b.set.Causes))}
+	b.limits = limits{grow(b.set.Peers), grow(len(b.set.Identities)), b.c.causes.live + 1<<12}
 }
 
 func (b *builder) exhausted() bool {
 	return b.peers.Len() > b.limits.peers || len(b.set.Identities) > b.limits.identities ||
-		len(b.c.causes.list) > b.limits.causes
+		b.c.causes.taken > b.limits.causes
 }
