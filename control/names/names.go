@@ -7,9 +7,9 @@
 // force. Only an answer to a question that was seen is believed: between the same
 // addresses and ports, with the same identifier and question, and only the
 // first one, over TCP only if the opening was seen too; of its records only the
-// addresses that the question's name leads to, through its aliases. A pod can teach only names that its own policies
-// name, or allow it to look up, and where they say at whom, only what that one
-// answers.
+// addresses that the question's name leads to, through its aliases. A pod can teach
+// only names that its own policies name, or allow it to look up, and where they say
+// at whom, only what that one answers.
 //
 // What any pod has learned holds for all pods of the node, as it does in
 // Cilium: policies say who may use it. An address stays for as long as its
