@@ -139,6 +139,25 @@ func TestIllegibleMetadata(t *testing.T) {
 	}
 }
 
+// What no namespace can be called is no part of a selector's text.
+func TestOddNamespace(t *testing.T) {
+	for _, ns := range []string{"a'b", "x' || all() || y == 'z", `"'`} {
+		name, err := json.Marshal(ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := decode(t, "projectcalico.org/v3", "NetworkPolicy", `{"name":"p","namespace":`+string(name)+`}`,
+			`{"ingress":[{"action":"Allow","source":{"selector":"all()"}}]}`)
+		p := o.Value.(*policy.Policy)
+		if fields(o) != "metadata.namespace" || !p.Rejected || directions(p) != "i" {
+			t.Errorf("%s: %v, directions %q", ns, o.Rejections, directions(p))
+		}
+		if p.Selects(&policy.Entity{Namespace: "other"}) || !p.Selects(&policy.Entity{Namespace: ns}) {
+			t.Errorf("%s: selects pods of other namespaces, or none of its own", ns)
+		}
+	}
+}
+
 func TestHostEndpoint(t *testing.T) {
 	o := decode(t, "crd.projectcalico.org/v1", "HostEndpoint", `{"name":"h"}`, `{"node":"n","interfaceName":"*"}`)
 	if o.Value != nil || fields(o) != "spec" {

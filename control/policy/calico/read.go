@@ -57,6 +57,11 @@ func (r *reading) rejections(p *policy.Policy) []policy.Rejection {
 }
 
 func (r *reading) name(name string) {
+	if !r.global {
+		for _, msg := range validation.IsDNS1123Label(r.namespace) {
+			r.fault("metadata.namespace", "Invalid value: %q: %s", r.namespace, msg)
+		}
+	}
 	if name == "" {
 		r.fault("metadata.name", "Required value: name or generateName is required")
 		return

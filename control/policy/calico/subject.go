@@ -38,7 +38,7 @@ var (
 )
 
 // inNamespace is what is in one namespace.
-func inNamespace(name string) *selector.Selector { return must(labelNamespace + " == '" + name + "'") }
+func inNamespace(name string) *selector.Selector { return selector.Equal(labelNamespace, name) }
 
 // subject returns the pods that a policy is about. What is illegible of it
 // limits nothing.

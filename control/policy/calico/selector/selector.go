@@ -136,5 +136,8 @@ func quote(b []byte, s string) []byte {
 	return append(append(append(b, q), s...), q)
 }
 
+// Equal returns what has a label of that value, whatever characters are in it.
+func Equal(label, value string) *Selector { return compile(compare{label, tokEqual, value}) }
+
 // Not returns what fulfils a selector's contrary.
 func Not(s *Selector) *Selector { return compile(not{s.root}) }
