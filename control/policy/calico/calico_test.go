@@ -104,6 +104,8 @@ func TestRefused(t *testing.T) {
 		{"tier", "GlobalNetworkPolicy", `{"tier":"SEC","order":1}`, "spec.tier", "i"},
 		{"tier of a wrong type", "NetworkPolicy", `{"tier":5,"types":["Egress"]}`, "spec.tier", "e"},
 		{"hints", "NetworkPolicy", `{"performanceHints":["AssumeNeededOnEveryNode","Faster"]}`, "spec.performanceHints[1]", "i"},
+		{"name of an account", "NetworkPolicy", rule(`{"action":"Allow","source":{"serviceAccounts":{"names":["ok","x'} || all() || has(y) && z in {'","a'b"]}}}`),
+			"spec.ingress[1].source.serviceAccounts.names[1] spec.ingress[1].source.serviceAccounts.names[2]", "i"},
 		{"staged", "StagedNetworkPolicy", `{"selector":"(","types":["Ingress"]}`, "spec.selector", ""},
 		{"staged action", "StagedGlobalNetworkPolicy", `{"stagedAction":"Later"}`, "spec.stagedAction", ""},
 		{"deletion with rules", "StagedNetworkPolicy", `{"stagedAction":"Delete","selector":"all()"}`, "spec", ""},

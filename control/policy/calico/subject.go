@@ -1,6 +1,7 @@
 package calico
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/sluice-net/sluice/control/policy"
@@ -87,7 +88,12 @@ func (r *reading) ends(e *entity) (pos, neg *selector.Selector) {
 				add(s.Prefixed(ofAccount))
 			}
 		}
-		if len(a.Names) > 0 {
+		for i, name := range a.Names {
+			if strings.Contains(name, "'") { // would end the text that it is put into
+				r.fault(fmt.Sprintf("%s.serviceAccounts.names[%d]", e.at, i), "Invalid value: %q: not the name of a service account", name)
+			}
+		}
+		if len(a.Names) > 0 && !r.faulty(e.at+".serviceAccounts.names") {
 			text := labelAccount + " in {'" + strings.Join(a.Names, "', '") + "'}"
 			if s, ok := r.parse(e.at+".serviceAccounts.names", text, true); ok {
 				add(s)
