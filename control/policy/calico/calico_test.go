@@ -187,11 +187,30 @@ func TestSetOfStorage(t *testing.T) {
 	s := &calico.NetworkSet{}
 	s.Name, s.Labels = "s", map[string]string{"a": "b"}
 	s.Annotations = map[string]string{"projectcalico.org/metadata": `{"labels":{"c":"d"}}`}
-	s.Spec.Nets = []string{"10.0.0.9/24", "10.0.0.0/24", "::1", "x"}
+	s.Spec.Nets = []string{"10.0.0.9/24", "10.0.0.0/24", "::1", "x", "::ffff:10.0.0.0/120"}
 	nets, labels, rejections := s.CIDRs(calico.GlobalSetKind)
 	if len(nets) != 2 || nets[1].String() != "::1/128" || labels["c"] != "d" || len(labels) != 1 || len(rejections) != 1 || rejections[0].Field != "spec.nets[3]" {
 		t.Errorf("%v %v %v", nets, labels, rejections)
 	}
+}
+
+// An IPv4-mapped network is one of IPv4: no packet has an address of the other.
+func TestMapped(t *testing.T) {
+	st := store.New()
+	st.Update(func(tx *store.Tx) {
+		put(t, tx, "v1", "Pod", m{"metadata": m{"namespace": "a", "name": "p"}, "spec": m{"nodeName": "n"}, "status": m{"podIPs": []m{{"ip": "10.0.0.1"}}}})
+		put(t, tx, group, "GlobalNetworkSet", m{"metadata": m{"name": "s", "labels": m{"k": "v"}}, "spec": m{"nets": []string{"::ffff:192.0.2.0/120", "::ffff:203.0.113.9"}}})
+		put(t, tx, group, "GlobalNetworkPolicy", m{"metadata": m{"name": "p"}, "spec": m{"ingress": []m{
+			{"action": "Deny", "source": m{"nets": []string{"::ffff:198.51.100.0/120"}}}, {"action": "Deny", "source": m{"selector": "k == 'v'"}}, {"action": "Allow"}}}})
+	})
+	st.Read(func(v store.View) {
+		set := compile.New(compile.Config{}).Compile(compile.Input{View: v, Node: "n", Endpoints: []endpoint.Endpoint{{ID: 1, Namespace: "a", Name: "p"}}})
+		for from, want := range map[string]rule.Action{"198.51.100.7": rule.Deny, "192.0.2.7": rule.Deny, "203.0.113.9": rule.Deny, "203.0.113.8": rule.Allow} {
+			if action, _, _, _ := ruletest.Evaluate(set, 1, rule.Ingress, netip.MustParseAddr(from), 6, 80); action != want {
+				t.Errorf("from %s: %v, want %v", from, action, want)
+			}
+		}
+	})
 }
 
 // A node reaches its own pods whatever order a tier has.

@@ -129,11 +129,21 @@ func (r *reading) entity(e *entity, proto policy.Protocol, named bool) {
 	}
 }
 
+// unmapped reads an IPv4-mapped network as one of IPv4, as Go's net package
+// and so Calico does.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return p
+}
+
 // networks reads CIDRs, which have to be masked.
 func (r *reading) networks(at string, list []string, negated bool) []netip.Prefix {
 	var out []netip.Prefix
 	for i, text := range list {
 		p, err := netip.ParsePrefix(text)
+		p = unmapped(p)
 		switch field := fmt.Sprintf("%s[%d]", at, i); {
 		case err != nil:
 			r.fault(field, "Invalid value: %q: must be a CIDR", text)

@@ -40,7 +40,7 @@ func (s *NetworkSet) CIDRs(kind string) (nets []netip.Prefix, labels map[string]
 			reject(fmt.Sprintf("spec.nets[%d]", i), fmt.Sprintf("Invalid value: %q: must be a CIDR or an address", text), "the set is without it")
 			continue
 		}
-		nets = append(nets, p.Masked())
+		nets = append(nets, unmapped(p).Masked())
 	}
 	slices.SortFunc(nets, netip.Prefix.Compare)
 	labels = s.Labels
