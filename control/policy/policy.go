@@ -103,6 +103,10 @@ const (
 	LastOrder = math.MaxFloat64
 )
 
+// OrderUnplaced is the order of policies that close without saying legibly
+// which it is: before all others of their tier.
+const OrderUnplaced = -NoOrder
+
 // OrderNetworkPolicy is the order of Kubernetes' NetworkPolicies in their tier.
 const OrderNetworkPolicy = 1000
 

@@ -49,6 +49,11 @@ func (e *policyEntry) settle(st *state) {
 			q.Tier, q.TierObject, q.TierName = e.good.Tier, e.good.TierObject, e.good.TierName
 			p = &q
 		}
+		if p.Order == policy.OrderUnplaced && e.good != nil && p.Tier.Name == e.good.Tier.Name {
+			q := *p
+			q.Order = e.good.Order
+			p = &q
+		}
 		e.parts = append(e.parts, st.inTier(p))
 		for _, part := range p.Parts {
 			e.parts = append(e.parts, st.inTier(part))

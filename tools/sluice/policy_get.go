@@ -179,10 +179,13 @@ func partsText(parts []api.Part) (place, tier, order string) {
 }
 
 // orderText names an order; a policy without one is judged after all that have
-// one.
+// one, and one whose order is illegible before them.
 func orderText(order float64) string {
-	if order >= policy.NoOrder {
+	switch {
+	case order >= policy.NoOrder:
 		return "none"
+	case order <= policy.OrderUnplaced:
+		return "illegible"
 	}
 	return strconv.FormatFloat(order, 'f', -1, 64)
 }

@@ -21,6 +21,8 @@ func TestPolicyPlaces(t *testing.T) {
 		{PolicyKey: api.PolicyKey{Kind: "NetworkPolicy", Namespace: "x", Name: "none"}, State: "rejected"},
 		{PolicyKey: api.PolicyKey{Kind: "NetworkPolicy", Namespace: "x", Name: "last"}, State: "in-force",
 			Parts: []api.Part{part(5, "networkpolicy", 0)}},
+		{PolicyKey: api.PolicyKey{Kind: "CalicoNetworkPolicy", Namespace: "x", Name: "closed"}, State: "rejected",
+			Parts: []api.Part{part(7, "default", policy.OrderUnplaced)}},
 	}
 	var b strings.Builder
 	if err := policiesTable(&b, list); err != nil {
@@ -28,6 +30,7 @@ func TestPolicyPlaces(t *testing.T) {
 	}
 	want := [][]string{
 		{"PLACE", "TIER", "ORDER"}, {"1,3-4,6", "own-node,cilium", "0,2.5"}, {"2", "cilium", "none"}, {"-", "-", "-"}, {"5", "networkpolicy", "0"},
+		{"7", "default", "illegible"},
 	}
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
 	if len(lines) != len(want) {

@@ -194,6 +194,29 @@ func TestSetOfStorage(t *testing.T) {
 	}
 }
 
+// A policy whose order can't be read closes before all others of its tier.
+func TestIllegibleOrder(t *testing.T) {
+	first := decode(t, "projectcalico.org/v3", "NetworkPolicy", `{"name":"a","namespace":"ns"}`, `{"order":-3}`).Value.(*policy.Policy)
+	for _, order := range []string{`"-5"`, `{}`, `[1]`, `1e999`} {
+		p := decode(t, "projectcalico.org/v3", "NetworkPolicy", `{"name":"b","namespace":"ns"}`, `{"order":`+order+`}`).Value.(*policy.Policy)
+		if !p.Rejected || p.Compare(first) >= 0 {
+			t.Errorf("order %s: rejected %v, at %v", order, p.Rejected, p.Order)
+		}
+	}
+	// Of one that had an order the last valid version is judged first, as ever.
+	st := store.New()
+	for _, spec := range []string{`{"order":-7,"ingress":[{"action":"Allow"}]}`, `{"order":"-7"}`} {
+		p := decode(t, "projectcalico.org/v3", "NetworkPolicy", `{"name":"b","namespace":"ns"}`, spec).Value.(*policy.Policy)
+		st.Update(func(tx *store.Tx) { tx.SetPolicy(p) })
+	}
+	st.Read(func(v store.View) {
+		list := slices.SortedStableFunc(v.Policies("ns"), (*policy.Policy).Compare)
+		if len(list) != 2 || list[0].Rejected || !list[1].Rejected || list[1].Order != -7 {
+			t.Errorf("%+v", list)
+		}
+	})
+}
+
 // An IPv4-mapped network is one of IPv4: no packet has an address of the other.
 func TestMapped(t *testing.T) {
 	st := store.New()

@@ -131,7 +131,10 @@ func (r *reading) specField(s *spec, key string, raw json.RawMessage) {
 			s.tier = DefaultTier
 		}
 	case key == "order":
-		r.decode(at, raw, &s.order)
+		if !r.decode(at, raw, &s.order) {
+			unplaced := float64(policy.OrderUnplaced)
+			s.order = &unplaced
+		}
 	case key == "selector":
 		r.decode(at, raw, &s.selector)
 	case key == "serviceAccountSelector":
