@@ -328,6 +328,7 @@ func updateSeed(t testing.TB, seed uint64, steps int) (updates int) {
 		}
 		last = table
 		current.Store(table)
+		checkForm(t, fresh)
 		scratch, err := classify.Build(fresh)
 		if err != nil {
 			t.Fatal(err)

@@ -30,8 +30,10 @@ func (p *Peers) Emit(set *rule.Set) {
 			x.EachAddr(func(a netip.Addr) { bound = append(bound, binding{a, m.ids}) })
 		}
 	}
-	for a, ids := range p.listed {
-		bound = append(bound, binding{a, slices.Concat(ids, p.openBlocks(a))})
+	for a, listed := range p.listed {
+		ids := slices.Concat(listed, p.openBlocks(a))
+		slices.Sort(ids)
+		bound = append(bound, binding{a, ids})
 	}
 	slices.SortFunc(bound, func(a, b binding) int { return a.addr.Compare(b.addr) })
 	set.Peers = len(p.list)
