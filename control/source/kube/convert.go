@@ -24,10 +24,23 @@ func convertNode(s *Source, o runtime.Object) object.Object {
 }
 
 // convertPod drops the UID of other nodes' pods, which nothing here asks for,
-// and has equal strings and label sets share their memory.
+// and has equal strings and label sets share their memory. Whoever may write a
+// Pod writes its annotations, and only the kubelet its status: in a cluster an
+// annotation gives a pod no address, which might be another's.
 func convertPod(s *Source, o runtime.Object) object.Object {
 	p := o.(*corev1.Pod)
+	_, claims := p.Annotations[object.AddressAnnotation]
+	if claims {
+		bare := *p
+		bare.Annotations = nil
+		p = &bare
+	}
 	v, r := object.Pod(p)
+	if claims {
+		r = append(r, policy.Rejection{Object: policy.Origin{Kind: "Pod", Namespace: v.Namespace, Name: v.Name}.String(),
+			Field:  "metadata.annotations[" + object.AddressAnnotation + "]",
+			Reason: "Forbidden: the addresses of a pod of a cluster are those of its status", Effect: "without these addresses"})
+	}
 	v.Namespace, v.NodeName, v.ServiceAccount = s.intern.str(v.Namespace), s.intern.str(v.NodeName), s.intern.str(v.ServiceAccount)
 	v.Labels = s.intern.labels(v.Labels)
 	for i := range v.Ports {

@@ -133,3 +133,20 @@ func TestEarly(t *testing.T) {
 		}
 	})
 }
+
+// Who may annotate a pod gives it no address of others: it could send with it, and
+// what policies say of the pod would hold for that address.
+func TestClaimedAddress(t *testing.T) {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "p", Annotations: map[string]string{object.AddressAnnotation: "192.0.2.7"}}}
+	p.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0.1"}}
+	o := convertPod(newSource(), p)
+	if got := o.Value.(*store.Pod).Addrs(); len(got) != 1 || got[0].String() != "10.0.0.1" {
+		t.Errorf("addresses %v", got)
+	}
+	if len(o.Rejections) != 1 || o.Rejections[0].Object != "Pod a/p" {
+		t.Errorf("rejections %v", o.Rejections)
+	}
+	if p.Annotations[object.AddressAnnotation] == "" {
+		t.Error("the object itself was changed")
+	}
+}

@@ -14,7 +14,7 @@ import (
 )
 
 // AddressAnnotation on a Pod or Node gives it addresses, comma-separated,
-// beside those of its status.
+// beside those of its status. In a cluster it does so on Nodes only.
 const AddressAnnotation = "sluice.dev/ips"
 
 // Namespace converts a Namespace.
