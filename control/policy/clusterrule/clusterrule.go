@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -201,8 +202,8 @@ func (b *builder) rule(index int, r *Rule) (policy.Rule, bool) {
 	faulty := b.faulty(r.At)
 	before := len(b.faults) + len(b.unknown)
 	out := policy.Rule{Index: index, Action: r.Action, AnyPort: len(r.Ports) == 0}
-	if len(r.Name) > maxName {
-		b.faults = append(b.faults, field.TooLong(r.At.Child("name"), r.Name, maxName))
+	if utf8.RuneCountInString(r.Name) > maxName {
+		b.faults = append(b.faults, field.TooLongCharacters(r.At.Child("name"), r.Name, maxName))
 	}
 	if r.Unknown {
 		b.faults = append(b.faults, field.Invalid(r.At.Child("action"), r.Said, "not a known action"))
@@ -292,7 +293,7 @@ func (b *builder) set(at *field.Path, values []string) {
 	}
 }
 
-// maxName is the longest name of a rule.
+// maxName is the longest name of a rule, in characters.
 const maxName = 100
 
 // domainName is the CRD's pattern, without the characters between Z and a
