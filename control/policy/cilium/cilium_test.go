@@ -70,6 +70,8 @@ func TestRefused(t *testing.T) {
 		{"faulty denial, but not of the node", "spec: {" + web + "ingressDeny: [{fromCIDR: [192.0.2.0/33]}, {fromEntities: [host]}, 7]}", "spec.ingressDeny[0].fromCIDR[0] spec.ingressDeny[2]",
 			"networkpolicy, ingress, isolated, spec.ingressDeny[0] deny: any on any, spec.ingressDeny[1] deny: the pod's own node on any, spec.ingressDeny[2] deny: any on any\n" +
 				"own-node, ingress, spec.ingressDeny[1] deny: the pod's own node on any"},
+		{"range from a name", "spec: {" + web + "ingressDeny: [{fromCIDR: [192.0.2.0/24], toPorts: [{ports: [{port: http, endPort: 0}, {port: http, endPort: 8080}]}]}], ingress: [{}]}", "spec.ingressDeny[0].toPorts[0].ports[1].endPort",
+			"networkpolicy, ingress, isolated, spec.ingressDeny[0] deny: any on any"},
 		{"illegible denials", "spec: {" + web + "ingressDeny: {}, egress: [{}]}", "spec.ingressDeny",
 			"networkpolicy, ingress, isolated, spec.ingressDeny[-1] deny: any on any\n" +
 				"networkpolicy, egress, isolated"},

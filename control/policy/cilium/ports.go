@@ -92,7 +92,8 @@ func (r *reading) readL7(n node, egress bool) []policy.Name {
 
 // readPort reads one port, which stands for one of each protocol if it names
 // none. Port 0 is all ports, an endPort below the port none at all, and one
-// beside a name or 0 is ignored: so Cilium's engine does.
+// beside 0 is ignored: so Cilium's engine does. Beside a name it has it begin a
+// range at whatever number has the name, which the model can't say.
 func (r *reading) readPort(n node, dns bool) []policy.Port {
 	f, ok := n.object("port", "endPort", "protocol")
 	if !ok {
@@ -127,7 +128,11 @@ func (r *reading) readPort(n node, dns bool) []policy.Port {
 	}
 	text := port.string()
 	out := policy.Port{Name: strings.ToLower(text)}
-	if len(text) > 15 || !isServiceName(text) {
+	if len(text) <= 15 && isServiceName(text) {
+		if end > 0 {
+			r.fault(n.at+".endPort", "a range that begins at a named port is not supported")
+		}
+	} else {
 		number, err := strconv.ParseUint(text, 0, 16)
 		if err != nil {
 			r.fault(port.at, "Invalid value: %q: unable to parse port", text)
