@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -113,9 +114,24 @@ func (q *query) times(req request) error {
 		if err := t.in.CheckValid(); err != nil {
 			return status.Errorf(codes.InvalidArgument, "%s: %v", t.name, err)
 		}
-		*t.out = t.in.AsTime()
+		*t.out = eventTime(t.in.AsTime())
 	}
 	return nil
+}
+
+// earliest and latest are what an event's time, nanoseconds in an int64, can be
+// compared with, and clockSlack more: years 1677 and 2262. A Timestamp goes further.
+var earliest, latest = time.Unix(0, math.MinInt64).Add(time.Hour), time.Unix(0, math.MaxInt64).Add(-time.Hour)
+
+// eventTime returns the time next to t that an event can have.
+func eventTime(t time.Time) time.Time {
+	switch {
+	case t.Before(earliest):
+		return earliest
+	case t.After(latest):
+		return latest
+	}
+	return t
 }
 
 // start returns where in the history to begin: event and view.

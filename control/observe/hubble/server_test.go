@@ -208,6 +208,7 @@ func TestSelect(t *testing.T) {
 		n.Put(r)
 		n.seen(t, uint64(i+1))
 	}
+	year := func(y int) *timestamppb.Timestamp { return timestamppb.New(time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC)) }
 	// Held: 2 to 9; 3, 6 and 9 are denied, and show twice.
 	drops := []*flowpb.FlowFilter{{Verdict: []flowpb.Verdict{flowpb.Verdict_DROPPED}}}
 	forwarded := []*flowpb.FlowFilter{{Verdict: []flowpb.Verdict{flowpb.Verdict_FORWARDED}}}
@@ -228,6 +229,12 @@ func TestSelect(t *testing.T) {
 		{"until", &observerpb.GetFlowsRequest{Until: at(3)}, []int{2, 3, 3}},
 		{"between", &observerpb.GetFlowsRequest{Since: at(4), Until: at(5)}, []int{4, 5}},
 		{"to come", &observerpb.GetFlowsRequest{Since: at(20)}, nil},
+		// Beyond what nanoseconds of an int64 reach.
+		{"since long ago", &observerpb.GetFlowsRequest{Since: year(1600)}, []int{2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9}},
+		{"since ever", &observerpb.GetFlowsRequest{Since: year(1), Number: 2}, []int{2, 3}},
+		{"until doomsday", &observerpb.GetFlowsRequest{Until: year(9999), Number: 2}, []int{9, 9}},
+		{"until long ago", &observerpb.GetFlowsRequest{Until: year(1600)}, nil},
+		{"since doomsday", &observerpb.GetFlowsRequest{Since: year(9999)}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := ports(n.flows(t, c.req)); !slices.Equal(got, c.want) {
