@@ -79,3 +79,15 @@ func TestPeers(t *testing.T) {
 		})
 	}
 }
+
+// A Relay that is told of peers is one stream, not two.
+func TestPeersAreOneStream(t *testing.T) {
+	n := start(t, 64, 8, 1)
+	stream, err := peerpb.NewPeerClient(n.dial(t)).Notify(t.Context(), &peerpb.NotifyRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := stream.Recv(); err != nil {
+		t.Errorf("told of %v, %v", p, err)
+	}
+}
