@@ -13,6 +13,7 @@ import (
 type Policy struct {
 	Namespace, Name string
 	Selector        map[string]string
+	Without         []string // labels that the selected pods have not
 	Pods            []string // that were seen and it selects
 	Ingress, Egress []Rule
 	FromNode        int // flows from the pods' own node, which is always allowed
@@ -30,6 +31,7 @@ type Rule struct {
 type Peer struct {
 	Namespace string // of the pods, "" for the policy's own
 	Pods      map[string]string
+	Without   []string // labels that the pods have not
 	CIDR      netip.Prefix
 }
 
@@ -54,7 +56,7 @@ type use struct {
 }
 
 func (r *Result) policy(g *group, o Options) *Policy {
-	p := &Policy{Namespace: g.namespace, Name: "suggested-" + g.name(), Selector: g.selector}
+	p := &Policy{Namespace: g.namespace, Name: "suggested-" + g.name(), Selector: g.selector, Without: g.without}
 	for _, pod := range g.pods {
 		p.Pods = append(p.Pods, pod.pod)
 	}
@@ -80,7 +82,7 @@ func (r *Result) use(uses map[string]*use, g *group, remote *party, c *conn) {
 	key := remote.String()
 	switch {
 	case remote.isPod() && len(remote.group.selector) > 0:
-		u.peer = Peer{Pods: remote.group.selector}
+		u.peer = Peer{Pods: remote.group.selector, Without: remote.group.without}
 		if remote.namespace != g.namespace {
 			u.peer.Namespace = remote.namespace
 		}
@@ -167,7 +169,7 @@ func (p Peer) String() string {
 	if p.CIDR.IsValid() {
 		return p.CIDR.String()
 	}
-	return p.Namespace + " " + labelText(p.Pods)
+	return p.Namespace + " " + labelText(p.Pods) + strings.Join(append([]string{""}, p.Without...), ",!")
 }
 
 func comparePorts(a, b Port) int {

@@ -13,6 +13,7 @@ type group struct {
 	labels    map[string]string
 	pods      []*party // sorted
 	selector  map[string]string
+	without   []string // labels of others that the selector would select as well
 }
 
 func (g *group) local() bool {
@@ -90,8 +91,28 @@ func (r *Result) group() []*group {
 	})
 	for _, g := range groups {
 		g.selector = g.choose(groups)
+		g.without = g.exclude(groups)
 	}
 	return groups
+}
+
+// exclude returns labels that no pod of the group has, and all others that its
+// selector selects have one of. There are some only where the selector is all of
+// the group's labels: those that it selects besides have more.
+func (g *group) exclude(groups []*group) []string {
+	var keys []string
+	for _, o := range groups {
+		if o == g || o.namespace != g.namespace || len(g.selector) == 0 || !selects(g.selector, o.labels) {
+			continue
+		}
+		has := func(k string) bool { _, ok := o.labels[k]; return ok }
+		more := slices.DeleteFunc(slices.Sorted(maps.Keys(o.labels)), func(k string) bool { _, own := g.labels[k]; return own })
+		if !slices.ContainsFunc(keys, has) && len(more) > 0 {
+			keys = append(keys, more[0])
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // choose returns the first of the preferred sets of labels that no other pods

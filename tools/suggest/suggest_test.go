@@ -176,3 +176,14 @@ func TestStrangeLabels(t *testing.T) {
 		}
 	}
 }
+
+// A policy for some pods leaves those alone that have all of their labels and more:
+// on another node, little of what they do was seen.
+func TestMoreLabels(t *testing.T) {
+	web, canary := pod("shop/web", "10.0.0.1", "app=web"), pod("shop/canary", "10.0.9.2", "app=web", "canary=yes")
+	web.Port, canary.Endpoint = 8080, 0
+	got := yaml(t, []api.Flow{{Event: "new", Verdict: "allow", Src: canary, Dst: web, Proto: "TCP"}}, suggest.Default())
+	if !strings.Contains(got, "key: canary\n      operator: DoesNotExist") {
+		t.Errorf("canary is selected too:\n%s", got)
+	}
+}

@@ -16,14 +16,18 @@ import (
 
 // Of random flows, the policies allow each, and nothing else: what is asked about
 // pods and ports that the flows do not connect, by pods of the same labels, is
-// denied.
+// denied. With odd seeds some pods have all labels of others and one more.
 func TestNothingElseIsAllowed(t *testing.T) {
 	for seed := range uint64(40) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		var pods []api.End
 		for i := range 8 {
+			labels := []string{fmt.Sprintf("k8s:app=a%d", i/2), fmt.Sprintf("k8s:tier=t%d", i%3)}
+			if seed%2 == 1 {
+				labels = []string{"k8s:app=a", fmt.Sprintf("k8s:tier=t%d", i%3), fmt.Sprintf("k8s:x%d=x", i)}[:1+rng.IntN(3)]
+			}
 			pods = append(pods, api.End{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), Namespace: fmt.Sprintf("n%d", i%2), Pod: fmt.Sprintf("p%d", i),
-				Endpoint: uint32(i + 1), Labels: []string{fmt.Sprintf("k8s:app=a%d", i/2), fmt.Sprintf("k8s:tier=t%d", i%3)}})
+				Endpoint: uint32(i + 1), Labels: labels})
 		}
 		for i := range 4 {
 			pods = append(pods, api.End{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Labels: []string{"reserved:world"}})

@@ -31,9 +31,9 @@ func (p *Policy) write(b *strings.Builder) {
 	if p.FromNode > 0 {
 		fmt.Fprintf(b, "# what comes from the pods' own node (%d flows) needs no rule\n", p.FromNode)
 	}
-	fmt.Fprintf(b, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: %s\n  namespace: %s\nspec:\n  podSelector:\n    matchLabels:\n",
+	fmt.Fprintf(b, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: %s\n  namespace: %s\nspec:\n  podSelector:\n",
 		scalar(p.Name), scalar(p.Namespace))
-	writeLabels(b, "      ", p.Selector)
+	writeSelector(b, "    ", p.Selector, p.Without)
 	b.WriteString("  policyTypes:\n  - Ingress\n  - Egress\n")
 	writeRules(b, "ingress", "from", p.Ingress)
 	writeRules(b, "egress", "to", p.Egress)
@@ -87,8 +87,19 @@ func (p Peer) write(b *strings.Builder) {
 		fmt.Fprintf(b, "%snamespaceSelector:\n        matchLabels:\n          kubernetes.io/metadata.name: %s\n", lead, scalar(p.Namespace))
 		lead = "      "
 	}
-	fmt.Fprintf(b, "%spodSelector:\n        matchLabels:\n", lead)
-	writeLabels(b, "          ", p.Pods)
+	fmt.Fprintf(b, "%spodSelector:\n", lead)
+	writeSelector(b, "        ", p.Pods, p.Without)
+}
+
+func writeSelector(b *strings.Builder, indent string, labels map[string]string, without []string) {
+	b.WriteString(indent + "matchLabels:\n")
+	writeLabels(b, indent+"  ", labels)
+	if len(without) > 0 {
+		b.WriteString(indent + "matchExpressions:\n")
+	}
+	for _, k := range without {
+		fmt.Fprintf(b, "%s- key: %s\n%s  operator: DoesNotExist\n", indent, scalar(k), indent)
+	}
 }
 
 func writeLabels(b *strings.Builder, indent string, labels map[string]string) {
