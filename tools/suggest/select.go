@@ -174,5 +174,12 @@ func (g *group) name() string {
 		}
 		return '-'
 	}, strings.ToLower(name))
-	return strings.Trim(clean[:min(len(clean), 200)], "-.")
+	// Of a name of Kubernetes, what is between dots begins and ends with a letter or digit.
+	var parts []string
+	for part := range strings.SplitSeq(clean[:min(len(clean), 200)], ".") {
+		if part = strings.Trim(part, "-"); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, ".")
 }

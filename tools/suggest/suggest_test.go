@@ -187,3 +187,15 @@ func TestMoreLabels(t *testing.T) {
 		t.Errorf("canary is selected too:\n%s", got)
 	}
 }
+
+// Values of labels need not be names of objects.
+func TestStrangeNames(t *testing.T) {
+	for label, want := range map[string]string{"a_.b..C": "suggested-a.b.c", "Web_1": "suggested-web-1"} {
+		dst := pod("n1/b", "10.0.0.2", "app="+label)
+		dst.Port = 80
+		got := yaml(t, []api.Flow{{Event: "new", Verdict: "allow", Src: world("192.0.2.1"), Dst: dst, Proto: "TCP"}}, suggest.Default())
+		if !strings.Contains(got, "name: "+want+"\n") {
+			t.Errorf("%s: %s is missing in\n%s", label, want, got)
+		}
+	}
+}
