@@ -199,3 +199,21 @@ func TestStrangeNames(t *testing.T) {
 		}
 	}
 }
+
+// What stands in a comment stays there.
+func TestComments(t *testing.T) {
+	src := pod("n1/a\n---\nkind: Evil\n#", "10.0.0.1", "app=a")
+	dst := pod("n1/b\u2028kind: Evil", "10.0.0.2", "app=b")
+	dst.Port = 80
+	r, err := suggest.From([]api.Flow{{Event: "new", Verdict: "allow", Src: src, Dst: dst, Proto: "TCP"}}, suggest.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := r.YAML(&b); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); strings.Contains(got, "\nkind: Evil") || strings.Contains(got, "\u2028") {
+		t.Errorf("a name got out of its comment:\n%s", got)
+	}
+}

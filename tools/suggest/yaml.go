@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // mostComments is how many flows a rule's comment lists.
@@ -27,7 +28,7 @@ func (r *Result) YAML(out io.Writer) error {
 }
 
 func (p *Policy) write(b *strings.Builder) {
-	fmt.Fprintf(b, "# for %s\n", some(p.Pods, ", "))
+	fmt.Fprintf(b, "# for %s\n", comment(some(p.Pods, ", ")))
 	if p.FromNode > 0 {
 		fmt.Fprintf(b, "# what comes from the pods' own node (%d flows) needs no rule\n", p.FromNode)
 	}
@@ -37,6 +38,17 @@ func (p *Policy) write(b *strings.Builder) {
 	b.WriteString("  policyTypes:\n  - Ingress\n  - Egress\n")
 	writeRules(b, "ingress", "from", p.Ingress)
 	writeRules(b, "egress", "to", p.Egress)
+}
+
+// comment makes text a part of one line: who made a file of flows may have put
+// the end of a line into a name, and a policy behind it.
+func comment(text string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return '?'
+	}, text)
 }
 
 func some(list []string, separator string) string {
@@ -58,10 +70,10 @@ func writeRules(b *strings.Builder, field, peers string, rules []Rule) {
 				fmt.Fprintf(b, "  # and %d more\n", len(r.From)-i)
 				break
 			}
-			fmt.Fprintf(b, "  # %s\n", text)
+			fmt.Fprintf(b, "  # %s\n", comment(text))
 		}
 		for _, text := range slices.Compact(r.Notes) {
-			fmt.Fprintf(b, "  # note: %s\n", text)
+			fmt.Fprintf(b, "  # note: %s\n", comment(text))
 		}
 		fmt.Fprintf(b, "  - %s:\n", peers)
 		for _, p := range r.Peers {
