@@ -53,7 +53,7 @@ type version struct {
 func Diff(before, after *verdict.Cluster) (*Difference, error) {
 	oldSet, oldPods := before.Compile()
 	newSet, newPods := after.Compile()
-	spans := verdict.PortSpans(oldSet, newSet)
+	spans := spansOf(oldSet, newSet)
 	old := version{asker: asker{before, spans}, ends: map[string]verdict.End{}}
 	now := version{asker: asker{after, spans}, ends: map[string]verdict.End{}}
 	d := &Difference{Changes: []Change{}}
@@ -183,19 +183,15 @@ func (c *collector) compare(old, now *version, src, dst *Group) error {
 	return nil
 }
 
-func alike(a, b answer) bool {
-	return slices.EqualFunc(a, b, func(x, y verdict.Decision) bool {
-		return x.Allowed == y.Allowed && x.Reason == y.Reason && slices.Equal(x.DecidedBy, y.DecidedBy)
-	})
-}
+func alike(a, b answer) bool { return slices.EqualFunc(a, b, same) }
 
 // add gathers what changes at the ports of one pair, by cause.
-func (c *collector) add(src, dst *Group, family string, spans []verdict.PortSpan, old, now answer) {
+func (c *collector) add(src, dst *Group, family string, spans []span, old, now answer) {
 	type causes struct{ before, after Cause }
 	found := map[causes][]int{}
 	var order []causes
 	for i := range old {
-		if old[i].Allowed == now[i].Allowed {
+		if old[i] == nil || old[i].Allowed == now[i].Allowed {
 			continue
 		}
 		k := causes{Cause{word(old[i].Allowed), old[i].Text()}, Cause{word(now[i].Allowed), now[i].Text()}}
@@ -206,7 +202,7 @@ func (c *collector) add(src, dst *Group, family string, spans []verdict.PortSpan
 	}
 	for _, k := range order {
 		ch := Change{Change: Closes, From: src.names(family), To: dst.names(family), Before: k.before, After: k.after,
-			Ports: collect(spans, func(i int) bool { return slices.Contains(found[k], i) })}
+			Ports: collect(spans, old, func(i int) bool { return slices.Contains(found[k], i) })}
 		if k.after.Verdict == verdict.Allow {
 			ch.Change = Opens
 		}

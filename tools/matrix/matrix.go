@@ -52,11 +52,11 @@ func New(c *verdict.Cluster, opts Options) (*Matrix, error) {
 	key := func(e verdict.End) string { return groupKey(e.Pod) + treatment(set, pods, e.Pod) }
 	m := &Matrix{Faults: faults, Groups: group(ends, key, len(ends) <= opts.Single)}
 	m.Groups = append(m.Groups, outside(ends, own(c), set)...)
-	a := &asker{cluster: c, spans: verdict.PortSpans(set)}
+	a := &asker{cluster: c, spans: spansOf(set)}
 	if len(opts.Ports) > 0 {
 		a.spans = nil
 		for _, f := range opts.Ports {
-			a.spans = append(a.spans, verdict.PortSpan{Flow: f, To: f.Port})
+			a.spans = append(a.spans, span{PortSpan: verdict.PortSpan{Flow: f, To: f.Port}})
 		}
 	}
 	for _, src := range m.Groups {
@@ -106,8 +106,13 @@ func (a *asker) cell(src, dst *Group) (Cell, error) {
 					continue
 				}
 				for i := range open {
-					mixed = mixed || open[i].Allowed != ans[i].Allowed
-					open[i].Allowed = open[i].Allowed && ans[i].Allowed
+					switch {
+					case open[i] == nil:
+						open[i] = ans[i]
+					case ans[i] != nil && open[i].Allowed != ans[i].Allowed:
+						mixed = true
+						open[i] = &verdict.Decision{}
+					}
 				}
 			}
 		}
@@ -115,9 +120,9 @@ func (a *asker) cell(src, dst *Group) (Cell, error) {
 	if judged == 0 {
 		return Cell{State: Nothing}, nil
 	}
-	cell.Ports = collect(a.spans, func(i int) bool { return open[i].Allowed })
-	denied := slices.ContainsFunc(open, func(d verdict.Decision) bool { return !d.Allowed })
-	allowed := slices.ContainsFunc(open, func(d verdict.Decision) bool { return d.Allowed })
+	cell.Ports = collect(a.spans, open, func(i int) bool { return open[i].Allowed })
+	denied := slices.ContainsFunc(open, func(d *verdict.Decision) bool { return d != nil && !d.Allowed })
+	allowed := slices.ContainsFunc(open, func(d *verdict.Decision) bool { return d != nil && d.Allowed })
 	switch {
 	case mixed:
 		cell.State = Mixed
