@@ -210,7 +210,7 @@ func verdictOf(answers []lab.Answer) error {
 			text = fmt.Sprintf("%s to %s %d/%s: want %s, got %s", a.Src, a.Dst, a.Port, a.Proto, a.Want, a.Verdict)
 		}
 		if text != "" && bad+wrong+differ <= maxComplaints {
-			fmt.Fprintln(os.Stderr, text)
+			fmt.Fprintln(onScreen(os.Stderr), text)
 		}
 	}
 	switch {

@@ -63,6 +63,8 @@ func run(args []string) int {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := newRootCommand()
 	root.SetArgs(args)
+	root.SetOut(onScreen(os.Stdout))
+	root.SetErr(onScreen(os.Stderr))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -73,7 +75,7 @@ func run(args []string) int {
 	case errors.Is(exit.err, context.Canceled) && ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "Interrupted.")
 	case exit.err != nil:
-		fmt.Fprintln(os.Stderr, "Error:", err)
+		fmt.Fprintln(onScreen(os.Stderr), "Error:", err)
 	}
 	return exit.code
 }

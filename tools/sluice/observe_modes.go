@@ -40,11 +40,13 @@ func runTop(ctx context.Context, cmd *cobra.Command, f *observeFlags, src *flowS
 			return r.JSON(out)
 		}
 		var b bytes.Buffer
-		if live { // home, and what is below goes
-			b.WriteString("\x1b[H\x1b[J")
-		}
 		if err := r.Text(&b); err != nil {
 			return err
+		}
+		if live {
+			if err := command(out, wipeScreen); err != nil {
+				return err
+			}
 		}
 		_, err := out.Write(b.Bytes())
 		return err

@@ -11,6 +11,9 @@ import (
 
 // isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
+	if _, ok := w.(*screen); ok {
+		return true
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
@@ -18,6 +21,12 @@ func isTerminal(w io.Writer) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
+
+// What is done to a terminal (ECMA-48, 8.3.57, 8.3.39 and 8.3.41).
+const (
+	wipeLine   = "\r\x1b[K"
+	wipeScreen = "\x1b[H\x1b[J"
+)
 
 // ANSI colours (ECMA-48, 8.3.117), all of one length.
 const (
@@ -52,7 +61,7 @@ type progress struct {
 	shown bool
 }
 
-func newProgress(w io.Writer) *progress { return &progress{w: w, live: isTerminal(w)} }
+func newProgress(w io.Writer) *progress { return &progress{w: onScreen(w), live: isTerminal(w)} }
 
 // stage replaces what is shown.
 func (p *progress) stage(text string) {
@@ -61,7 +70,8 @@ func (p *progress) stage(text string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, "\r\x1b[K… %s", text)
+	_ = command(p.w, wipeLine)
+	fmt.Fprint(p.w, "… ", text)
 	p.shown = true
 }
 
@@ -74,7 +84,7 @@ func (p *progress) done() {
 
 func (p *progress) wipe() {
 	if p.shown {
-		fmt.Fprint(p.w, "\r\x1b[K")
+		_ = command(p.w, wipeLine)
 		p.shown = false
 	}
 }
