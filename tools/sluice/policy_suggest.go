@@ -36,6 +36,8 @@ holds, or with --duration those that it sees from now on, or those of a file tha
 Pods are selected by labels that last (not pod-template-hash and the like), by as
 few as tell them from the other pods that were seen. Addresses that no pod has
 become ipBlocks: as few as hold exactly them, or, beyond --max-blocks, wider ones.
+That does not open a Service's address, which flows don't tell from another: a note
+stands at each that could be one, and asks for a rule for the Service's pods.
 Whoever asks kube-system for names may do so by UDP and TCP. Only pods of the
 node that was asked get policies: what others do was not all seen.
 

@@ -107,6 +107,12 @@ func (r *Result) use(uses map[string]*use, g *group, remote *party, c *conn) {
 		u.notes = append(u.notes, fmt.Sprintf("%s is no pod: taken for the address of the cluster's DNS", remote.addrs[0]))
 	default:
 		u.ports[Port{Proto: c.proto, Port: c.port}] = true
+		if remote == c.dst && !remote.isPod() && remote.reserved != "host" && remote.reserved != "remote-node" && remote.addrs[0].IsPrivate() {
+			// A flow says the address that was called, and nothing of what the node translates.
+			text := fmt.Sprintf("%s is no pod: if it is a Service's address, only a rule for the pods behind it opens it", remote.addrs[0])
+			r.note("%s", text)
+			u.notes = append(u.notes, text)
+		}
 	}
 	if was := uses[key]; was != nil {
 		maps.Copy(was.ports, u.ports)

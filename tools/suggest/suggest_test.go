@@ -217,3 +217,20 @@ func TestComments(t *testing.T) {
 		t.Errorf("a name got out of its comment:\n%s", got)
 	}
 }
+
+// An ipBlock opens no Service: who takes an address for one is told.
+func TestServiceAddress(t *testing.T) {
+	const note = "only a rule for the pods behind it opens it"
+	web, node := pod("shop/web", "10.0.0.1", "app=web"), world("10.1.0.1")
+	node.Labels = []string{"reserved:remote-node"}
+	for _, c := range []struct {
+		src, dst api.End
+		want     bool
+	}{{web, world("10.96.0.5"), true}, {web, world("192.0.2.1"), false}, {web, node, false}, {world("10.96.0.5"), web, false}} {
+		c.dst.Port = 80
+		got := yaml(t, []api.Flow{{Event: "new", Verdict: "allow", Src: c.src, Dst: c.dst, Proto: "TCP"}}, suggest.Default())
+		if strings.Contains(got, "# note: ") != c.want || strings.Contains(got, "## "+c.dst.Addr.String()) != c.want || strings.Contains(got, note) != c.want {
+			t.Errorf("%v to %v: note wanted: %v, got\n%s", c.src.Addr, c.dst.Addr, c.want, got)
+		}
+	}
+}
