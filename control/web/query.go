@@ -74,7 +74,7 @@ func (q *query) match(f *observe.Flow) bool {
 		return false
 	}
 	src, dst, sport, dport := f.Key.Tuple(f.Side)
-	if q.port != 0 && sport != q.port && dport != q.port {
+	if q.port != 0 && (sport != q.port && dport != q.port || isICMP(f)) {
 		return false
 	}
 	if q.text == "" {

@@ -82,8 +82,8 @@ func (s *sums) add(number uint64, f *observe.Flow) {
 	if key.port = dport; f.Reply {
 		key.port = sport
 	}
-	if f.Key.Proto == packet.ProtoICMP || f.Key.Proto == packet.ProtoICMPv6 {
-		key.port = 0 // an echo's number is no port
+	if isICMP(f) {
+		key.port = 0
 	}
 	e := s.edges[key]
 	if e == nil {
@@ -139,6 +139,12 @@ func (s *sums) into(m *message) {
 	if len(s.nodes) > 1<<14 {
 		clear(s.nodes)
 	}
+}
+
+// isICMP reports whether the ports of a flow's key are none, but the number of an
+// echo.
+func isICMP(f *observe.Flow) bool {
+	return f.Key.Proto == packet.ProtoICMP || f.Key.Proto == packet.ProtoICMPv6
 }
 
 func verdictOf(f *observe.Flow) string {

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-net/sluice/control/observe/observetest"
 	"github.com/sluice-net/sluice/control/web"
 	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
 )
 
 // page is a server of a page with a source of events behind it.
@@ -217,13 +218,15 @@ func TestFilters(t *testing.T) {
 	p := newPage(t, web.Default())
 	p.src.Put() // wakes nobody
 	defer p.o.Want(event.WantAll)()
-	p.src.Put(observetest.TCP(0, 1, 2, 80), observetest.Deny(observetest.TCP(5, 1, 3, 5432), 0, 3), observetest.TCP(2, 0, 2, 443))
-	for p.o.Stats().Read < 3 && t.Context().Err() == nil {
+	ping := observetest.TCP(9, 1, 2, 443)
+	ping.Key, ping.Side = packet.MakeKey(packet.AddrFrom(observetest.Addr(1)), packet.AddrFrom(observetest.Addr(3)), 443, 443, packet.ProtoICMP)
+	p.src.Put(observetest.TCP(0, 1, 2, 80), observetest.Deny(observetest.TCP(5, 1, 3, 5432), 0, 3), observetest.TCP(2, 0, 2, 443), ping)
+	for p.o.Stats().Read < 4 && t.Context().Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
 	for query, want := range map[string]uint64{
-		"": 3, "verdict=deny": 1, "verdict=allow": 2, "verdict=audit": 0, "namespace=a": 2, "namespace=b": 3, "namespace=c": 0,
-		"port=443": 1, "q=WEB": 2, "q=b/deny": 1, "q=10.0.0.0": 1, "q=nothing": 0, "verdict=allow&q=client": 1,
+		"": 4, "verdict=deny": 1, "verdict=allow": 3, "verdict=audit": 0, "namespace=a": 3, "namespace=b": 4, "namespace=c": 0,
+		"port=443": 1, "q=WEB": 3, "q=b/deny": 1, "q=10.0.0.0": 1, "q=nothing": 0, "verdict=allow&q=client": 2,
 	} {
 		if m := p.follow(query)(); m.Seen != want {
 			t.Errorf("%s: %d flows, want %d", query, m.Seen, want)

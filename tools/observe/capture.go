@@ -102,7 +102,8 @@ func Comment(e *Event) string {
 	if cause := e.Cause(true); cause != "" {
 		text += ": " + cause
 	}
-	src, dst := EndText(&e.Src, true), EndText(&e.Dst, true)
+	ports := e.ICMP == "" // else they are an echo's number
+	src, dst := EndText(&e.Src, ports), EndText(&e.Dst, ports)
 	reply := ""
 	if e.Reply {
 		reply = ", a reply"

@@ -200,3 +200,12 @@ func TestCaptureIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// The number of an echo is no port.
+func TestCommentOfPing(t *testing.T) {
+	e := &observe.Event{Flow: api.Flow{Event: "new", Verdict: "allow", Proto: "ICMP", ICMP: "8/0", Node: "n",
+		Src: api.End{Addr: netip.MustParseAddr("10.0.0.1"), Port: 77}, Dst: api.End{Addr: netip.MustParseAddr("10.0.0.2"), Port: 77}}}
+	if got := observe.Comment(e); !strings.Contains(got, "; 10.0.0.1 -> 10.0.0.2, node n") {
+		t.Error(got)
+	}
+}
