@@ -223,3 +223,18 @@ func TestInterest(t *testing.T) {
 		}
 	}
 }
+
+// What passed has no reason, nor is that one which is not known.
+func TestReasonOfForwarded(t *testing.T) {
+	f := &flowpb.FlowFilter{DropReasonDesc: []flowpb.DropReason{flowpb.DropReason_DROP_REASON_UNKNOWN}}
+	flow := web()
+	flow.Verdict, flow.DropReasonDesc = flowpb.Verdict_FORWARDED, 0
+	allow, err1 := filter.Compile([]*flowpb.FlowFilter{f}, nil)
+	deny, err2 := filter.Compile(nil, []*flowpb.FlowFilter{f})
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if allow.Match(flow) || !deny.Match(flow) {
+		t.Errorf("allowed %v, denied %v", allow.Match(flow), !deny.Match(flow))
+	}
+}

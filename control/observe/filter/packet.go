@@ -24,8 +24,12 @@ func verdicts(f *flowpb.FlowFilter) (Match, error) {
 	return oneOf(f.Verdict, (*flowpb.Flow).GetVerdict), nil
 }
 
+// reasons matches flows that were dropped: others have the reason "unknown".
 func reasons(f *flowpb.FlowFilter) (Match, error) {
-	return oneOf(f.DropReasonDesc, (*flowpb.Flow).GetDropReasonDesc), nil
+	if len(f.DropReasonDesc) == 0 {
+		return nil, nil
+	}
+	return all(oneOf([]flowpb.Verdict{flowpb.Verdict_DROPPED}, (*flowpb.Flow).GetVerdict), oneOf(f.DropReasonDesc, (*flowpb.Flow).GetDropReasonDesc)), nil
 }
 
 func directions(f *flowpb.FlowFilter) (Match, error) {
