@@ -45,6 +45,9 @@ func Compile(allow, deny []*flowpb.FlowFilter) (*Set, error) {
 		out *[]Match
 	}{{allow, &s.allow}, {deny, &s.deny}} {
 		for _, f := range l.in {
+			if f == nil { // of JSON
+				return nil, &Error{"list", "null is no filter"}
+			}
 			if values += count(f); values > maxValues {
 				return nil, &Error{"list", fmt.Sprintf("more than %d values", maxValues)}
 			}

@@ -1,6 +1,7 @@
 package filter_test
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -236,5 +237,21 @@ func TestReasonOfForwarded(t *testing.T) {
 	}
 	if allow.Match(flow) || !deny.Match(flow) {
 		t.Errorf("allowed %v, denied %v", allow.Match(flow), !deny.Match(flow))
+	}
+}
+
+// Filters may come as JSON, which has a null.
+func TestNull(t *testing.T) {
+	for _, text := range []string{`[null]`, `[{}, null]`} {
+		var list []*flowpb.FlowFilter
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := filter.Compile(list, nil); err == nil {
+			t.Errorf("%s is allowed", text)
+		}
+		if _, err := filter.Compile(nil, list); err == nil {
+			t.Errorf("%s is denied", text)
+		}
 	}
 }
