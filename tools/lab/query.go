@@ -148,12 +148,13 @@ func (l *Lab) side(name string) (side, error) {
 	return side{ns: e.Namespace(), addrs: one}, nil
 }
 
-// addressPair picks the first address of dst of a family that src has as well.
+// addressPair picks the first address of src of a family that dst has as well, as
+// 'sluice verdict' does for the same query.
 func addressPair(src, dst side) (from, to netip.Addr, err error) {
-	for _, to := range dst.addrs {
-		i := slices.IndexFunc(src.addrs, func(a netip.Addr) bool { return a.Is4() == to.Is4() })
+	for _, from := range src.addrs {
+		i := slices.IndexFunc(dst.addrs, func(a netip.Addr) bool { return a.Is4() == from.Is4() })
 		if i >= 0 {
-			return src.addrs[i], to, nil
+			return from, dst.addrs[i], nil
 		}
 	}
 	return from, to, errors.New("src and dst have no IP family in common")
