@@ -143,6 +143,12 @@ func TestBlank(t *testing.T) {
 		"nodeName: worker-1\nworkers: 4":                                            "nodeName: worker-1\nworkers: 4",
 		"-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----\nrest": "[blanked]\nrest",
 		"-----BEGIN EC PRIVATE KEY-----\ncut off":                                   "[blanked]",
+		"password: correct horse battery\nb: 1":                                     "password: [blanked]\nb: 1",
+		"a:\n  token: |\n    x\n\n    y\n  b: 1\n":                                  "a:\n  token: [blanked]\n  b: 1\n",
+		"tokens:\n- x\n- y\nb: 1\n":                                                 "tokens: [blanked]\nb: 1\n",
+		"- clientSecrets: [x, y]\n  b: 1\n- c: 2\n":                                 "- clientSecrets: [blanked]\n  b: 1\n- c: 2\n",
+		`{"password":"a\"b","n":1}`:                                                 `{"password":[blanked],"n":1}`,
+		"Authorization: Basic dXNlcjpwYXNz":                                         "Authorization: Basic [blanked]",
 	} {
 		if got := string(doctor.Blank([]byte(in))); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)

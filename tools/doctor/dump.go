@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"time"
 
 	"github.com/sluice-net/sluice/control/api"
@@ -213,12 +212,3 @@ func tail(path string, size int64) ([]byte, error) {
 	}
 	return io.ReadAll(io.LimitReader(f, size))
 }
-
-// secret matches a field or a log's key whose name suggests a secret, with its
-// value; and what a bearer or a JSON web token looks like.
-var secret = regexp.MustCompile(`(?i)((?:[a-z0-9_.-]*(?:password|passwd|secret|token|credential|private[_-]?key|api[_-]?key|client[_-]?key)[a-z0-9_.-]*)["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,}]+)` +
-	`|(bearer\s+)\S+|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*` +
-	`|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)`)
-
-// Blank takes out of a text what looks like a secret.
-func Blank(text []byte) []byte { return secret.ReplaceAll(text, []byte("${1}${3}[blanked]")) }
