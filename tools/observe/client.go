@@ -137,6 +137,8 @@ func (s *Selection) request() *observerpb.GetFlowsRequest {
 // last ones is left out. nothing, if not nil, is called when what came was
 // visited and more takes its time.
 func Read(ctx context.Context, client observerpb.ObserverClient, s *Selection, visit func(*Event) error, nothing func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // of what is asked for no more, the stream ends, and who reads it
 	patient := s.Follow && s.Away != nil
 	if patient { // only a server that was there is waited for
 		if _, err := client.ServerStatus(ctx, &observerpb.ServerStatusRequest{}); err != nil {

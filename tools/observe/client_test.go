@@ -2,10 +2,12 @@ package observe_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	flowpb "github.com/cilium/cilium/api/v1/flow"
 	observerpb "github.com/cilium/cilium/api/v1/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -51,5 +53,33 @@ func TestReadUntilDeadline(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// endless is a server that has always more.
+type endless struct {
+	observerpb.ObserverClient
+	grpc.ClientStream
+	ctx *context.Context // of the request
+}
+
+func (e endless) GetFlows(ctx context.Context, _ *observerpb.GetFlowsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[observerpb.GetFlowsResponse], error) {
+	*e.ctx = ctx
+	return e, nil
+}
+
+func (endless) Recv() (*observerpb.GetFlowsResponse, error) {
+	return &observerpb.GetFlowsResponse{ResponseTypes: &observerpb.GetFlowsResponse_Flow{Flow: &flowpb.Flow{}}}, nil
+}
+
+// Who has what was asked for, or can't take it, leaves no stream open.
+func TestReadEndsStream(t *testing.T) {
+	full := errors.New("full")
+	for _, want := range []error{nil, full} {
+		var ctx context.Context
+		err := observe.Read(t.Context(), endless{ctx: &ctx}, &observe.Selection{First: 1}, func(*observe.Event) error { return want }, nil)
+		if err != want || ctx.Err() == nil {
+			t.Errorf("ended with %v, want %v; the stream's context: %v", err, want, ctx.Err())
+		}
 	}
 }
