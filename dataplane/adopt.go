@@ -48,7 +48,8 @@ func (p *Plane) adoptFlows() error {
 		}
 		w := p.owner(k)
 		if ref, ok := w.adopt(k, v.Slot, v.Gen, v.Initiator, int64(v.SinceNs)); ok {
-			w.flows.At(ref).Flags |= cut
+			// Nothing says that it wasn't translated, should it be allowed again.
+			w.flows.At(ref).Flags |= cut | flow.NoShortcut
 		}
 	})
 	p.log.Info("adopted flows", "flows", n)
