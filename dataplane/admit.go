@@ -96,7 +96,7 @@ func (w *worker) cacheFlags(e *flow.Entry) uint8 {
 	switch {
 	case e.Flags&flow.NoShortcut != 0:
 		return xdpprog.FlowToPod
-	case w.cfg.Shortcut && e.Slot[0] != endpoint.None && e.Slot[1] != endpoint.None:
+	case w.cfg.Shortcut && e.Flags&underway == 0 && e.Slot[0] != endpoint.None && e.Slot[1] != endpoint.None:
 		return xdpprog.FlowShortcut
 	}
 	return 0

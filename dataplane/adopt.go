@@ -29,6 +29,8 @@ func (p *Plane) adoptFlows() error {
 		e.Flags |= flow.Offloaded
 		if v.Flags&xdpprog.FlowToPod != 0 {
 			e.Flags |= flow.NoShortcut
+		} else if v.Flags&xdpprog.FlowShortcut == 0 && key.Proto == packet.ProtoTCP {
+			e.Flags |= underway
 		}
 		w.offload.flow = *v
 		w.offload.merge(w, ref, e, false)

@@ -15,6 +15,11 @@ import (
 // and a reply can't pass for a new flow of the other end.
 const cut flow.Flags = 1 << 15
 
+// underway marks the entry of a TCP flow between pods that began unseen. What was
+// seen first may be an answer of a Service's backend: around the stack it would miss
+// the host's conntrack, and reach the client untranslated.
+const underway flow.Flags = 1 << 11
+
 // ICMP types that open a flow, and their answers (RFC 792, RFC 4443).
 const (
 	echoRequest4, echoReply4 = 8, 0
@@ -208,7 +213,7 @@ func (w *worker) onward(p *pkt, h *packet.Header, e *flow.Entry) {
 	if w.capture.Load() != nil {
 		w.copyPassed(p, h, e)
 	}
-	w.allow(p, h, e.Slot[p.side.Other()], e.Flags&flow.NoShortcut == 0 && w.cfg.Shortcut)
+	w.allow(p, h, e.Slot[p.side.Other()], e.Flags&(flow.NoShortcut|underway) == 0 && w.cfg.Shortcut)
 }
 
 // pass sends on a packet that has no flow.

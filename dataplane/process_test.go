@@ -203,7 +203,7 @@ func TestJudge(t *testing.T) {
 		{"to itself", syn(segment{hook: event.ToPod, slot: slotB, src: addrB, dst: addrB, sport: 1, dport: 9}), verbDrop, stat.SpoofedAddress},
 		{"from itself", syn(segment{slot: slotB, src: addrB, dst: addrB, sport: 1, dport: 9}), verbDrop, stat.SpoofedAddress},
 		{"to another by this pod's MAC", syn(segment{hook: event.ToPod, slot: slotB, src: addrA, dst: out, sport: 1, dport: 80}), verbDrop, stat.Misdirected},
-		{"reply without a flow is judged as a flow", ack(bToA(80)), verbShortcut, stat.OK},
+		{"reply without a flow is judged as a flow", ack(bToA(80)), verbResume, stat.OK},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -128,10 +128,12 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 	e := w.flows.At(p.ref)
 	e.Initiator = j.initiator
 	w.bind(snap, e, j, o)
-	e.Flags &^= flow.NoShortcut
+	e.Flags &^= flow.NoShortcut | underway
 	if p.hook == event.ToPod {
 		// The stack had it before: it may be translated on the way.
 		e.Flags |= flow.NoShortcut
+	} else if h.Proto == packet.ProtoTCP && !h.Opening() {
+		e.Flags |= underway
 	}
 	w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs)
 	w.report(snap, p, h, e, event.NewFlow, o)
@@ -139,7 +141,7 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 	if j.initiator == p.side {
 		w.noteAsked(p)
 	}
-	if j.initiator == p.side && !j.service { // divert doesn't know of Services
+	if j.initiator == p.side && !j.service && e.Flags&underway == 0 { // divert doesn't know of Services
 		w.offload.teach(w, p, e, snap.generation)
 	}
 	if p.from != nil {

@@ -37,3 +37,36 @@ func TestAdoptsCutTranslated(t *testing.T) {
 		t.Error("to be short-cut")
 	}
 }
+
+// Nor is a TCP flow whose beginning nobody saw, until its ports are used again.
+func TestUnderwayGoesByTheStack(t *testing.T) {
+	w := newCachingWorker(t, 64)
+	w.publish(testSet(1, web...))
+	step := func(what string, s segment, want verb) packet.Key {
+		t.Helper()
+		p := w.judgeOne(s.frame(t))
+		if p.verb != want {
+			t.Errorf("%s: verb %d (%v), want %d", what, p.verb, p.reason, want)
+		}
+		return p.key
+	}
+	cached := func(k packet.Key) uint8 {
+		var v xdpprog.FlowValue
+		if !xdpprog.LookupFlow(w.objs, &k, &v) {
+			t.Error("not in the cache")
+		}
+		return v.Flags
+	}
+	data, answer, syn, reset := bToA(80), aToB(80), aToB(80), aToB(80)
+	data.ack, answer.ack, syn.syn, reset.rst = true, true, true, true
+	k := step("data of the server", data, verbResume)
+	step("answer", answer, verbResume)
+	if f := cached(k); f != 0 {
+		t.Errorf("flags %#x in the cache", f)
+	}
+	step("reset", reset, verbResume)
+	step("ports used again", syn, verbShortcut)
+	if f := cached(k); f != xdpprog.FlowShortcut {
+		t.Errorf("ports used again: flags %#x in the cache", f)
+	}
+}
