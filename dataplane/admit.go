@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"time"
+
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/flow"
@@ -22,6 +24,10 @@ const early flow.Flags = 1 << 14
 // noted marks the entry of a flow whose own note has come. Notes come in order, so
 // what they say of its ports from then on is no earlier flow's.
 const noted flow.Flags = 1 << 12
+
+// refusedFor is for how long, after a flow was taken out of the cache because the
+// table had no room for it, a note may be older than that.
+const refusedFor = int64(time.Second)
 
 // pairs remembers which pairs opened a flow lately. Two pairs that share a
 // place take turns; that costs them the short way, nothing else.
@@ -107,12 +113,16 @@ func (w *worker) started(n *xdpprog.Note) {
 	key := keyFrom(&n.Key)
 	ref := w.flows.Find(&key)
 	switch {
+	case ref != flow.NoRef && w.flows.At(ref).Flags&early != 0: // closed by now, maybe
 	case ref == flow.NoRef || w.flows.At(ref).State == flow.Closed:
+		if w.refusedMeanwhile(&key) {
+			return
+		}
 		ref = w.enterCached(&key, ref, packet.Side(n.Initiator&1), n.Slot, n.Gen)
 		if ref == flow.NoRef {
 			return
 		}
-	case w.flows.At(ref).Flags&early == 0:
+	default:
 		w.claim(ref) // its cache was full before, or this is a later flow between the same ports
 		return
 	}
@@ -132,6 +142,17 @@ func (w *worker) started(n *xdpprog.Note) {
 	w.ofEntry(rec, e, event.Hook(n.Hook))
 	rec.TCPFlags, rec.Generation = n.TCPFlags, n.Generation
 	w.events.Commit()
+}
+
+// refusedMeanwhile reports whether a flow that divert admitted is not in the kernel's
+// cache any more, as a packet of it came up when the table was full.
+func (w *worker) refusedMeanwhile(key *packet.Key) bool {
+	if w.nowNs-w.refused >= refusedFor {
+		return false
+	}
+	w.offload.delete(w)
+	w.offload.probe = *key
+	return !xdpprog.LookupFlow(w.objs, &w.offload.probe, &w.offload.flow)
 }
 
 // claim notes that the kernel's cache has a flow which was not entered there by the
@@ -161,6 +182,7 @@ func (w *worker) enterCached(key *packet.Key, ref flow.Ref, initiator packet.Sid
 		}
 		if !ok {
 			w.offload.remove(w, key)
+			w.refused = w.nowNs
 			return flow.NoRef
 		}
 	}

@@ -94,6 +94,7 @@ type worker struct {
 	purgeAt   int   // cursor of that
 	awakeNs   int64 // since when time counts as busy; 0: not at all
 	noted     int64 // when the last note was read
+	refused   int64 // when a flow in the kernel's cache last found no room
 
 	due [sweepBudget]flow.Ref // scratch of sweep
 	b   burst
