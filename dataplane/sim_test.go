@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -15,18 +14,14 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
-	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/flow"
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
-	"github.com/sluice-net/sluice/dataplane/stat"
 	"github.com/sluice-net/sluice/dataplane/xsk"
 	"github.com/sluice-net/sluice/xdpprog"
 )
@@ -34,111 +29,40 @@ import (
 // The simulation plays pods and an address outside that send at random on few
 // tuples, so that flows are opened, answered, closed, reset and opened again from
 // either end, while rules change, pods move to other links, notes are late and flows
-// expire. Packets take the way of a node: through divert, which is the real program
-// on the real maps, and where that says so through the worker. What must hold is
-// said by a model that knows rules and who sent what, and nothing of flows.
-
-const simPods = 3 // of simEnds; the last is outside
-
-var simEnds = [simPods + 1]netip.Addr{
-	netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("192.0.2.7"),
-}
-
-// simTuple is one direction of a conversation.
-type simTuple struct {
-	src, dst     int // of simEnds
-	sport, dport uint16
-	proto        packet.Proto
-}
-
-func (c simTuple) reverse() simTuple {
-	return simTuple{c.dst, c.src, c.dport, c.sport, c.proto}
-}
-
-// The flags of an ICMP packet are its type.
-func (p *simPacket) answers() bool {
-	return p.proto != packet.ProtoICMP || p.flags == echoReply4
-}
-
-// ownPort is what rules see of the packet as the first of a flow, flowPort what they
-// saw of the flow that it answers.
-func (p *simPacket) ownPort() uint16 {
-	if p.proto == packet.ProtoICMP {
-		return uint16(p.flags) << 8
-	}
-	return p.dport
-}
-
-// askPort is what rules see of a flow that the packet's sender may have opened.
-func (p *simPacket) askPort() uint16 {
-	if p.proto == packet.ProtoICMP {
-		return echoRequest4 << 8
-	}
-	return p.dport
-}
-
-func (p *simPacket) flowPort() uint16 {
-	if p.proto == packet.ProtoICMP {
-		return echoRequest4 << 8
-	}
-	return p.sport
-}
-
-// simRules are all pods' rules: for each and each direction what it allows; nil: all.
-type simRules [simPods][2][]simAllow
-
-type simAllow struct {
-	peer  int
-	proto packet.Proto
-	port  uint16
-}
-
-// allow says whether a flow may be opened that rules see at a port.
-func (r *simRules) allow(c simTuple, port uint16) bool {
-	one := func(pod int, d rule.Direction, peer int) bool {
-		if pod >= simPods || r[pod][d] == nil {
-			return true
-		}
-		for _, a := range r[pod][d] {
-			if a == (simAllow{peer, c.proto, port}) {
-				return true
-			}
-		}
-		return false
-	}
-	return one(c.src, rule.Egress, c.dst) && one(c.dst, rule.Ingress, c.src)
-}
-
-type simPacket struct {
-	simTuple
-	flags uint8
-	hook  event.Hook
-	rules []*simRules // of the time since it was sent
-}
+// expire. Packets take the way of a node: through uplink_steer and divert, which are
+// the real programs on the real maps, and where those say so through a worker. What
+// must hold is said by a model that knows rules and who sent what, and nothing of flows;
+// and a frame that goes on is the one that was sent.
 
 type sim struct {
 	*testing.T
 	*rand.Rand
-	cfg    Config
-	plane  *Plane
-	w      *testWorker
-	socket int
-	divert,
-	toPod *ebpf.Program
-	notes      *xdpprog.Notes
-	generation uint64
-	rules      *simRules
-	gens       [simPods]uint32
-	pods       [simPods]endpoint.Endpoint
-	spare      []int // links
-	sent       map[simTuple]bool
-	queue      []*simPacket
-	frames     [][]byte // as divert sent them up
-	under      []*simPacket
-	log        []string
-	passed,
-	dropped int
+	cfg                                     Config
+	plane                                   *Plane
+	ports                                   []simRing        // of the workers
+	queues                                  []simRing        // of the uplink
+	heard                                   [simPods]simRing // their own links, without offload
+	sockets                                 []int
+	divert, toPod, steer, steerPod, deliver *ebpf.Program
+	notes                                   *xdpprog.Notes
+	told                                    [][]xdpprog.Note // to each worker, and not read yet
+	generation                              uint64
+	rules                                   *simRules
+	gens                                    [simPods]uint32
+	pods                                    [simPods]endpoint.Endpoint
+	spare                                   []int // links
+	sent                                    map[simTuple]bool
+	services                                [4]simService
+	recent                                  []*simPacket // the last ones of these
+	datagrams                               uint32       // that were fragmented
+	queue                                   []*simPacket // on their way, but not to a worker
+	log                                     []string
+	outcomes                                [simKinds][2]int // dropped, passed
 }
+
+// simQueues is how many the uplink has: which one a packet comes by has nothing to do
+// with the worker that owns its flow.
+const simQueues = 2
 
 func (s *sim) must(err error) {
 	s.Helper()
@@ -156,13 +80,22 @@ func newSim(t *testing.T, seed uint64, change func(*Config)) *sim {
 	ownNamespace(t)
 	cfg.Clsact, cfg.HeartbeatTimeout, cfg.MissRate = true, time.Hour, 0
 	cfg.FlowCache, cfg.Flow.Capacity = 256, 256
-	change(&cfg)
 	s := &sim{T: t, Rand: rand.New(rand.NewPCG(seed, 0)), sent: map[simTuple]bool{}, rules: &simRules{}}
+	// Each configuration is played with one worker or two, and with an uplink or without.
+	cfg.Workers = 1 + s.IntN(2)
+	if s.IntN(3) > 0 {
+		cfg.Uplinks = []string{"uplink"}
+	}
+	change(&cfg)
+	s.note("%d workers, uplinks %v", cfg.Workers, cfg.Uplinks)
+	s.addLink("uplink", simUplink, simQueues)
 	for i := range 2 * simPods {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.Index = fmt.Sprint("pod", i), 300+i
-		s.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprint("peer", i)}))
-		s.spare = append(s.spare, attrs.Index)
+		s.addLink(fmt.Sprint("pod", i), 300+i, 1)
+		s.spare = append(s.spare, 300+i)
+	}
+	for i := range s.services {
+		s.services[i].proto, s.services[i].v6 = []packet.Proto{packet.ProtoTCP, packet.ProtoUDP}[i/2], i%2 == 1
+		s.randomBackends(&s.services[i])
 	}
 	s.cfg = cfg
 	s.start()
@@ -174,36 +107,92 @@ func newSim(t *testing.T, seed uint64, change func(*Config)) *sim {
 	return s
 }
 
-// start loads the dataplane, without the loop of its worker.
+func (s *sim) addLink(name string, ifindex, queues int) {
+	s.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Index, attrs.NumRxQueues, attrs.NumTxQueues = name, ifindex, queues, queues
+	s.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: name + "peer"}))
+}
+
+// start loads the dataplane, without the loops of its workers.
 func (s *sim) start() {
 	s.Helper()
 	s.plane = openPlane(s.T, s.cfg, &heldFilters{})
-	w := s.plane.workers[0]
-	w.alive.Store(true)
-	s.w = &testWorker{worker: w, t: s.T}
-	var err error
-	w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: 1024, FrameSize: 2048})
-	s.must(err)
 	objs := s.plane.objs
-	s.socket = unboundSocket(s.T)
-	s.must(objs.SetPort(0, 300))
-	s.must(objs.SetSocket(0, s.socket))
-	for point, prog := range map[xdpprog.Point]**ebpf.Program{xdpprog.PodIngress: &s.divert, xdpprog.PodEgress: &s.toPod} {
+	s.ports, s.queues, s.sockets, s.heard = nil, nil, nil, [simPods]simRing{}
+	s.told = make([][]xdpprog.Note, s.cfg.Workers)
+	for i, w := range s.plane.workers {
+		w.alive.Store(true)
+		var err error
+		w.umem, err = xsk.NewUMEM(xsk.UMEMConfig{Frames: 1024, FrameSize: 2048})
+		s.must(err)
+		w.tick()
+		s.must(objs.SetPort(i, 300))
+		s.must(objs.SetSocket(i, s.socket()))
+		s.ports = append(s.ports, simRing{testWorker: &testWorker{worker: w, t: s.T}})
+	}
+	if len(s.cfg.Uplinks) > 0 {
+		for i := range simQueues {
+			at := i % s.cfg.Workers
+			s.must(objs.SetUplinkSocket(i, s.socket()))
+			q := &uplinkQueue{nic: NIC{Ifindex: simUplink, MAC: simUplinkMAC}, queue: i, at: i, worker: at}
+			s.queues = append(s.queues, simRing{testWorker: s.ports[at].testWorker, from: q})
+		}
+		s.must(objs.NoteAsked())
+		s.must(objs.PutUplink(simUplink, xdpprog.Uplink{Queues: simQueues, Room: 1500, MAC: simUplinkMAC}))
+	}
+	for point, prog := range map[xdpprog.Point]**ebpf.Program{xdpprog.PodIngress: &s.divert, xdpprog.PodEgress: &s.toPod, xdpprog.UplinkXDP: &s.steer, xdpprog.PodXDP: &s.steerPod, xdpprog.PortIngress: &s.deliver} {
 		own, err := unix.FcntlInt(uintptr(objs.FilterFD(point)), unix.F_DUPFD_CLOEXEC, 0)
 		s.must(err)
 		*prog, err = ebpf.NewProgramFromFD(own)
 		s.must(err)
 	}
+	var err error
 	s.notes, err = objs.Notes()
 	s.must(err)
-	w.tick()
+	s.serve()
+}
+
+func (s *sim) socket() (fd int) {
+	fd = unboundSocket(s.T)
+	s.sockets = append(s.sockets, fd)
+	return fd
+}
+
+// hear has a pod's worker hear it on its own link.
+func (s *sim) hear(i int) {
+	s.Helper()
+	slot := s.pods[i].ID
+	s.must(s.plane.objs.SetPodSocket(uint32(slot), s.socket()))
+	s.heard[i] = simRing{testWorker: s.ports[int(slot)%s.cfg.Workers].testWorker, bare: true}
+}
+
+// serve tells of the Services.
+func (s *sim) serve() {
+	s.Helper()
+	var list []Service
+	for i := range s.services {
+		v := &s.services[i]
+		one := Service{Addr: v.vip(), Proto: v.proto, Port: servicePort}
+		for _, end := range v.backends {
+			_, a := simTuple{dst: end, v6: v.v6}.addrs()
+			one.Backends = append(one.Backends, netip.AddrPortFrom(a, backendPort))
+		}
+		list = append(list, one)
+	}
+	s.must(s.plane.SetHost([]netip.Addr{node}, list))
 }
 
 // end is the agent's, whatever it was doing.
 func (s *sim) end() {
 	s.Helper()
-	s.must(errors.Join(s.notes.Close(), s.divert.Close(), s.toPod.Close(), s.w.umem.Close(), unix.Close(s.socket), s.plane.Close()))
-	s.frames, s.under = nil, nil
+	s.must(errors.Join(s.notes.Close(), s.divert.Close(), s.toPod.Close(), s.steer.Close(), s.steerPod.Close(), s.deliver.Close(), s.plane.Close()))
+	for i := range s.ports {
+		s.must(s.ports[i].umem.Close())
+	}
+	for _, fd := range s.sockets {
+		s.must(unix.Close(fd))
+	}
 }
 
 // restart has a successor adopt what is in the kernel.
@@ -217,6 +206,7 @@ func (s *sim) restart() {
 		if s.pods[i].ID, adopted, err = s.plane.Bind(s.pods[i]); err != nil || !adopted {
 			s.Fatalf("pod %d: adopted %t, %v", i, adopted, err)
 		}
+		s.hear(i)
 	}
 	s.publish(s.rules)
 }
@@ -233,19 +223,31 @@ func (s *sim) plug(i int) {
 		s.spare = append(s.spare[:at], s.spare[at+1:]...)
 	}
 	ep := endpoint.Endpoint{
-		Namespace: "x", Name: fmt.Sprint("pod", i), UID: fmt.Sprint(i, " on ", link), Addrs: []netip.Addr{simEnds[i]},
+		Namespace: "x", Name: fmt.Sprint("pod", i), UID: fmt.Sprint(i, " on ", link), Addrs: simEnds[i][:],
 		Link: endpoint.Link{Ifindex: link, Name: fmt.Sprint("pod", link-300), MAC: endpoint.MAC{2, 0, 0, 0, 0, byte(link)}, HostMAC: endpoint.MAC{2, 0, 0, 0, 1, byte(link)}},
 	}
 	var err error
 	ep.ID, _, err = s.plane.Bind(ep)
 	s.must(err)
 	s.pods[i] = ep
+	s.hear(i)
 	s.gens[i]++
-	for snap := s.plane.snap.Load(); s.w.purged != snap.released; {
-		s.w.purge(snap)
+	snap := s.plane.snap.Load()
+	for _, w := range s.plane.workers {
+		for w.purged != snap.released {
+			w.purge(snap)
+		}
 	}
-	// It is another pod, which has opened nothing yet.
-	maps.DeleteFunc(s.sent, func(c simTuple, _ bool) bool { return c.src == i })
+	// It is another pod, which has opened nothing yet, and to which nobody has.
+	maps.DeleteFunc(s.sent, func(c simTuple, _ bool) bool { return c.src == i || c.dst == i })
+	s.recent = nil
+	for v := range s.services {
+		for caller, to := range s.services[v].chosen {
+			if caller == i || to == i {
+				s.services[v].chosen[caller], s.services[v].called[caller] = noBackend, false
+			}
+		}
+	}
 }
 
 // publish puts rules in force; packets may be on their way to the worker.
@@ -253,9 +255,11 @@ func (s *sim) publish(rules *simRules) {
 	s.Helper()
 	s.generation++
 	set := &rule.Set{Generation: s.generation, Peers: len(simEnds), Programs: []rule.Program{{}}, Causes: make([]rule.Cause, 2)}
-	for i, a := range simEnds {
+	for i, both := range simEnds {
 		set.Identities = append(set.Identities, rule.Identity{rule.PeerID(i)})
-		set.Addresses = append(set.Addresses, rule.Address{Addr: a, Identity: uint32(i)})
+		for _, a := range both {
+			set.Addresses = append(set.Addresses, rule.Address{Addr: a, Identity: uint32(i)})
+		}
 	}
 	for i := range s.pods {
 		var programs [2]rule.ProgramID
@@ -281,290 +285,137 @@ func (s *sim) publish(rules *simRules) {
 	table, err := classify.Build(set)
 	s.must(err)
 	s.rules = rules
-	for _, p := range slices.Concat(s.under, s.queue) {
+	for _, p := range s.underWay() {
 		p.rules = append(p.rules, rules)
 	}
 	s.must(s.plane.Publish(table))
 }
 
-var simPorts = []uint16{80, 81, 1000}
-
-func (s *sim) randomRules() *simRules {
-	next := *s.rules
-	pod, d := s.IntN(simPods), s.IntN(2)
-	if s.IntN(3) == 0 {
-		next[pod][d] = nil
-		return &next
-	}
-	list := []simAllow{}
-	for peer := range simEnds {
-		for proto, ports := range map[packet.Proto][]uint16{packet.ProtoTCP: simPorts, packet.ProtoUDP: simPorts, packet.ProtoICMP: {echoRequest4 << 8, echoReply4 << 8}} {
-			for _, port := range ports {
-				if s.IntN(2) == 0 {
-					list = append(list, simAllow{peer, proto, port})
-				}
-			}
+// rings are those of all workers.
+func (s *sim) rings() (list []*simRing) {
+	for _, rings := range [][]simRing{s.ports, s.queues, s.heard[:]} {
+		for i := range rings {
+			list = append(list, &rings[i])
 		}
 	}
-	next[pod][d] = list
-	return &next
+	return list
 }
 
-func (s *sim) randomPacket() *simPacket {
-	src := s.IntN(len(simEnds))
-	dst := (src + 1 + s.IntN(len(simEnds)-1)) % len(simEnds)
-	p := &simPacket{simTuple: simTuple{src, dst, simPorts[s.IntN(3)], simPorts[s.IntN(3)], packet.ProtoUDP}}
-	switch s.IntN(6) {
-	case 0:
-		p.proto, p.dport, p.flags = packet.ProtoICMP, p.sport, []uint8{echoRequest4, echoReply4}[s.IntN(2)]
-	case 1, 2, 3:
-		p.proto = packet.ProtoTCP
-		p.flags = []uint8{
-			packet.TCPSyn, packet.TCPSyn, packet.TCPSyn | packet.TCPAck, packet.TCPAck, packet.TCPAck,
-			packet.TCPFin | packet.TCPAck, packet.TCPRst, packet.TCPRst | packet.TCPAck,
-		}[s.IntN(8)]
+// underWay lists the packets of which nobody knows yet whether they pass.
+func (s *sim) underWay() []*simPacket {
+	list := slices.Clone(s.queue)
+	for _, r := range s.rings() {
+		list = append(list, r.under...)
 	}
-	return p
+	return list
 }
 
-// frame builds a packet as it is at a pod's link.
-func (s *sim) frame(p *simPacket) []byte {
-	s.Helper()
-	src, dst := simEnds[p.src], simEnds[p.dst]
-	pod := &s.pods[p.at()]
-	from, to := pod.Link.MAC, pod.Link.HostMAC
-	if p.hook == event.ToPod {
-		from, to = to, from
-	}
-	eth := &layers.Ethernet{SrcMAC: net.HardwareAddr(from[:]), DstMAC: net.HardwareAddr(to[:]), EthernetType: layers.EthernetTypeIPv4}
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocol(p.proto), SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
-	var l4 gopacket.SerializableLayer
-	switch p.proto {
-	case packet.ProtoUDP:
-		u := &layers.UDP{SrcPort: layers.UDPPort(p.sport), DstPort: layers.UDPPort(p.dport)}
-		s.must(u.SetNetworkLayerForChecksum(ip))
-		l4 = u
-	case packet.ProtoICMP:
-		l4 = &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(p.flags, 0), Id: p.sport}
-	default:
-		tcp := &layers.TCP{SrcPort: layers.TCPPort(p.sport), DstPort: layers.TCPPort(p.dport), Window: 1000,
-			SYN: p.flags&packet.TCPSyn != 0, ACK: p.flags&packet.TCPAck != 0, FIN: p.flags&packet.TCPFin != 0, RST: p.flags&packet.TCPRst != 0}
-		s.must(tcp.SetNetworkLayerForChecksum(ip))
-		l4 = tcp
-	}
-	buf := gopacket.NewSerializeBuffer()
-	s.must(gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, eth, ip, l4, gopacket.Payload("payload")))
-	return buf.Bytes()
-}
-
-// at is the pod at whose link the packet is.
-func (p *simPacket) at() int {
-	if p.hook == event.FromPod {
-		return p.src
-	}
-	return p.dst
-}
-
-// send has an end send a packet.
-func (s *sim) send(p *simPacket) {
-	s.Helper()
-	p.rules = []*simRules{s.rules}
-	s.sent[p.simTuple] = true
-	s.note("send %+v flags %#x", p.simTuple, p.flags)
-	p.hook = event.FromPod
-	if p.src >= simPods {
-		p.hook = event.ToPod
-	}
-	s.arrive(p)
-}
-
-const (
-	tcRedirect = 7          // TC_ACT_REDIRECT
-	tcNext     = ^uint32(0) // TCX_NEXT
-)
-
-// arrive has divert see a packet where it is.
-func (s *sim) arrive(p *simPacket) {
-	s.Helper()
-	prog := s.divert
-	if p.hook == event.ToPod {
-		prog = s.toPod
-	}
-	// struct __sk_buff, as far as it is of interest (include/uapi/linux/bpf.h).
-	skb := struct {
-		_       [10]uint32
-		Ifindex uint32
-	}{Ifindex: uint32(s.pods[p.at()].Link.Ifindex)}
-	frame := s.frame(p)
-	opts := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Repeat: 1, Context: skb}
-	s.plane.objs.Beat(0, nowMono(s.T))
-	verdict, err := prog.Run(opts)
-	s.must(err)
-	switch {
-	case verdict == tcNext:
-		s.next(p)
-	case verdict == tcRedirect && opts.DataOut[0]&^1 == 0x40:
-		s.note("  up at hook %d", p.hook)
-		s.frames, s.under = append(s.frames, opts.DataOut), append(s.under, p)
-	case verdict == tcRedirect:
-		s.done(p, true)
-	default:
-		s.done(p, false)
-	}
-}
-
-func nowMono(t *testing.T) int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		t.Fatal(err)
-	}
-	return ts.Nano()
-}
-
-// next takes a packet through the host's stack.
-func (s *sim) next(p *simPacket) {
-	s.Helper()
-	if p.hook == event.FromPod && p.dst < simPods {
-		p.hook = event.ToPod
-		s.queue = append(s.queue, p)
-		return
-	}
-	s.done(p, true)
-}
-
-// burst has the worker take what it has been sent.
-func (s *sim) burst() {
-	s.Helper()
-	frames, list := s.frames, s.under
-	s.frames, s.under = nil, nil
-	if len(frames) == 0 {
-		return
-	}
-	s.w.tick()
-	s.w.put(frames...)
-	s.w.process(s.plane.snap.Load())
-	for i, p := range list {
-		switch b := &s.w.b.pkts[i]; b.verb {
-		case verbDrop:
-			s.note("  dropped by the worker: %v, %+v", b.reason, p.simTuple)
-			if b.reason != stat.FlowTableFull {
-				s.done(p, false)
-			}
-		case verbShortcut:
-			s.done(p, true)
-		case verbResume:
-			s.next(p)
-		default:
-			s.Fatalf("verb %d", b.verb)
-		}
-	}
-}
-
-// done compares what became of a packet with what the model says.
-func (s *sim) done(p *simPacket, passed bool) {
-	s.Helper()
-	s.note("  %+v passed %t", p.simTuple, passed)
-	// It may belong to a flow that the other end has opened. Of one that was cut
-	// nothing passes, though rules would allow it as a flow of its own.
-	may, must, asked := false, true, s.sent[p.reverse()]
-	for _, r := range p.rules {
-		own, reply := r.allow(p.simTuple, p.ownPort()), asked && p.answers() && r.allow(p.reverse(), p.flowPort())
-		may = may || own || reply
-		must = must && own && (reply || !asked) && r.allow(p.simTuple, p.askPort())
-	}
-	if passed {
-		s.passed++
-	} else {
-		s.dropped++
-	}
-	if passed && !may || !passed && must {
-		for _, line := range s.log[max(0, len(s.log)-60):] {
-			s.Log(line)
-		}
-		s.Fatalf("%+v, flags %#x: passed %t; it may %t, must %t", p.simTuple, p.flags, passed, may, must)
-	}
-}
-
-// read has the worker read notes.
-func (s *sim) read() {
+// read has notes handed to the workers, and one of them read its own.
+func (s *sim) read(worker int) {
 	s.Helper()
 	list := make([]xdpprog.Note, 256)
 	n, err := s.notes.Read(list, 0)
 	s.must(err)
-	for i := range list[:n] {
-		if list[i].Kind == xdpprog.NoteStart {
-			s.w.started(&list[i])
+	for _, note := range list[:n] {
+		s.told[note.Worker] = append(s.told[note.Worker], note)
+	}
+	w := s.ports[worker].worker
+	for i := range s.told[worker] {
+		if note := &s.told[worker][i]; note.Kind == xdpprog.NoteStart {
+			w.started(note)
 		} else {
-			s.w.ended(&list[i])
+			w.ended(note)
 		}
 	}
-	s.w.offload.flush(s.w.worker)
+	s.told[worker] = nil
+	w.offload.flush(w)
 }
 
-// check compares the worker's table with the kernel's cache.
+// check compares the workers' tables with the kernel's cache.
 func (s *sim) check() {
 	s.Helper()
 	seen := map[packet.Key]bool{}
-	for at, more := 0, true; more; {
-		more = s.w.flows.Scan(&at, 1<<20, func(e *flow.Entry) {
-			if seen[e.Key] {
-				s.Errorf("two entries of %+v", e.Key)
-			}
-			seen[e.Key] = true
-			if e.Flags&flow.Offloaded != 0 && !s.w.holds(e.Key) {
-				s.Errorf("%+v, %v, is not in the cache, as its entry says", e.Key, e.State)
-			}
-		})
+	var fault simTuple
+	wrong := func(k packet.Key, what string) {
+		s.Errorf("%+v: %s", k, what)
+		fault = tupleOf(k)
+	}
+	for i := range s.ports {
+		w := s.ports[i]
+		for at, more := 0, true; more; {
+			more = w.flows.Scan(&at, 1<<20, func(e *flow.Entry) {
+				if seen[e.Key] {
+					wrong(e.Key, "two entries")
+				}
+				seen[e.Key] = true
+				if !w.owns(&e.Key) {
+					wrong(e.Key, "another worker's")
+				}
+				if e.Flags&flow.Offloaded != 0 && !w.holds(e.Key) {
+					wrong(e.Key, fmt.Sprintf("not in the cache, as its entry says: %+v", *e))
+				}
+			})
+		}
 	}
 	s.must(s.plane.objs.EachFlow(func(k *xdpprog.FlowKey, v *xdpprog.FlowValue) {
-		key := keyFrom(k)
-		ref := s.w.flows.Find(&key)
-		if ref == flow.NoRef || s.w.flows.At(ref).Flags&flow.Offloaded == 0 {
-			s.Errorf("%+v is in the cache and nobody's", *k)
+		key, w := keyFrom(k), s.plane.owner(k)
+		ref := w.flows.Find(&key)
+		if ref == flow.NoRef || w.flows.At(ref).Flags&flow.Offloaded == 0 {
+			wrong(key, "in the cache, and nobody's")
 		}
 	}))
 	if s.Failed() {
-		for _, line := range s.log[max(0, len(s.log)-80):] {
-			s.Log(line)
-		}
+		s.showLog(fault)
 		s.FailNow()
+	}
+}
+
+// goOn has the packet arrive that has waited longest for that.
+func (s *sim) goOn() {
+	s.Helper()
+	if len(s.queue) > 0 {
+		p := s.queue[0]
+		s.queue = s.queue[1:]
+		s.arrive(p)
 	}
 }
 
 func (s *sim) settle() {
 	s.Helper()
-	for len(s.queue) > 0 || len(s.frames) > 0 {
-		for len(s.queue) > 0 && len(s.frames) < burstSize {
-			p := s.queue[0]
-			s.queue = s.queue[1:]
-			s.arrive(p)
+	for len(s.underWay()) > 0 {
+		for len(s.queue) > 0 {
+			s.goOn()
 		}
-		s.burst()
+		for _, r := range s.rings() {
+			s.burst(r)
+		}
 	}
-	s.read()
+	for i := range s.ports {
+		s.read(i)
+	}
 }
 
 func (s *sim) run(steps int) {
 	s.Helper()
 	for step := range steps {
 		switch r := s.IntN(1000); {
-		case r < 700 && len(s.frames) < burstSize:
+		case r < 450:
 			s.send(s.randomPacket())
-		case r < 800 && len(s.queue) > 0 && len(s.frames) < burstSize:
-			p := s.queue[0]
-			s.queue = s.queue[1:]
-			s.arrive(p)
+		case r < 750:
+			s.goOn()
 		case r < 900:
-			s.burst()
+			rings := s.rings()
+			s.burst(rings[s.IntN(len(rings))])
 		case r < 950:
-			s.read()
+			s.read(s.IntN(len(s.ports)))
 		case r < 975:
 			s.note("rules")
 			s.publish(s.randomRules())
 		case r < 985:
 			s.note("sweep")
-			s.w.tick()
-			s.w.sweep()
+			w := s.ports[s.IntN(len(s.ports))]
+			w.tick()
+			w.sweep()
 		case r < 988:
 			// What is on its way meanwhile meets links that are nobody's.
 			s.settle()
@@ -572,9 +423,14 @@ func (s *sim) run(steps int) {
 			s.note("pod %d moves", pod)
 			s.plug(pod)
 			s.publish(s.rules)
-		case r < 990:
+		case r < 989:
 			s.note("restart")
 			s.restart()
+		case r < 992:
+			s.settle()
+			s.randomBackends(&s.services[s.IntN(len(s.services))])
+			s.note("services")
+			s.serve()
 		case step%50 == 0:
 			s.settle()
 			s.check()
@@ -603,10 +459,10 @@ func TestSimulation(t *testing.T) {
 				t.Run(fmt.Sprint(seed), func(t *testing.T) {
 					s := newSim(t, seed, change)
 					s.run(steps)
-					if s.passed < steps/10 || s.dropped < steps/10 {
-						t.Errorf("%d packets passed, %d were dropped", s.passed, s.dropped)
+					if o := s.outcomes[plain]; o[0] < steps/20 || o[1] < steps/20 {
+						t.Errorf("of plain packets %d were dropped, %d passed", o[0], o[1])
 					}
-					t.Logf("%d packets passed, %d were dropped", s.passed, s.dropped)
+					t.Logf("dropped and passed, by kind: %v", s.outcomes)
 				})
 			}
 		})
