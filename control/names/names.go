@@ -34,6 +34,7 @@ import (
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
 )
 
 // Config says what is kept, and for how long.
@@ -121,6 +122,7 @@ type pupil struct {
 // waiting is a frame that waits until a turn is published.
 type waiting struct {
 	ticket event.Ticket
+	flow   packet.Key
 	turn   uint64
 }
 
@@ -186,8 +188,15 @@ func (l *Learner) Hear(x *event.Lookup) {
 		})
 	}
 	changed, held := len(l.fresh) > 0, x.Held.Number != 0
+	// An answer that is sent again teaches nothing and says all the same what the
+	// first one does: a resolver's TCP does so within milliseconds (RFC 8985).
+	for i := range l.waiting {
+		if l.waiting[i].flow == x.Key {
+			turn = max(turn, l.waiting[i].turn)
+		}
+	}
 	if turn > 0 && held {
-		l.waiting = append(l.waiting, waiting{x.Held, turn})
+		l.waiting = append(l.waiting, waiting{x.Held, x.Key, turn})
 		held = false
 	}
 	l.mu.Unlock()

@@ -225,10 +225,20 @@ func TestRepeated(t *testing.T) {
 	c := newClass(t, nil)
 	hear := func(id uint16, name string, addr netip.Addr) {
 		t.Helper()
-		c.ask(id, name, a4)
-		x := packetOf(packet.ProtoUDP, true, message(id, true, name, a4, record{name, addr, 300}))
-		x.Held = event.Ticket{Number: uint64(id)}
-		c.Hear(x)
+		for _, x := range []*event.Lookup{
+			packetOf(packet.ProtoUDP, false, message(id, false, name, a4)),
+			packetOf(packet.ProtoUDP, true, message(id, true, name, a4, record{name, addr, 300})),
+		} {
+			src, dst, sport, dport := x.Key.Tuple(x.Side)
+			if x.Answer {
+				x.Held.Number = uint64(id)
+				dport += id
+			} else {
+				sport += id
+			}
+			x.Key, x.Side = packet.MakeKey(src, dst, sport, dport, packet.ProtoUDP)
+			c.Hear(x)
+		}
 	}
 	want := func(when string, released ...uint64) {
 		t.Helper()
@@ -252,6 +262,47 @@ func TestRepeated(t *testing.T) {
 	hear(7, "b.test.", addrs[2])
 	c.Published(second)
 	want("all is published", 1, 2, 4, 5, 6, 3, 7)
+}
+
+// An answer that is sent again while the first one waits, which a resolver's TCP
+// does soon, waits with it; those of other conversations don't.
+func TestSentAgain(t *testing.T) {
+	for _, proto := range []packet.Proto{packet.ProtoUDP, packet.ProtoTCP} {
+		c := newClass(t, nil)
+		hear := func(back bool, flags uint8, seq uint32, ticket uint64, m []byte) {
+			x := packetOf(proto, back, m)
+			if proto == packet.ProtoTCP {
+				x.TCPFlags, x.Seq = flags, seq
+				if len(m) > 0 {
+					x.Data = append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)
+				}
+			}
+			x.Held.Number = ticket
+			c.Hear(x)
+		}
+		if proto == packet.ProtoTCP {
+			hear(false, packet.TCPSyn, 99, 0, nil)
+			hear(true, packet.TCPSyn|packet.TCPAck, 199, 0, nil)
+		}
+		hear(false, packet.TCPAck, 100, 0, message(1, false, "a.test.", a4))
+		answer := message(1, true, "a.test.", a4, record{"a.test.", addrs[0], 300})
+		hear(true, packet.TCPAck, 200, 1, answer)
+		hear(true, packet.TCPAck, 200, 2, answer)
+		_, turn := c.Take(c.domains)
+		hear(true, packet.TCPAck, 200, 3, answer)
+		other := packetOf(packet.ProtoUDP, true, message(2, true, "b.example.", a4))
+		other.Key, other.Side = packet.MakeKey(packet.AddrFrom(resolver), packet.AddrFrom(client), 53, 4001, packet.ProtoUDP)
+		other.Held.Number = 4
+		c.Hear(other)
+		if !slices.Equal(c.released, []uint64{4}) {
+			t.Errorf("protocol %v: before rules know: released %v, want 4", proto, c.released)
+		}
+		c.Published(turn)
+		hear(true, packet.TCPAck, 200, 5, answer)
+		if !slices.Equal(c.released, []uint64{4, 1, 2, 3, 5}) {
+			t.Errorf("protocol %v: after that: released %v, want all", proto, c.released)
+		}
+	}
 }
 
 // Where a pod's policies say at whom names are looked up, nobody else teaches them.
