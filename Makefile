@@ -125,7 +125,8 @@ test-oracles:
 	done
 
 # A short turn of every fuzz target of this module. Inputs that cover something new
-# are kept where go test keeps them, below GOCACHE.
+# are kept where go test keeps them, below GOCACHE. What fails by nothing but the end
+# of its time, as Go before 1.27 has it now and then (golang/go#75804), has another.
 FUZZ ?= ./...
 fuzz:
 	@mkdir -p bin/fuzz
@@ -134,10 +135,12 @@ fuzz:
 		targets=$$(cat /dev/null $$dir/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(f .*/\1/p'); \
 		[ -n "$$targets" ] || continue; \
 		$(GO) test -c -vet=off -fuzz . -o bin/fuzz/one.test $$pkg; \
-		for f in $$targets; do \
-			echo "$$pkg $$f"; (cd $$dir && $(CURDIR)/bin/fuzz/one.test -test.run '^$$' -test.fuzz "^$$f\$$" -test.fuzztime $(FUZZTIME) \
-				-test.fuzzminimizetime 10x -test.fuzzcachedir $$($(GO) env GOCACHE)/fuzz/$$pkg); \
-		done; \
+		for f in $$targets; do for try in 1 2 3; do \
+			echo "$$pkg $$f"; code=0; (cd $$dir && $(CURDIR)/bin/fuzz/one.test -test.run '^$$' -test.fuzz "^$$f\$$" -test.fuzztime $(FUZZTIME) \
+				-test.fuzzminimizetime 10x -test.fuzzcachedir $$($(GO) env GOCACHE)/fuzz/$$pkg) >bin/fuzz/log 2>&1 || code=$$?; \
+			cat bin/fuzz/log; [ $$code != 0 ] || break; \
+			[ $$try != 3 ] && grep -q '^    context deadline exceeded$$' bin/fuzz/log && ! grep -q 'ailing input' bin/fuzz/log || exit $$code; \
+		done; done; \
 	done
 
 # The stock hubble CLI against a lab's agent, and Hubble Relay between them. Built
