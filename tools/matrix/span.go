@@ -2,9 +2,7 @@ package matrix
 
 import (
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/dataplane/rule"
@@ -21,47 +19,26 @@ type span struct {
 
 // spansOf cuts protocols and ports into what any of the sets can tell apart.
 func spansOf(sets ...*rule.Set) []span {
-	starts := map[policy.Protocol][]int{}
-	for _, set := range sets {
-		for i := range set.Programs {
-			set.Programs[i].EachRule(func(r *rule.Rule) {
-				for _, p := range slices.Concat(r.Ports, r.NotPorts) {
-					if proto := policy.Protocol(p.Proto); p.Proto != rule.AnyProto && !verdict.HasPorts(proto) {
-						starts[proto] = append(starts[proto], int(p.From), int(p.To)+1)
-					}
-				}
-			})
-		}
+	named := map[policy.Protocol]bool{}
+	var out, more []span
+	for _, s := range verdict.NamedSpans(sets...) {
+		named[s.Protocol] = true
+		more = append(more, span{s, true})
 	}
-	var out []span
 	for _, s := range verdict.PortSpans(sets...) {
-		if !verdict.HasPorts(s.Protocol) && (starts[policy.ICMP] != nil || starts[policy.ICMPv6] != nil) {
-			s.Protocol = unnamed(starts)
+		if !verdict.HasPorts(s.Protocol) && (named[policy.ICMP] || named[policy.ICMPv6]) {
+			s.Protocol = unnamed(named)
 		}
 		out = append(out, span{PortSpan: s})
 	}
-	for _, proto := range slices.Sorted(maps.Keys(starts)) {
-		list := append(starts[proto], 0)
-		slices.Sort(list)
-		list = slices.Compact(list)
-		for i, from := range list {
-			to := math.MaxUint16
-			if i+1 < len(list) {
-				to = list[i+1] - 1
-			}
-			if from <= math.MaxUint16 {
-				out = append(out, span{verdict.PortSpan{Flow: verdict.Flow{Protocol: proto, Port: uint16(from)}, To: uint16(to)}, true})
-			}
-		}
-	}
-	return out
+	return append(out, more...)
 }
 
 // unnamed returns a protocol without ports that no rule names, from those for
 // experiments (RFC 3692) on.
-func unnamed(named map[policy.Protocol][]int) policy.Protocol {
+func unnamed(named map[policy.Protocol]bool) policy.Protocol {
 	p := policy.Protocol(253)
-	for named[p] != nil {
+	for named[p] {
 		p--
 	}
 	return p

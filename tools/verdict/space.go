@@ -203,17 +203,26 @@ type PortSpan struct {
 // AllSpans is PortSpans with all protocols that rules name, types and codes of
 // ICMP told apart.
 func AllSpans(set *rule.Set) []PortSpan {
+	named := slices.DeleteFunc(NamedSpans(set), func(s PortSpan) bool { return s.Protocol == policy.ICMP && s.Port == 0 })
+	return append(PortSpans(set), named...)
+}
+
+// NamedSpans cuts protocols without ports that rules of any of the sets name into
+// what they can tell apart: of ICMP a type and a code, of others nothing.
+func NamedSpans(sets ...*rule.Set) []PortSpan {
 	starts := map[policy.Protocol][]int{}
-	for i := range set.Programs {
-		set.Programs[i].EachRule(func(r *rule.Rule) {
-			for _, p := range slices.Concat(r.Ports, r.NotPorts) {
-				if proto := policy.Protocol(p.Proto); p.Proto != rule.AnyProto && !HasPorts(proto) {
-					starts[proto] = append(starts[proto], int(p.From), int(p.To)+1)
+	for _, set := range sets {
+		for i := range set.Programs {
+			set.Programs[i].EachRule(func(r *rule.Rule) {
+				for _, p := range slices.Concat(r.Ports, r.NotPorts) {
+					if proto := policy.Protocol(p.Proto); p.Proto != rule.AnyProto && !HasPorts(proto) {
+						starts[proto] = append(starts[proto], int(p.From), int(p.To)+1)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
-	out := PortSpans(set)
+	var out []PortSpan
 	for _, proto := range slices.Sorted(maps.Keys(starts)) {
 		list := append(starts[proto], 0)
 		slices.Sort(list)
@@ -223,7 +232,7 @@ func AllSpans(set *rule.Set) []PortSpan {
 			if i+1 < len(list) {
 				to = list[i+1] - 1
 			}
-			if from <= math.MaxUint16 && (proto != policy.ICMP || from > 0) {
+			if from <= math.MaxUint16 {
 				out = append(out, PortSpan{Flow{proto, uint16(from)}, uint16(to)})
 			}
 		}
