@@ -245,18 +245,15 @@ func TestClusterRejects(t *testing.T) {
 	n.eventually("rejection", func() bool { return len(n.status().Rejected) == 1 })
 	n.settle()
 	n.probeAll(all(friend, server, 80, false)...)
-	k, _ := n.cluster.Client()
-	var list *corev1.EventList
+	var said []corev1.Event
 	n.eventually("event", func() bool {
-		var err error
-		list, err = k.CoreV1().Events("default").List(n.Context(), metav1.ListOptions{})
-		must(n.T, err)
-		return len(list.Items) > 0
+		said = n.cluster.Events(metav1.NamespaceDefault)
+		return len(said) > 0
 	})
-	if len(list.Items) > 1 {
-		t.Errorf("%d events", len(list.Items))
+	if len(said) > 1 {
+		t.Errorf("more than one event: %+v", said)
 	}
-	if e := list.Items[0]; e.InvolvedObject.Name != "guard" || !strings.Contains(e.Message, "spec.priority") {
+	if e := said[0]; e.InvolvedObject.Name != "guard" || !strings.Contains(e.Message, "spec.priority") {
 		t.Errorf("event: %+v", e)
 	}
 }

@@ -47,7 +47,7 @@ func TestLeastPrivilege(t *testing.T) {
 	s.Apply(fmt.Sprintf(brokenANP, 5000))
 	s.Apply(npYAML("default", "deny", "{podSelector: {}}"))
 	f.has(np("default", "deny"))
-	eventually(t, "event", func() bool { return len(events(t, s, "default")) == 1 })
+	eventually(t, "event", func() bool { return len(s.Events("default")) == 1 })
 	eventually(t, "condition", func() bool {
 		c, _ := condition(t, s, "v1alpha2", "clusternetworkpolicies", "guard")
 		return c != nil

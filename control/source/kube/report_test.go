@@ -16,15 +16,6 @@ import (
 	"github.com/sluice-net/sluice/control/source/kube/kubetest"
 )
 
-// events lists what agents have said in a namespace.
-func events(tb testing.TB, s *kubetest.Server, namespace string) []corev1.Event {
-	tb.Helper()
-	k, _ := s.Client()
-	list, err := k.CoreV1().Events(namespace).List(context.Background(), metav1.ListOptions{})
-	must(tb, err)
-	return list.Items
-}
-
 // condition returns what agents have said in an object's status.
 func condition(tb testing.TB, s *kubetest.Server, version, resource, name string) (c map[string]any, version2 string) {
 	tb.Helper()
@@ -63,7 +54,7 @@ func TestReports(t *testing.T) {
 	a, b := agent("a"), agent("b")
 	s.Apply(fmt.Sprintf(brokenANP, 5000))
 	s.Apply(cnpYAML)
-	rejected := func() []corev1.Event { return events(t, s, "default") }
+	rejected := func() []corev1.Event { return s.Events("default") }
 	eventually(t, "event", func() bool { return len(rejected()) == 1 })
 	e := rejected()[0]
 	if e.InvolvedObject.Name != "broken" || e.InvolvedObject.Kind != "AdminNetworkPolicy" || e.InvolvedObject.UID == "" ||
@@ -116,7 +107,7 @@ func TestReportsNoStorm(t *testing.T) {
 		return len(r) > 0 && strings.Contains(r[0].Reason, fmt.Sprint(5000+changes-1))
 	})
 	took := time.Since(began).Seconds()
-	if n, most := len(events(t, s, "default")), 50+5*took+1; float64(n) > most {
+	if n, most := len(s.Events("default")), 50+5*took+1; float64(n) > most {
 		t.Errorf("%d events in %.1f s: more than %.0f", n, took, most)
 	}
 }

@@ -108,6 +108,19 @@ func (s *Server) ServiceAccount(namespace, name string) string {
 	return t.Status.Token
 }
 
+// Events lists what Sluice's agents have said in a namespace, by name. The API
+// server says things of its own in "default": that it repairs the address of
+// the Service "kubernetes", for one, if it sees the Service before the address.
+func (s *Server) Events(namespace string) []corev1.Event {
+	s.tb.Helper()
+	k, _ := s.Client()
+	ctx, cancel := context.WithTimeout(context.Background(), ready)
+	defer cancel()
+	list, err := k.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "source=sluice-agent"})
+	s.must(err)
+	return list.Items
+}
+
 // Apply applies a stream of YAML documents on the server, as
 // "kubectl apply --server-side" does.
 func (s *Server) Apply(docs string) {
