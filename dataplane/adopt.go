@@ -29,7 +29,7 @@ func (p *Plane) adoptFlows() error {
 		e.Flags |= flow.Offloaded
 		if v.Flags&xdpprog.FlowToPod != 0 {
 			e.Flags |= flow.NoShortcut
-		} else if v.Flags&xdpprog.FlowShortcut == 0 && key.Proto == packet.ProtoTCP {
+		} else if v.Flags&xdpprog.FlowShortcut == 0 {
 			e.Flags |= underway
 		}
 		w.offload.flow = *v

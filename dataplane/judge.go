@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/rule"
 	"github.com/sluice-net/sluice/dataplane/stat"
+	"github.com/sluice-net/sluice/xdpprog"
 )
 
 // cut marks the entry of a flow that was allowed once and is denied now. It
@@ -15,9 +16,9 @@ import (
 // and a reply can't pass for a new flow of the other end.
 const cut flow.Flags = 1 << 15
 
-// underway marks the entry of a TCP flow between pods that began unseen. What was
-// seen first may be an answer of a Service's backend: around the stack it would miss
-// the host's conntrack, and reach the client untranslated.
+// underway marks the entry of a flow that began unseen, maybe: of TCP without a SYN, of
+// others if a Service's backend is what was heard first. Around the stack its answers
+// would miss the host's conntrack, and reach the client untranslated.
 const underway flow.Flags = 1 << 11
 
 // ICMP types that open a flow, and their answers (RFC 792, RFC 4443).
@@ -163,6 +164,11 @@ func (s *snapshot) replaced(e *flow.Entry, end packet.Side) bool {
 // follow takes a packet along the live flow that it belongs to.
 func (w *worker) follow(snap *snapshot, i int, e *flow.Entry) {
 	p, h := &w.b.pkts[i], &w.b.hdrs[i]
+	if p.hook == event.ToPod && e.Slot[p.side] != endpoint.None && w.cacheFlags(e) == xdpprog.FlowShortcut {
+		// It came by the stack though its pod goes around, so it is translated.
+		e.Flags |= flow.NoShortcut
+		w.offload.renew(w, p.ref, e)
+	}
 	if !w.counted(p, e) {
 		w.onward(p, h, e)
 		return

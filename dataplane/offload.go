@@ -102,6 +102,9 @@ func (o *offloader) merge(w *worker, ref flow.Ref, e *flow.Entry, counters bool)
 	if seen := int64(v.LastSeenNs); seen > e.LastSeenNs {
 		e.LastSeenNs = seen
 	}
+	if v.Flags&xdpprog.FlowToPod != 0 {
+		e.Flags |= flow.NoShortcut // as divert found
+	}
 	packets, bytes, last := e.Packets, e.Bytes, e.LastSeenNs
 	answer, ask := e.Initiator.Other(), e.Initiator
 	if v.Packets[answer] > 0 {

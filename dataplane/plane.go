@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-net/sluice/dataplane/classify"
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/xdpprog"
 )
 
@@ -65,8 +66,9 @@ type Plane struct {
 	free     []endpoint.ID // oldest first, so that a slot rests before it is used again
 	table    *classify.Table
 
-	host     addrTable // see snapshot
-	services serviceTable
+	host      addrTable // see snapshot
+	services  serviceTable
+	answering map[packet.Addr]protocols // backends of services
 }
 
 // New loads the programs, adopts what an earlier agent left pinned and builds

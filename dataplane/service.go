@@ -31,10 +31,10 @@ type Service struct {
 func (p *Plane) SetHost(own []netip.Addr, list []Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := p.services
-	p.host, p.services = newHostTable(p.seed, own), newServiceTable(p.seed, list)
+	before := p.snap.Load()
+	p.host, p.services, p.answering = newHostTable(p.seed, own), newServiceTable(p.seed, list), answering(list)
 	p.refresh()
-	changed := p.otherwise(&before)
+	changed := p.otherwise(before)
 	for _, id := range changed {
 		p.slots[id].advance()
 	}
@@ -44,19 +44,52 @@ func (p *Plane) SetHost(own []netip.Addr, list []Service) error {
 	return p.putSlots(changed)
 }
 
-// otherwise lists the endpoints that may call a Service since services is no
-// longer before, or may not any more.
-func (p *Plane) otherwise(before *serviceTable) (ids []endpoint.ID) {
+// protocols is a set of those without an opening that every packet shows.
+type protocols uint8
+
+const (
+	answersUDP protocols = 1 << iota
+	answersSCTP
+)
+
+func (s protocols) has(p packet.Proto) bool {
+	return p == packet.ProtoUDP && s&answersUDP != 0 || p == packet.ProtoSCTP && s&answersSCTP != 0
+}
+
+// answering says what the backends of Services answer there, TCP left out.
+func answering(list []Service) map[packet.Addr]protocols {
+	out := map[packet.Addr]protocols{}
+	for i := range list {
+		var one protocols
+		switch list[i].Proto {
+		case packet.ProtoUDP:
+			one = answersUDP
+		case packet.ProtoSCTP:
+			one = answersSCTP
+		default:
+			continue
+		}
+		for _, b := range list[i].Backends {
+			out[packet.AddrFrom(b.Addr())] |= one
+		}
+	}
+	return out
+}
+
+// otherwise lists the endpoints that may call a Service since services are no
+// longer those of before, or may not any more, and those that answer for one since:
+// divert may have been told to admit flows of theirs that go around the stack.
+func (p *Plane) otherwise(before *snapshot) (ids []endpoint.ID) {
 	snap := p.snap.Load()
 	if snap.table == nil {
 		return nil
 	}
-	keys := before.differs(&snap.services)
+	keys := before.services.differs(&snap.services)
 	if len(keys) == 0 {
 		return nil
 	}
 	old := *snap
-	old.services = *before
+	old.services = before.services
 	var s serviceScratch
 	for i := range snap.local {
 		id, l := endpoint.ID(i), &snap.local[i]
@@ -65,7 +98,8 @@ func (p *Plane) otherwise(before *serviceTable) (ids []endpoint.ID) {
 				return a.Is4() == k.addr.Is4() && s.reaches(&old, id, a, k) != s.reaches(snap, id, a, k)
 			})
 		}
-		if l.gen != 0 && slices.ContainsFunc(keys, changed) {
+		answers := l.answers&^before.endpoint(id).answers != 0
+		if l.gen != 0 && (answers || slices.ContainsFunc(keys, changed)) {
 			ids = append(ids, id)
 		}
 	}

@@ -132,7 +132,7 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 	if p.hook == event.ToPod {
 		// The stack had it before: it may be translated on the way.
 		e.Flags |= flow.NoShortcut
-	} else if h.Proto == packet.ProtoTCP && !h.Opening() {
+	} else if h.Proto == packet.ProtoTCP && !h.Opening() || snap.endpoint(p.slot).answers.has(h.Proto) {
 		e.Flags |= underway
 	}
 	w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
-	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/stat"
 	"github.com/sluice-net/sluice/xdpprog"
 )
@@ -184,9 +183,7 @@ func (s *sim) same(p *simPacket, frame []byte) {
 func (s *sim) shortcut(p *simPacket, frame []byte) {
 	s.Helper()
 	p.hook, p.link, p.routed = event.ToPod, p.dst, true
-	if p.service == nil || p.proto != packet.ProtoUDP {
-		s.same(p, frame)
-	} // else an answer to what is forgotten: nobody can tell
+	s.same(p, frame)
 	s.done(p, true)
 }
 

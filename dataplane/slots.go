@@ -493,6 +493,7 @@ func (p *Plane) refresh() {
 		}
 		for _, a := range s.ep.Addrs {
 			l.own = append(l.own, packet.AddrFrom(a))
+			l.answers |= p.answering[packet.AddrFrom(a)]
 			addrs = append(addrs, addrSlot{packet.AddrFrom(a), id})
 		}
 		snap.local[i] = l

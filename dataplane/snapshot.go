@@ -31,6 +31,7 @@ type local struct {
 	ifindex         int           // of its host-side link
 	learns          bool          // names from the answers of resolvers
 	own             []packet.Addr // may be sources of its packets
+	answers         protocols     // for Services, as one of their backends
 }
 
 func (l *local) owns(a packet.Addr) bool {

@@ -48,6 +48,34 @@ func TestShortcut(t *testing.T) {
 	}
 }
 
+// TestTranslated sees that a flow whose packets go around the stack no longer does when
+// one comes by it: the answers are the host's to translate back.
+func TestTranslated(t *testing.T) {
+	r := newRig(t, nil)
+	f := flowOf{pod4, peer4, 53, 5000, layers.IPProtocolUDP}
+	r.allow(f, xdpprog.FlowValue{Flags: xdpprog.FlowShortcut | xdpprog.FlowAudit})
+	for _, step := range []struct {
+		at     xdpprog.Point
+		frame  []byte
+		want   string
+		counts [2]uint64 // packets from the pod and to it
+	}{
+		{xdpprog.PodIngress, f.frame(t, podMAC, hostMAC, ""), "shortcut", [2]uint64{1, 0}},
+		{xdpprog.PodEgress, f.reverse().frame(t, hostMAC, podMAC, ""), "hit", [2]uint64{1, 1}},
+		{xdpprog.PodIngress, f.frame(t, podMAC, hostMAC, ""), "hit", [2]uint64{2, 1}},
+	} {
+		got := r.fate(step.at, step.frame)
+		v := r.flow(f)
+		_, side := f.key()
+		if n := [2]uint64{v.Packets[side], v.Packets[side^1]}; got != step.want || n != step.counts {
+			t.Errorf("%v: %q, packets %d; want %q, %d", step.at, got, n, step.want, step.counts)
+		}
+	}
+	if v := r.flow(f); v.Flags != xdpprog.FlowToPod|xdpprog.FlowAudit {
+		t.Errorf("flags %#x", v.Flags)
+	}
+}
+
 func setTTL(frame []byte, ttl uint8) {
 	if frame[12] == 8 {
 		frame[14+8] = ttl

@@ -2,10 +2,14 @@ package e2e_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control"
@@ -99,6 +103,68 @@ func TestService(t *testing.T) {
 			s.flows()
 		})
 	}
+}
+
+// TestServiceSpeaksFirst has the backend of a Service go on when the agent has lost the
+// flow: what it says is translated back, at once if the Service is known, and else once
+// the client has spoken.
+func TestServiceSpeaksFirst(t *testing.T) {
+	t.Parallel()
+	everyKind(t, func(t *testing.T, s setup) {
+		n := newPair(t, s)
+		speaker := n.addPod("speaker", 5, "app: speaker")
+		path := filepath.Join(n.dir, ".nat")
+		must(t, os.WriteFile(path, fmt.Appendf(nil, `table inet nat {
+			chain services {
+				type nat hook prerouting priority dstnat;
+				ip daddr %s udp dport 800 dnat ip to %s:80
+				ip6 daddr %s udp dport 800 dnat ip6 to [%s]:80
+			}
+		}`, vip4, speaker.v4, vip6, speaker.v6), 0o644))
+		n.run(n.net.Host(), "nft", "-f", path)
+		for _, known := range []bool{false, true} {
+			if known {
+				n.service("speaker", 0, []string{vip4, vip6}, speaker.v4, speaker.v6)
+			}
+			n.settle()
+			for i, vip := range []string{vip4, vip6} {
+				client := n.udp(n.friend, at(netip.MustParseAddr(vip), 800))
+				var server *net.UDPConn
+				must(t, speaker.Namespace().Do(func() (err error) {
+					server, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at(speaker.addr(4+2*i), 80)))
+					return err
+				}))
+				t.Cleanup(func() { server.Close() })
+				var from netip.AddrPort
+				call := func() {
+					n.eventually("call arrives", func() bool {
+						_, _ = client.Write([]byte("call"))
+						_ = server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+						var err error
+						_, from, err = server.ReadFromUDPAddrPort(make([]byte, 8))
+						return err == nil
+					})
+				}
+				speak := func() bool {
+					_, _ = server.WriteToUDPAddrPort([]byte("news"), from)
+					_ = client.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+					_, err := client.Read(make([]byte, 8))
+					return err == nil
+				}
+				call()
+				n.eventually("answer arrives", speak)
+				n.signal(unix.SIGTERM)
+				n.cleanup()
+				n.start()
+				if !known {
+					speak()
+					call()
+				}
+				n.eventually("the backend is heard", speak)
+				server.Close()
+			}
+		}
+	})
 }
 
 // TestMasquerade opens connections to the world outside, which sees the node.

@@ -32,7 +32,7 @@ struct flow_key {
 
 enum flow_flags {
 	FLOW_SHORTCUT = 1 << 0, /* both ends are pods of this node, no NAT between */
-	FLOW_TO_POD = 1 << 1,	/* first seen at to-pod: the stack may translate it */
+	FLOW_TO_POD = 1 << 1,	/* it comes to to-pod by the stack, which may translate it */
 	FLOW_AUDIT = 1 << 2,	/* allowed only because the deny is an audit */
 	FLOW_LOG = 1 << 3,	/* a rule wants it reported */
 };

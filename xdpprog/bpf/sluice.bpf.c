@@ -267,6 +267,12 @@ static __always_inline int cached(struct __sk_buff *skb, const struct packet *p,
 		if (hook == HOOK_FROM_POD && !(peer && v->flags & FLOW_SHORTCUT) &&
 		    !checksum_in_place(skb, p))
 			return MISS; /* on its way up it is filled in */
+		/*
+		 * It came by the stack, though the pod that sent it goes around: to other
+		 * addresses, that is, which were translated. So must the answers be.
+		 */
+		if (hook == HOOK_TO_POD && v->flags & FLOW_SHORTCUT)
+			v->flags = (v->flags & ~FLOW_SHORTCUT) | FLOW_TO_POD;
 		/* Once a packet: at from-pod, or at to-pod if that never sees it. */
 		if (hook == HOOK_FROM_POD || !v->slot[from & 1] || v->flags & FLOW_TO_POD) {
 			note_packet(skb, v, p);
