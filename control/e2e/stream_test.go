@@ -124,7 +124,7 @@ func (s *stream) after(count uint64) {
 // never came back.
 func (s *stream) lost(from, to uint64) []uint64 {
 	var missing []uint64
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		missing = missing[:0]
 		s.mu.Lock()
 		for i := from; i < to; i++ {

@@ -171,9 +171,9 @@ func TestReusedPortStays(t *testing.T) {
 	}
 	time.Sleep(silence)
 	close(resume)
-	dead := 0
+	dead, end := 0, time.Now().Add(20*time.Second)
 	for _, c := range conns {
-		must(t, c.SetDeadline(time.Now().Add(3*time.Second)))
+		must(t, c.SetDeadline(end))
 		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
 			dead++
 		}

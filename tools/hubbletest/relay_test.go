@@ -211,6 +211,6 @@ func TestRelayOfLab(t *testing.T) {
 	})
 	addr := relay(t, "--peer-service", fmt.Sprintf("unix:///run/sluice/lab/%s/hubble.sock", name), "--disable-client-tls")
 	ask(t, addr, "status", "Connected Nodes: 1/1")
-	labtest.Run(t, "lab", "exec", "--name", name, "production/frontend", "--", "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/"+database+"/5432")
+	labtest.Run(t, "lab", "exec", "--name", name, "production/frontend", "--", "timeout", "3", "bash", "-c", "exec 3<>/dev/tcp/"+database+"/5432")
 	ask(t, addr, "observe --verdict DROPPED --print-policy-names", "production/frontend:", "-> production/database:5432", "EGRESS DENIED BY", "default-deny (NetworkPolicy)")
 }

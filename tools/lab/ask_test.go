@@ -60,7 +60,7 @@ func TestAskAgent(t *testing.T) {
 	}
 
 	// Hits: what it denies is counted.
-	if code, _, _ := labtest.Run(t, "lab", "exec", "--name", name, "x/a", "--", "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/10.0.0.2/80"); code == 0 {
+	if code, _, _ := labtest.Run(t, "lab", "exec", "--name", name, "x/a", "--", "timeout", "3", "bash", "-c", "exec 3<>/dev/tcp/10.0.0.2/80"); code == 0 {
 		t.Error("connected in spite of the policy")
 	}
 	policy := func() api.Policy {

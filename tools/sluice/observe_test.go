@@ -57,7 +57,7 @@ func (o observed) observe(args ...string) string {
 // connect attempts a TCP connection.
 func (o observed) connect(pod, addr, port string) bool {
 	o.Helper()
-	code, _, _ := labtest.Run(o.T, "lab", "exec", "--name", o.name, pod, "--", "timeout", "1", "bash", "-c", "exec 3<>/dev/tcp/"+addr+"/"+port)
+	code, _, _ := labtest.Run(o.T, "lab", "exec", "--name", o.name, pod, "--", "timeout", "3", "bash", "-c", "exec 3<>/dev/tcp/"+addr+"/"+port)
 	return code == 0
 }
 
