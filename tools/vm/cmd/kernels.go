@@ -215,33 +215,40 @@ func found(log string, re *regexp.Regexp) string {
 	return "–"
 }
 
-// complaints picks out of a console what failed tests said, from the line on that
-// has begun or resumed them, and the lines around other failures.
+// testRE finds what go test says of whose lines follow, and of who has failed.
+var testRE = regexp.MustCompile(`^\s*(=== (?:RUN|CONT|NAME) |--- FAIL: )\s*(\S+)`)
+
+// complaints picks out of a console what failed tests said: of each time that one had
+// the word the first lines, which say what it expected, and the lines around other
+// failures. What a subtest is found to be is said only after its siblings.
 func complaints(log string) string {
 	lines := strings.Split(log, "\n")
-	keep := make([]bool, len(lines))
-	begun := 0
-	for i, l := range lines {
-		switch {
-		case strings.HasPrefix(l, "=== "):
-			begun = i
-			continue
-		case strings.Contains(l, "--- FAIL"):
-			// What it expected stands first, the agent's log after it.
-			for j := begun; j < min(i, begun+40); j++ {
-				keep[j] = true
-			}
-		case !strings.Contains(l, "guest:") && !strings.Contains(l, "panic:"):
-			continue
-		}
-		for j := max(0, i-2); j < min(len(lines), i+12); j++ {
-			keep[j] = true
+	failed := map[string]bool{}
+	for _, l := range lines {
+		if m := testRE.FindStringSubmatch(l); m != nil && m[1] == "--- FAIL: " {
+			failed[m[2]] = true
 		}
 	}
 	var b strings.Builder
+	left := 0
 	for i, l := range lines {
-		if keep[i] && b.Len() < 12000 {
+		m := testRE.FindStringSubmatch(l)
+		switch {
+		case m != nil && m[1] == "--- FAIL: ":
+			left = max(left, 12)
+		case m != nil && failed[m[2]]:
+			left = 40 // the agent's log comes after what was expected
+		case m != nil:
+			left = 0
+		case strings.Contains(l, "guest:") || strings.Contains(l, "panic:"):
+			left = max(left, 12)
+			if i > 0 {
+				b.WriteString(lines[i-1] + "\n")
+			}
+		}
+		if left > 0 && b.Len() < 20000 {
 			b.WriteString(l + "\n")
+			left--
 		}
 	}
 	return b.String()
