@@ -41,7 +41,7 @@ func TestLargeDatagrams(t *testing.T) {
 				_, err := denied.Write(sent)
 				must(t, err)
 			}
-			if got := n.pingAddr(n.friend.Namespace(), n.server.addr(family), 3, 8000); got < 2 {
+			if got := n.pingAddr(n.friend.Namespace(), n.server.addr(family), 3, 8000, pingPatience); got < 2 {
 				t.Errorf("%d of 3 large echo replies of family %d", got, family)
 			}
 		}

@@ -11,21 +11,27 @@ import (
 	"github.com/sluice-net/sluice/bench/netlab"
 )
 
+// For how long a reply is waited for: that should come, or that should not.
+var (
+	pingPatience = patience / 6
+	pingSilence  = 700 * time.Millisecond
+)
+
 // ping sends echo requests one after the other and returns how many replies
 // came, each within its own time.
-func (n *node) ping(from, to *pod, family, count int) int {
+func (n *node) ping(from, to *pod, family, count int, wait time.Duration) int {
 	n.Helper()
-	return n.pingAddr(from.Namespace(), to.addr(family), count, 56)
+	return n.pingAddr(from.Namespace(), to.addr(family), count, 56, wait)
 }
 
-func (n *node) pingAddr(from *netlab.Namespace, to netip.Addr, count, size int) int {
+func (n *node) pingAddr(from *netlab.Namespace, to netip.Addr, count, size int, wait time.Duration) int {
 	n.Helper()
 	conn := n.echoSocket(from, to)
 	defer conn.Close()
 	replies := 0
 	buf := make([]byte, 65536)
 	for seq := range count {
-		if n.pingOnce(conn, to, seq, size, buf) {
+		if n.pingOnce(conn, to, seq, size, wait, buf) {
 			replies++
 		}
 	}
@@ -59,9 +65,8 @@ func (n *node) echoSocket(from *netlab.Namespace, to netip.Addr) net.PacketConn 
 	return conn
 }
 
-func (n *node) pingOnce(conn net.PacketConn, to netip.Addr, seq, size int, buf []byte) bool {
+func (n *node) pingOnce(conn net.PacketConn, to netip.Addr, seq, size int, wait time.Duration, buf []byte) bool {
 	n.Helper()
-	const wait = 700 * time.Millisecond
 	request := make([]byte, 8+size)
 	request[0], request[7] = 8, byte(seq)
 	if to.Is6() {

@@ -104,13 +104,13 @@ func TestPing(t *testing.T) {
 			"- from: [{podSelector: {matchLabels: {role: friend}}}]\n"+
 			"- from: [{podSelector: {matchLabels: {role: other}}}]\n  ports: [{port: 80}]")
 		for _, family := range []int{4, 6} {
-			if got := n.ping(friend, server, family, 3); got != 3 {
+			if got := n.ping(friend, server, family, 3, pingPatience); got != 3 {
 				t.Errorf("friend: %d of 3 replies of family %d", got, family)
 			}
-			if got := n.ping(server, other, family, 3); got != 3 {
+			if got := n.ping(server, other, family, 3, pingPatience); got != 3 {
 				t.Errorf("server itself: %d of 3 replies of family %d", got, family)
 			}
-			if got := n.ping(other, server, family, 2); got != 0 {
+			if got := n.ping(other, server, family, 2, pingSilence); got != 0 {
 				t.Errorf("other: %d replies of family %d", got, family)
 			}
 		}

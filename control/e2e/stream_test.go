@@ -120,11 +120,13 @@ func (s *stream) after(count uint64) {
 	s.n.eventually("stream goes on", func() bool { return s.sent.Load() >= from+count })
 }
 
-// lost waits for what is under way and lists the datagrams of [from, to) that
-// never came back.
-func (s *stream) lost(from, to uint64) []uint64 {
+// underWay is for how long a datagram may be so that is not expected to come back.
+const underWay = 2 * time.Second
+
+// lost lists the datagrams of [from, to) that don't come back within some time.
+func (s *stream) lost(from, to uint64, wait time.Duration) []uint64 {
 	var missing []uint64
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
 		missing = missing[:0]
 		s.mu.Lock()
 		for i := from; i < to; i++ {
@@ -147,7 +149,7 @@ func (s *stream) intact(what string, from uint64) {
 	if to == from {
 		s.n.Errorf("%s: nothing was sent", what)
 	}
-	if missing := s.lost(from, to); len(missing) > 0 {
+	if missing := s.lost(from, to, patience/6); len(missing) > 0 {
 		overrun := backlogDrops(s.n) - s.overrun
 		report := s.n.Errorf
 		if uint64(len(missing)) <= overrun {
@@ -164,7 +166,7 @@ func (s *stream) silent(what string) {
 	from := s.mark()
 	s.after(100)
 	to := s.mark()
-	if back := int(to-from) - len(s.lost(from, to)); back > 0 {
+	if back := int(to-from) - len(s.lost(from, to, underWay)); back > 0 {
 		s.n.Errorf("%s: %d of %d datagrams came back", what, back, to-from)
 	}
 }

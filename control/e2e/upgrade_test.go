@@ -85,8 +85,8 @@ func TestOtherLayout(t *testing.T) {
 			s4.flows()
 			s6.flows()
 			mark4, mark6 := s4.mark(), s6.mark()
-			t.Logf("lost %d of %d and %d of %d datagrams, %d segments sent again", len(s4.lost(from4, mark4)), mark4-from4,
-				len(s6.lost(from6, mark6)), mark6-from6, talk.retransmits()+back.retransmits()-before)
+			t.Logf("lost %d of %d and %d of %d datagrams, %d segments sent again", len(s4.lost(from4, mark4, underWay)), mark4-from4,
+				len(s6.lost(from6, mark6, underWay)), mark6-from6, talk.retransmits()+back.retransmits()-before)
 			s4.after(20)
 			s6.after(20)
 			s4.intact("once it goes on", mark4)

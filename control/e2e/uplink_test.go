@@ -199,7 +199,7 @@ func TestUplink(t *testing.T) {
 				a.probeAll(probes...)
 			}
 			for _, family := range []int{4, 6} {
-				if got := a.pingAddr(a.friendly.Namespace(), a.other.addr(family), 3, 100); got != 3 {
+				if got := a.pingAddr(a.friendly.Namespace(), a.other.addr(family), 3, 100, pingPatience); got != 3 {
 					t.Errorf("ping over the uplink, IPv%d: %d of 3 answered", family, got)
 				}
 			}
@@ -279,7 +279,7 @@ func (a *away) floodDenied() {
 	defer conn.Close()
 	before := a.status()
 	a.eventually("denied flow is dropped in the driver", func() bool {
-		for range 20 {
+		for range 100 {
 			_, _ = conn.Write([]byte("denied"))
 		}
 		return a.status().Programs["uplink-denied"] > before.Programs["uplink-denied"]+1000

@@ -115,7 +115,7 @@ func TestDiskFull(t *testing.T) {
 	n.probeAll(append(all(n.other, n.server, 80, true), all(late, n.server, 80, false, "server")...)...)
 	n.allow("role: friend")
 	s.flows()
-	if lost := s.lost(began, began+1); len(lost) > 0 {
+	if lost := s.lost(began, began+1, patience/6); len(lost) > 0 {
 		t.Errorf("the stream lost its first datagram")
 	}
 }
