@@ -1,6 +1,7 @@
 package names
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -92,6 +93,10 @@ type alias struct {
 	ttl uint32
 }
 
+// errLength says that a record is no address. The Parser reads one all the same,
+// out of what follows.
+var errLength = errors.New("record is not as long as an address")
+
 // next reads one record.
 func (r *records) next(p *dnsmessage.Parser) error {
 	h, err := p.AnswerHeader()
@@ -107,12 +112,18 @@ func (r *records) next(p *dnsmessage.Parser) error {
 	}
 	switch h.Type {
 	case dnsmessage.TypeA:
+		if h.Length != 4 {
+			return errLength
+		}
 		a, err := p.AResource()
 		if err != nil {
 			return err
 		}
 		r.add(owner, netip.AddrFrom4(a.A), ttl)
 	case dnsmessage.TypeAAAA:
+		if h.Length != 16 {
+			return errLength
+		}
 		a, err := p.AAAAResource()
 		if err != nil {
 			return err

@@ -123,6 +123,14 @@ func message(id uint16, response bool, name string, kind dnsmessage.Type, record
 	return out
 }
 
+// resized has the last record of a message, whose data has n bytes, say that it
+// has another number of them.
+func resized(m []byte, n int, says uint16) []byte {
+	m = slices.Clone(m)
+	binary.BigEndian.PutUint16(m[len(m)-n-2:], says)
+	return m
+}
+
 const a4 = dnsmessage.TypeA
 
 func TestLearn(t *testing.T) {
@@ -154,6 +162,9 @@ func TestLearn(t *testing.T) {
 		{"nobody's addresses", message(1, true, "a.test.", a4, record{"a.test.", netip.MustParseAddr("127.0.0.1"), 1},
 			record{"a.test.", netip.MustParseAddr("::ffff:192.0.2.1"), 1}, record{"a.test.", netip.MustParseAddr("224.0.0.1"), 1}), nil},
 		{"no message", []byte{1, 2, 3}, nil},
+		{"an address of no length", resized(right, 4, 0), nil},
+		{"an address with something behind it", append(resized(right, 4, 6), 1, 2), nil},
+		{"an IPv6 address of four bytes", resized(message(1, true, "a.test.", a4, record{"a.test.", addrs[1], 300}), 16, 4), nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
