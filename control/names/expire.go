@@ -46,7 +46,8 @@ func (l *Learner) Run(ctx context.Context, plane Plane) error {
 
 // Expire drops what is over and no connection uses.
 func (l *Learner) Expire(ctx context.Context, plane Plane) {
-	over := l.over()
+	now := l.now() // for what is over later, nobody is asked
+	over := l.over(now)
 	if len(over) == 0 {
 		return
 	}
@@ -57,7 +58,7 @@ func (l *Learner) Expire(ctx context.Context, plane Plane) {
 		return // it is looked at again
 	}
 	l.mu.Lock()
-	now, dropped := l.now(), false
+	dropped := false
 	for pod, r := range l.records {
 		for _, e := range r.entries {
 			if !r.over(e, now) {
@@ -82,10 +83,9 @@ func (l *Learner) Expire(ctx context.Context, plane Plane) {
 }
 
 // over returns the addresses whose time is up.
-func (l *Learner) over() (out []netip.Addr) {
+func (l *Learner) over(now time.Time) (out []netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
 	for _, r := range l.records {
 		for _, e := range r.entries {
 			if r.over(e, now) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -523,15 +524,23 @@ func segments(r *rand.Rand, data []byte) (out []span) {
 	return out
 }
 
-// fakePlane says who is live.
+// fakePlane says who is live, of those that it is asked about.
 type fakePlane struct {
 	live map[netip.Addr]struct{}
 	ok   bool
+	slow time.Duration // that it takes
 }
 
 func (f *fakePlane) ReadLookups(ctx context.Context, _ func(*event.Lookup)) { <-ctx.Done() }
-func (f *fakePlane) Live(context.Context, []netip.Addr) (map[netip.Addr]struct{}, bool) {
-	return f.live, f.ok
+func (f *fakePlane) Live(_ context.Context, addrs []netip.Addr) (map[netip.Addr]struct{}, bool) {
+	live := map[netip.Addr]struct{}{}
+	for _, a := range addrs {
+		if _, ok := f.live[a]; ok {
+			live[a] = struct{}{}
+		}
+	}
+	time.Sleep(f.slow)
+	return live, f.ok
 }
 
 func TestExpire(t *testing.T) {
@@ -562,6 +571,26 @@ func TestExpire(t *testing.T) {
 	if heard, _ := c.Take(c.domains); !slices.Equal(heard, []string{"used.test"}) {
 		t.Errorf("dropped %v", heard)
 	}
+}
+
+// TestExpireSlowly lets a name's time end while the dataplane is asked about
+// another one: nobody has said yet whether it is in use.
+func TestExpireSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClass(t, func(cfg *names.Config) { cfg.MinTTL = 0 })
+		for i, name := range []string{"idle.test.", "used.test."} {
+			c.ask(uint16(i), name, a4)
+			c.tell(message(uint16(i), true, name, a4, record{name, addrs[i], uint32(2 * i)}))
+		}
+		plane := &fakePlane{live: map[netip.Addr]struct{}{addrs[1]: {}}, ok: true, slow: 3 * time.Second}
+		for range 2 {
+			c.Expire(t.Context(), plane)
+			c.Take(c.domains)
+		}
+		if e := c.Entries(); len(e) != 1 || e[0].Name != "used.test" || !e[0].InUse {
+			t.Errorf("entries %+v", e)
+		}
+	})
 }
 
 func TestFile(t *testing.T) {
