@@ -174,6 +174,33 @@ func TestPolicyVersions(t *testing.T) {
 	}
 }
 
+// TestTierOfParts has the parts of a policy follow a tier that the first of them
+// is not in.
+func TestTierOfParts(t *testing.T) {
+	o := policy.Origin{Kind: "NetworkPolicy", Namespace: "a", Name: "np"}
+	part := &policy.Policy{Origin: o, Tier: policy.Tier{Name: "x"}, TierObject: true}
+	st := store.New()
+	orders := func() (got []float64) {
+		st.Read(func(v store.View) {
+			for p := range v.PoliciesOf(o) {
+				got = append(got, p.Tier.Order)
+			}
+		})
+		return got
+	}
+	st.Update(func(tx *store.Tx) {
+		tx.SetPolicy(&policy.Policy{Origin: o, Tier: policy.TierNetworkPolicy, Parts: []*policy.Policy{part}})
+	})
+	st.Update(func(tx *store.Tx) { tx.SetTier(&store.Tier{Name: "x", Order: 7}) })
+	if got, want := orders(), []float64{policy.TierNetworkPolicy.Order, 7}; !slices.Equal(got, want) {
+		t.Errorf("with the tier: %v, want %v", got, want)
+	}
+	st.Update(func(tx *store.Tx) { tx.DeleteTier("x") })
+	if got, want := orders(), []float64{policy.TierNetworkPolicy.Order, policy.LastOrder}; !slices.Equal(got, want) {
+		t.Errorf("without it: %v, want %v", got, want)
+	}
+}
+
 func TestNodeAddrs(t *testing.T) {
 	host := pod("h", "x", "192.168.0.7")
 	host.HostNetwork = true

@@ -1,6 +1,10 @@
 package store
 
-import "github.com/sluice-net/sluice/control/policy"
+import (
+	"slices"
+
+	"github.com/sluice-net/sluice/control/policy"
+)
 
 // Tier is a tier that is an object of its own.
 type Tier struct {
@@ -29,8 +33,9 @@ func (tx *Tx) DeleteTier(name string) {
 
 // retier has the policies of a tier follow it.
 func (tx *Tx) retier(name string) {
+	in := func(p *policy.Policy) bool { return p.TierObject && p.Tier.Name == name }
 	for _, e := range tx.st.policies {
-		if in := e.good; in != nil && in.TierObject && in.Tier.Name == name || e.rejected != nil && e.rejected.TierObject && e.rejected.Tier.Name == name {
+		if slices.ContainsFunc(e.parts, in) {
 			e.settle(tx.st)
 			tx.st.note(Change{Policy: e.origin})
 		}
