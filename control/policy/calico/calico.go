@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kjson "sigs.k8s.io/json"
 
 	"github.com/sluice-net/sluice/control/policy"
 )
@@ -84,7 +85,7 @@ func Salvage(kind string) func(object []byte, cause error) (*policy.Policy, []po
 			Metadata json.RawMessage `json:"metadata"`
 			Spec     json.RawMessage `json:"spec"`
 		}
-		_ = json.Unmarshal(object, &outer) // what is illegible stays empty
+		_ = kjson.UnmarshalCaseSensitivePreserveInts(object, &outer) // what is illegible stays empty
 		var name struct {
 			Name string `json:"name"`
 		}
@@ -94,9 +95,9 @@ func Salvage(kind string) func(object []byte, cause error) (*policy.Policy, []po
 		var notes struct {
 			Annotations map[string]string `json:"annotations"`
 		}
-		_ = json.Unmarshal(outer.Metadata, &name)
-		_ = json.Unmarshal(outer.Metadata, &namespace)
-		_ = json.Unmarshal(outer.Metadata, &notes)
+		_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &name)
+		_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &namespace)
+		_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &notes)
 		p := &Policy{Spec: outer.Spec}
 		p.Name, p.Namespace, p.Annotations = name.Name, namespace.Namespace, notes.Annotations
 		return convert(s, p, cause)

@@ -19,6 +19,7 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kjson "sigs.k8s.io/json"
 
 	"github.com/sluice-net/sluice/control/policy"
 )
@@ -85,7 +86,7 @@ func salvage(object []byte) *NetworkPolicy {
 		Spec     json.RawMessage `json:"spec"`
 		Specs    json.RawMessage `json:"specs"`
 	}
-	_ = json.Unmarshal(object, &outer)
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(object, &outer)
 	np := &NetworkPolicy{Spec: outer.Spec, Specs: outer.Specs}
 	var name struct {
 		Name string `json:"name"`
@@ -96,9 +97,9 @@ func salvage(object []byte) *NetworkPolicy {
 	var notes struct {
 		Annotations map[string]string `json:"annotations"`
 	}
-	_ = json.Unmarshal(outer.Metadata, &name)
-	_ = json.Unmarshal(outer.Metadata, &namespace)
-	_ = json.Unmarshal(outer.Metadata, &notes)
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &name)
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &namespace)
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &notes)
 	np.Name, np.Namespace, np.Annotations = name.Name, namespace.Namespace, notes.Annotations
 	return np
 }

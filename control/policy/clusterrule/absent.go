@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
 )
 
 // Absent returns a fault for each field that an object in JSON has to have and
@@ -29,7 +30,7 @@ func Absent(doc []byte, fields, selectors []string) field.ErrorList {
 	}
 	all := map[string]json.RawMessage{}
 	// What is of another type is the decoder's to complain about.
-	if json.Unmarshal(doc, &outer) != nil || json.Unmarshal(outer.Spec, &all) != nil || json.Unmarshal(outer.Spec, &known) != nil {
+	if kjson.UnmarshalCaseSensitivePreserveInts(doc, &outer) != nil || kjson.UnmarshalCaseSensitivePreserveInts(outer.Spec, &all) != nil || kjson.UnmarshalCaseSensitivePreserveInts(outer.Spec, &known) != nil {
 		return nil
 	}
 	var faults field.ErrorList

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/policy/labelselector"
@@ -79,30 +80,30 @@ func Salvage(object []byte, cause error) (*policy.Policy, policy.Rejection) {
 		Metadata json.RawMessage `json:"metadata"`
 		Spec     json.RawMessage `json:"spec"`
 	}
-	_ = json.Unmarshal(object, &outer) // what is illegible stays empty
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(object, &outer) // what is illegible stays empty
 	var meta struct {
 		Name      string `json:"name"`
 		Namespace string `json:"namespace"`
 	}
-	_ = json.Unmarshal(outer.Metadata, &meta)
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &meta)
 	var notes struct {
 		Annotations map[string]string `json:"annotations"`
 	}
-	_ = json.Unmarshal(outer.Metadata, &notes)
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(outer.Metadata, &notes)
 	var spec struct {
 		PodSelector json.RawMessage `json:"podSelector"`
 		PolicyTypes json.RawMessage `json:"policyTypes"`
 		Egress      json.RawMessage `json:"egress"`
 	}
-	legible := json.Unmarshal(outer.Spec, &spec) == nil
+	legible := kjson.UnmarshalCaseSensitivePreserveInts(outer.Spec, &spec) == nil
 
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 		Name: meta.Name, Namespace: meta.Namespace, Annotations: notes.Annotations}}
 	wide := !legible
-	if spec.PodSelector != nil && json.Unmarshal(spec.PodSelector, &np.Spec.PodSelector) != nil {
+	if spec.PodSelector != nil && kjson.UnmarshalCaseSensitivePreserveInts(spec.PodSelector, &np.Spec.PodSelector) != nil {
 		np.Spec.PodSelector = metav1.LabelSelector{}
 	}
-	if spec.PolicyTypes != nil && json.Unmarshal(spec.PolicyTypes, &np.Spec.PolicyTypes) != nil {
+	if spec.PolicyTypes != nil && kjson.UnmarshalCaseSensitivePreserveInts(spec.PolicyTypes, &np.Spec.PolicyTypes) != nil {
 		wide = true
 	}
 	if wide {

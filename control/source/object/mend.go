@@ -44,7 +44,7 @@ func mend(doc []byte, legible func(part []byte) bool) []byte {
 		Metadata map[string]json.RawMessage `json:"metadata"`
 		Spec     map[string]json.RawMessage `json:"spec"`
 	}
-	_ = json.Unmarshal(doc, &outer) // what is illegible stays empty
+	_ = kjson.UnmarshalCaseSensitivePreserveInts(doc, &outer) // what is illegible stays empty
 	out := map[string]any{}
 	maps.DeleteFunc(outer.Metadata, func(key string, raw json.RawMessage) bool {
 		return !legible(wrap("metadata", map[string]any{key: raw}))
@@ -57,7 +57,7 @@ func mend(doc []byte, legible func(part []byte) bool) []byte {
 		switch raw := outer.Spec[key]; {
 		case fits(key, raw):
 			spec[key] = raw
-		case json.Unmarshal(raw, &list) == nil:
+		case kjson.UnmarshalCaseSensitivePreserveInts(raw, &list) == nil:
 			for i, e := range list {
 				if fits(key, []json.RawMessage{e}) {
 					continue
@@ -66,7 +66,7 @@ func mend(doc []byte, legible func(part []byte) bool) []byte {
 				var rule struct {
 					Action json.RawMessage `json:"action"`
 				}
-				_ = json.Unmarshal(e, &rule)
+				_ = kjson.UnmarshalCaseSensitivePreserveInts(e, &rule)
 				if only := wrap("action", rule.Action); rule.Action != nil && fits(key, []json.RawMessage{only}) {
 					list[i] = only
 				}

@@ -9,7 +9,6 @@
 package object
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 
@@ -120,7 +119,7 @@ func wrongType(kind string, namespaced bool, doc []byte, cause error, salvage sa
 			Name      string `json:"name"`
 		} `json:"metadata"`
 	}
-	if json.Unmarshal(doc, &named) != nil || named.Metadata.Name == "" {
+	if kjson.UnmarshalCaseSensitivePreserveInts(doc, &named) != nil || named.Metadata.Name == "" {
 		return Object{}, cause
 	}
 	o := Object{Origin: policy.Origin{Kind: kind, Name: named.Metadata.Name}, Illegible: true}
