@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/sluice-net/sluice/control/policy"
 	"github.com/sluice-net/sluice/control/resolve"
@@ -171,21 +172,39 @@ func (b *builder) tier(policies []*policy.Policy, s *subject, dir rule.Direction
 	t := rule.Tier{Name: policies[0].Tier.Name}
 	var isolating []rule.PolicyRef
 	audit := true
+	passed := false // by a rule that holds at some of the subject's addresses
 	for _, p := range policies {
 		section := resolve.Section(p, dir)
 		for i := range section.Rules {
-			t.Rules = append(t.Rules, b.rule(p, &section.Rules[i], dir, s)...)
+			r := &section.Rules[i]
+			lines := b.rule(p, r, dir, s)
+			if passed {
+				lines = passOn(lines)
+			}
+			t.Rules = append(t.Rules, lines...)
+			passed = passed || r.Action == policy.Pass && b.peers.Partly(p.Origin, r, resolve.Subject{Identity: s.identity, Addrs: s.addrs})
 		}
 		if section.Default == policy.Deny {
 			isolating = append(isolating, resolve.Ref(p, rule.DefaultRule, dir))
 			audit = audit && b.view.Audit(p)
 		}
 	}
-	if len(isolating) > 0 {
+	if len(isolating) > 0 && !(passed && audit) {
 		t.Default, t.DefaultAudit = rule.Deny, audit
 		t.DefaultCause = b.c.causes.defaults(isolating)
 	}
 	return t
+}
+
+// passOn leaves to the next tier what lines would let through.
+func passOn(lines []rule.Rule) []rule.Rule {
+	lines = slices.Clone(lines)
+	for i := range lines {
+		if l := &lines[i]; l.Action == rule.Allow || l.Audit {
+			l.Action, l.Audit = rule.Pass, false
+		}
+	}
+	return lines
 }
 
 // rules are the compiled lines of policies that are the same for all subjects.
@@ -199,10 +218,11 @@ func (b *builder) rule(p *policy.Policy, r *policy.Rule, dir rule.Direction, s *
 		}
 		return lines
 	}
-	lines, shared := b.peers.Rules(p.Origin, r, dir, resolve.Subject{Identity: s.identity, Addrs: s.addrs})
+	audit := r.Action == policy.Deny && b.view.Audit(p)
+	lines, shared := b.peers.Rules(p.Origin, r, dir, resolve.Subject{Identity: s.identity, Addrs: s.addrs}, audit)
 	for i := range lines {
 		lines[i].Cause = b.c.causes.rule(resolve.RefOf(p, r, dir))
-		lines[i].Audit = r.Action == policy.Deny && b.view.Audit(p)
+		lines[i].Audit = audit
 	}
 	if shared {
 		if b.rules[p.Origin] == nil {

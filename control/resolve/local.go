@@ -14,14 +14,9 @@ var everything = [2]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustP
 
 // local judges what a rule asks of its subject. It reports whether the rule
 // can match, and limits it to one IP version if it does with that one only.
-func (p *Peers) local(of policy.Origin, r *policy.Rule, subject Subject, line *rule.Rule) bool {
-	ok := [2]bool{true, true}
-	for _, list := range r.Local {
-		p.narrow(of, list, subject, r.Action, true, &ok)
-	}
-	if len(r.NotLocal) > 0 {
-		p.narrow(of, r.NotLocal, subject, r.Action, false, &ok)
-	}
+// closes: the rule denies, and not only in a report.
+func (p *Peers) local(of policy.Origin, r *policy.Rule, subject Subject, closes bool, line *rule.Rule) bool {
+	ok := p.families(of, r, subject, closes)
 	switch {
 	case ok[0] && !ok[1]:
 		line.And = append(line.And, []rule.PeerID{p.Of(&policy.Peer{Block: &policy.Block{Prefix: everything[0]}})})
@@ -31,11 +26,29 @@ func (p *Peers) local(of policy.Origin, r *policy.Rule, subject Subject, line *r
 	return ok[0] || ok[1]
 }
 
+// Partly reports whether a rule holds at some of its subject's addresses of one
+// family and not at others.
+func (p *Peers) Partly(of policy.Origin, r *policy.Rule, subject Subject) bool {
+	return len(subject.Addrs) > 0 && p.families(of, r, subject, true) != p.families(of, r, subject, false)
+}
+
+// families returns the families in which a rule holds for its subject. Rules
+// don't see which of its addresses of one family a subject uses: if they differ,
+// a rule that closes holds for all and any other for none.
+func (p *Peers) families(of policy.Origin, r *policy.Rule, subject Subject, closes bool) [2]bool {
+	ok := [2]bool{true, true}
+	for _, list := range r.Local {
+		p.narrow(of, list, subject, closes, true, &ok)
+	}
+	if len(r.NotLocal) > 0 {
+		p.narrow(of, r.NotLocal, subject, closes, false, &ok)
+	}
+	return ok
+}
+
 // narrow takes those families out of ok in which the subject is not among the
-// peers, or with want false, is. Rules don't see which of its addresses of one
-// family a subject uses: if they differ, a denial holds for all and anything
-// else for none.
-func (p *Peers) narrow(of policy.Origin, list []policy.Peer, subject Subject, action policy.Action, want bool, ok *[2]bool) {
+// peers, or with want false, is.
+func (p *Peers) narrow(of policy.Origin, list []policy.Peer, subject Subject, closes, want bool, ok *[2]bool) {
 	var any, all, seen [2]bool
 	for f := range all {
 		all[f] = true
@@ -51,12 +64,12 @@ func (p *Peers) narrow(of policy.Origin, list []policy.Peer, subject Subject, ac
 		switch {
 		case !seen[f] && seen[1-f]:
 			holds = all[1-f] // no packet has an address of this family
-			if action == policy.Deny {
+			if closes {
 				holds = any[1-f]
 			}
 		case !seen[f]:
 			holds = bare
-		case action == policy.Deny:
+		case closes:
 			holds = any[f]
 		}
 		ok[f] = ok[f] && holds

@@ -21,11 +21,11 @@ type Subject struct {
 // caller. Ports by name are looked up on the subject for ingress, and on each
 // destination for egress, which may take several lines, as do Services. shared
 // reports whether any other subject would get the same. of is the policy that
-// the rule is from.
-func (p *Peers) Rules(of policy.Origin, r *policy.Rule, dir rule.Direction, subject Subject) (out []rule.Rule, shared bool) {
+// the rule is from; audit: its denials are only reported.
+func (p *Peers) Rules(of policy.Origin, r *policy.Rule, dir rule.Direction, subject Subject, audit bool) (out []rule.Rule, shared bool) {
 	line := rule.Rule{Action: actions[r.Action], Log: r.Log, AnyPeer: r.AnyPeer, AnyPort: r.AnyPort}
 	shared = len(r.Local) == 0 && len(r.NotLocal) == 0
-	if !shared && !p.local(of, r, subject, &line) || !p.further(of, r, &line) {
+	if !shared && !p.local(of, r, subject, r.Action == policy.Deny && !audit, &line) || !p.further(of, r, &line) {
 		return nil, shared
 	}
 	own := Caller(r, subject.Identity)
