@@ -142,6 +142,9 @@ func ReadConfig(path string) (Config, error) {
 	return c, nil
 }
 
+// maxHistory is the most events that the APIs remember: six gigabytes.
+const maxHistory = 1 << 24
+
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
@@ -165,8 +168,8 @@ func (c Config) Validate() error {
 	if c.NFLogGroup < 0 || c.NFLogGroup > math.MaxUint16 {
 		errs = append(errs, fmt.Errorf("nflogGroup %d: want 0 to %d", c.NFLogGroup, math.MaxUint16))
 	}
-	if c.History < 1 {
-		errs = append(errs, fmt.Errorf("history %d: want 1 or more", c.History))
+	if c.History < 1 || c.History > maxHistory {
+		errs = append(errs, fmt.Errorf("history %d: want 1 to %d", c.History, maxHistory))
 	}
 	if c.Events.interest() == 0 && c.Events != EventsNone {
 		errs = append(errs, fmt.Errorf("events %q: want %s, %s or %s", c.Events, EventsAll, EventsDenied, EventsNone))

@@ -52,6 +52,13 @@ func Default() Config {
 	}
 }
 
+// What a Config can ask for: the programs' numbers have 32 bits, and nanoseconds
+// are added to times.
+const (
+	maxEntries = 1 << 30
+	maxTime    = 24 * time.Hour
+)
+
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
@@ -63,19 +70,25 @@ func (c Config) Validate() error {
 	check(c.PinPath != "", "pin path: missing")
 	check(c.Workers >= 1 && c.Workers <= xdpprog.MaxWorkers, "workers %d: want 1 to %d", c.Workers, xdpprog.MaxWorkers)
 	check(c.Endpoints >= 1 && c.Endpoints < 1<<16, "endpoints %d: want 1 to 65535", c.Endpoints)
-	check(c.Frames >= 256 && c.Frames&(c.Frames-1) == 0, "frames %d: want a power of two from 256", c.Frames)
+	check(c.Frames >= 256 && c.Frames <= maxEntries && c.Frames&(c.Frames-1) == 0, "frames %d: want a power of two from 256 to %d", c.Frames, maxEntries)
 	check(c.PodLinks >= 0 && c.PodLinks <= 1024, "pod links %d: want 0 to 1024", c.PodLinks)
 	check(c.FrameSize == 2048 || c.FrameSize == 4096, "frame size %d: want 2048 or 4096", c.FrameSize)
-	check(c.FlowCache >= 64, "flow cache %d: want 64 or more", c.FlowCache)
-	check(c.AdmitCache >= 64, "admit cache %d: want 64 or more", c.AdmitCache)
-	check(c.DenyCache >= 64, "deny cache %d: want 64 or more", c.DenyCache)
-	check(c.Fragments >= 64, "fragments %d: want 64 or more", c.Fragments)
-	check(c.EventRing >= 64 && c.EventRing&(c.EventRing-1) == 0, "event ring %d: want a power of two from 64", c.EventRing)
-	check(c.MissRate >= 0 && c.MissBurst >= 0, "miss rate %d, burst %d: want 0 or more", c.MissRate, c.MissBurst)
+	entries := func(n int, what string) {
+		check(n >= 64 && n <= maxEntries, "%s %d: want 64 to %d", what, n, maxEntries)
+	}
+	entries(c.FlowCache, "flow cache")
+	entries(c.AdmitCache, "admit cache")
+	entries(c.DenyCache, "deny cache")
+	entries(c.Fragments, "fragments")
+	check(c.EventRing >= 64 && c.EventRing <= maxEntries && c.EventRing&(c.EventRing-1) == 0,
+		"event ring %d: want a power of two from 64 to %d", c.EventRing, maxEntries)
+	check(c.MissRate >= 0 && c.MissRate <= maxEntries && c.MissBurst >= 0 && c.MissBurst <= maxEntries,
+		"miss rate %d, burst %d: want 0 to %d", c.MissRate, c.MissBurst, maxEntries)
 	check(c.MissRate == 0 || c.MissBurst > 0, "miss burst %d: want 1 or more with a miss rate", c.MissBurst)
-	check(c.DenyReport > 0, "deny report %v: want more than 0", c.DenyReport)
-	check(c.AnswerHold >= 0, "answer hold %v: want 0 or more", c.AnswerHold)
-	check(c.HeartbeatTimeout >= 200*time.Millisecond, "heartbeat timeout %v: want 200ms or more", c.HeartbeatTimeout)
+	check(c.DenyReport > 0 && c.DenyReport <= maxTime, "deny report %v: want more than 0, up to %v", c.DenyReport, maxTime)
+	check(c.AnswerHold >= 0 && c.AnswerHold <= maxTime, "answer hold %v: want 0 to %v", c.AnswerHold, maxTime)
+	check(c.HeartbeatTimeout >= 200*time.Millisecond && c.HeartbeatTimeout <= maxTime,
+		"heartbeat timeout %v: want 200ms to %v", c.HeartbeatTimeout, maxTime)
 	errs = append(errs, validUplinks(c.Uplinks), c.Flow.Validate())
 	return errors.Join(errs...)
 }
