@@ -11,8 +11,9 @@ import (
 )
 
 // services lists what a node's NAT translates, as kube-proxy does: each address
-// of a Service, and the node's own addresses at its node ports. Its addresses on
-// other nodes' ports are those nodes' business.
+// of a Service, and the node's own addresses at its node ports, those that IPv6
+// gives each link among them. Its addresses on other nodes' ports are those nodes'
+// business.
 func services(v store.View, own []netip.Addr) (out []forward.Service) {
 	for s := range v.AllServices() {
 		for i := range s.Exposed {
@@ -37,6 +38,7 @@ func services(v store.View, own []netip.Addr) (out []forward.Service) {
 			for _, a := range own {
 				add(a, p.NodePort)
 			}
+			add(dataplane.AnyLinkLocal, p.NodePort)
 		}
 	}
 	return out

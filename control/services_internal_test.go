@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/sluice-net/sluice/control/compile"
@@ -67,5 +68,29 @@ func TestServicesWhilePublishing(t *testing.T) {
 		if want := (round + 1) * burst; plane.services != want {
 			t.Fatalf("round %d: the dataplane knows %d Services of %d", round, plane.services, want)
 		}
+	}
+}
+
+// A node port is at the node's addresses and, if a backend is of IPv6, at all its
+// link-local ones; a Service's own port is not.
+func TestServicesAtNode(t *testing.T) {
+	st := store.New()
+	port := store.NamedPort{Name: "p", Protocol: policy.TCP, Port: 80}
+	st.Update(func(tx *store.Tx) {
+		tx.SetService(&store.Service{Namespace: "x", Name: "s", Exposed: []store.ServicePort{{NamedPort: port, NodePort: 30080}},
+			Addrs: []netip.Addr{netip.MustParseAddr("fd00:96::1")}})
+		tx.SetEndpointSlice(&store.EndpointSlice{Namespace: "x", Name: "s", Service: "s", Addrs: []netip.Addr{netip.MustParseAddr("fd00::1")}, Ports: []store.NamedPort{port}})
+		tx.SetService(&store.Service{Namespace: "x", Name: "t", Exposed: []store.ServicePort{{NamedPort: port, NodePort: 30081}}})
+		tx.SetEndpointSlice(&store.EndpointSlice{Namespace: "x", Name: "t", Service: "t", Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ports: []store.NamedPort{port}})
+	})
+	var got []string
+	st.Read(func(v store.View) {
+		for _, s := range services(v, []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}) {
+			got = append(got, netip.AddrPortFrom(s.Addr, s.Port).String())
+		}
+	})
+	slices.Sort(got)
+	if want := []string{"192.0.2.1:30081", "[2001:db8::1]:30080", "[fd00:96::1]:80", "[fe80::]:30080"}; !slices.Equal(got, want) {
+		t.Errorf("Services at %v, want %v", got, want)
 	}
 }

@@ -23,6 +23,13 @@ type Service struct {
 	Guarded []netip.Addr
 }
 
+// AnyLinkLocal stands for all link-local addresses of IPv6 of a Service: what the host
+// translates at its own, it does at that of each pod's link. It is no host's address
+// (RFC 4291, section 2.6.1). A Service at one of them by name comes before it.
+var AnyLinkLocal = netip.MustParseAddr("fe80::")
+
+var anyLinkLocal = packet.AddrFrom(AnyLinkLocal)
+
 // SetHost replaces what is known of the host, its own addresses and what it
 // translates: for new flows at once, for live ones with their next packet, where
 // a pod may now call a Service that it could not, or not any more. Of two
@@ -202,6 +209,9 @@ func (t *serviceTable) lookup(a packet.Addr, proto packet.Proto, port uint16) se
 		return service{}
 	}
 	s := &t.slots[t.find(serviceKey{a, port, proto})]
+	if s.port == 0 && a.IsLinkLocal() && !a.Is4() {
+		s = &t.slots[t.find(serviceKey{anyLinkLocal, port, proto})]
+	}
 	return service{t.backends[s.from:s.to], t.guarded[s.guarded:s.until]}
 }
 

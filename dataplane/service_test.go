@@ -219,6 +219,39 @@ func TestServiceTable(t *testing.T) {
 	}
 }
 
+// What the host translates at all its link-local addresses it does at any of them,
+// unless it translates that one to elsewhere.
+func TestServiceLinkLocal(t *testing.T) {
+	at := netip.MustParseAddrPort
+	one, other := netip.MustParseAddr("fe80::ecee:eeff:feee:eeee"), netip.MustParseAddr("febf::1")
+	table := newServiceTable(5, []Service{
+		{Addr: one, Proto: packet.ProtoTCP, Port: 30080, Backends: []netip.AddrPort{at("[fd00::1]:80")}},
+		{Addr: AnyLinkLocal, Proto: packet.ProtoTCP, Port: 30080, Backends: []netip.AddrPort{at("[fd00::2]:80")}},
+		{Addr: AnyLinkLocal, Proto: packet.ProtoUDP, Port: 30080, Backends: []netip.AddrPort{at("[fd00::3]:80")}},
+	})
+	for _, tt := range []struct {
+		addr  netip.Addr
+		proto packet.Proto
+		port  uint16
+		to    string
+	}{
+		{one, packet.ProtoTCP, 30080, "fd00::1"},
+		{other, packet.ProtoTCP, 30080, "fd00::2"},
+		{one, packet.ProtoUDP, 30080, "fd00::3"},
+		{other, packet.ProtoTCP, 30081, ""},
+		{netip.MustParseAddr("fec0::1"), packet.ProtoTCP, 30080, ""},
+		{netip.MustParseAddr("169.254.1.1"), packet.ProtoTCP, 30080, ""},
+	} {
+		to := table.lookup(packet.AddrFrom(tt.addr), tt.proto, tt.port).to
+		if tt.to == "" && len(to) == 0 {
+			continue
+		}
+		if len(to) != 1 || tt.to == "" || to[0].addr != packet.AddrFrom(netip.MustParseAddr(tt.to)) {
+			t.Errorf("%v, protocol %d, port %d: %v, want %q", tt.addr, tt.proto, tt.port, to, tt.to)
+		}
+	}
+}
+
 func TestServiceDoesNotAllocate(t *testing.T) {
 	w := serviceWorker(t, netip.AddrPortFrom(bad, 8080), netip.AddrPortFrom(good[0], 8080))
 	svc := w.snap.services.lookup(packet.AddrFrom(vip), packet.ProtoTCP, 80)

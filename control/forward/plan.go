@@ -165,8 +165,8 @@ func (p *Planner) takeServices(in Input) (fresh []*service, changed bool) {
 	for i := range in.Services {
 		x := &in.Services[i]
 		k := key{x.Addr, x.Proto, x.Port}
-		if _, twice := p.services[k]; twice || len(x.Backends) == 0 {
-			continue
+		if _, twice := p.services[k]; twice || len(x.Backends) == 0 || x.Addr == dataplane.AnyLinkLocal {
+			continue // tables would have to know each of its addresses: what is allowed in part is closed
 		}
 		s := old[k]
 		if s == nil || !p.still(s, x) {
