@@ -208,8 +208,8 @@ func (a *Agent) noteServices(plan *forward.Plan, open int, closed string, err er
 // guardEvery is how often the watch looks whether the guard still holds.
 const guardEvery = time.Second
 
-// watchGuard has the loop look again if the guard has failed or is gone, or if
-// programs of others have come to links of pods whose calls are guarded, or gone.
+// watchGuard has the loop look again if the guard has failed, is gone or is another, or
+// if programs of others have come to links of pods whose calls are guarded, or gone.
 func (a *Agent) watchGuard(ctx context.Context) error {
 	s := &a.services
 	for tick := time.NewTicker(guardEvery); ; {
@@ -219,14 +219,15 @@ func (a *Agent) watchGuard(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if !s.planned.Load() {
-			continue
+		again := !s.guard.Intact()
+		if s.planned.Load() {
+			calls, _ := s.guard.Sets()
+			a.mu.Lock()
+			failed := a.status.services.Guarded == 0
+			a.mu.Unlock()
+			again = again || failed || !maps.Equal(findOthers(a.plane.Endpoints(), calls), *s.others.Load())
 		}
-		calls, _ := s.guard.Sets()
-		a.mu.Lock()
-		failed := a.status.services.Guarded == 0
-		a.mu.Unlock()
-		if !s.guard.Intact() || failed || !maps.Equal(findOthers(a.plane.Endpoints(), calls), *s.others.Load()) {
+		if again {
 			s.suspect.Store(true)
 			a.poke()
 		}

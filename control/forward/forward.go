@@ -61,8 +61,9 @@ type Guard struct {
 type family struct {
 	table
 	calls, ways Set
-	known       bool // the kernel's table is of our making, and has just that
-	there       bool // the kernel has one, or may have
+	known       bool   // the kernel's table is of our making, and has just that
+	there       bool   // the kernel has one, or may have
+	handle      uint64 // of the table that is of our making
 }
 
 // Adopt returns a Guard that has what an earlier agent left, and tells a group of
@@ -76,7 +77,7 @@ func Adopt(group uint16) (*Guard, error) {
 	for i := range g.families {
 		f := &g.families[i]
 		f.calls, f.ways = Set{}, Set{}
-		if err := f.look(); absent(err) {
+		if _, err := f.look(); absent(err) {
 			continue
 		}
 		f.there = true
@@ -155,7 +156,7 @@ func (g *Guard) apply(calls, ways Set) error {
 		f.calls, f.ways = f.of(calls), f.of(ways)
 		now := &g.families[i]
 		switch {
-		case len(f.calls) > 0 && now.known:
+		case len(f.calls) > 0 && now.known && now.there:
 			f.change(&b, "calls", now.calls, f.calls)
 			f.change(&b, "ways", now.ways, f.ways)
 			continue
@@ -163,6 +164,8 @@ func (g *Guard) apply(calls, ways Set) error {
 			n, _ := f.drops() // none, if there is no table
 			dropped += n
 			f.remove(&b)
+		case len(f.calls) > 0:
+			f.remove(&b) // somebody may have put one there
 		}
 		if f.known, f.there = true, len(f.calls) > 0; f.there {
 			f.make(&b, g.tell)
@@ -173,18 +176,31 @@ func (g *Guard) apply(calls, ways Set) error {
 	if err := b.commit(); err != nil {
 		return err
 	}
+	for i := range next {
+		if f := &next[i]; f.there && !(g.families[i].known && g.families[i].there) {
+			f.handle, _ = f.look() // 0 is none's: it is made again
+		}
+	}
 	g.families, g.dropped = next, g.dropped+dropped
 	return nil
 }
 
-// Intact reports whether the tables are there that should be: who flushes the
-// whole ruleset, as a firewall that restarts may, takes these along.
+// Intact reports whether the tables are there that should be, and no others: who
+// flushes the whole ruleset, as a firewall that restarts may, takes these along, and
+// may put others there that were once saved with the rest.
 func (g *Guard) Intact() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	intact := true
 	for i := range g.families {
-		if f := &g.families[i]; f.known && f.there && errors.Is(f.look(), unix.ENOENT) {
+		f := &g.families[i]
+		if !f.known {
+			continue
+		}
+		switch handle, err := f.look(); {
+		case err == nil && !f.there, err == nil && handle != f.handle:
+			f.known, f.there, intact = false, true, false
+		case f.there && errors.Is(err, unix.ENOENT):
 			f.known, intact = false, false
 		}
 	}
@@ -209,7 +225,7 @@ func (g *Guard) Drops() uint64 {
 func Remove() error {
 	var b batch
 	for _, t := range []table{table4, table6} {
-		if err := t.look(); err == nil {
+		if _, err := t.look(); err == nil {
 			t.remove(&b)
 		} else if !absent(err) {
 			return err

@@ -160,3 +160,57 @@ func TestGuardReplaces(t *testing.T) {
 		t.Errorf("not replaced: %s", got)
 	}
 }
+
+// Somebody flushes everything and puts there what there once was, as who restores a
+// saved ruleset: a table is there, and it is not the one that should be.
+func TestGuardRestored(t *testing.T) {
+	inNamespace(t)
+	g, err := forward.Adopt(forward.DefaultGroup)
+	must(t, err)
+	four := func(from, n int) forward.Set {
+		out := tuples(from, n)
+		maps.DeleteFunc(out, func(x forward.Tuple, _ struct{}) bool { return x.Src.Is6() })
+		return out
+	}
+	old := four(0, 4)
+	restore := func() {
+		nft(t, "flush", "ruleset")
+		other, err := forward.Adopt(forward.DefaultGroup)
+		must(t, err)
+		must(t, other.Apply(old, old))
+	}
+	for _, now := range []forward.Set{four(10, 2), {}} {
+		must(t, g.Apply(now, now))
+		if !g.Intact() {
+			t.Error("not intact")
+		}
+		restore()
+		if g.Intact() {
+			t.Errorf("with %d calls: intact, and the table has those of before", len(now))
+		}
+		must(t, g.Apply(now, now))
+		has(t, g, now, now)
+		if !g.Intact() {
+			t.Errorf("with %d calls: not intact after it was made again", len(now))
+		}
+	}
+
+	// Nothing of it is left either if nobody looked.
+	restore()
+	must(t, g.Apply(four(20, 2), four(20, 2)))
+	has(t, g, four(20, 2), four(20, 2))
+}
+
+// A family's first call leaves the other's table as it is.
+func TestGuardOtherFamily(t *testing.T) {
+	inNamespace(t)
+	g, err := forward.Adopt(forward.DefaultGroup)
+	must(t, err)
+	four := tuples(0, 1)
+	must(t, g.Apply(four, four))
+	before := nft(t, "-a", "list", "table", "ip", "sluice")
+	must(t, g.Apply(tuples(0, 2), four))
+	if now := nft(t, "-a", "list", "table", "ip", "sluice"); now != before {
+		t.Errorf("the table was made anew:\n%s\nbefore:\n%s", now, before)
+	}
+}

@@ -15,6 +15,7 @@ const (
 	objCounter  = 1 // NFT_OBJECT_COUNTER
 	setElemKey  = 1 // NFTA_SET_ELEM_KEY
 	cmpNotEqual = 1 // NFT_CMP_NEQ
+	tableHandle = 4 // NFTA_TABLE_HANDLE
 
 	headerNetwork, headerTransport = 1, 2 // NFT_PAYLOAD_NETWORK_HEADER …
 

@@ -243,10 +243,19 @@ func (t *table) elements(set string) (Set, error) {
 	return out, nil
 }
 
-// look fails with ENOENT if the table is not there.
-func (t *table) look() error {
-	_, err := ask(unix.NFT_MSG_GETTABLE, t.family, 0, t.named(unix.NFTA_TABLE_NAME))
-	return err
+// look returns the table's handle, which no other table has had since the kernel
+// started. It fails with ENOENT if the table is not there.
+func (t *table) look() (handle uint64, err error) {
+	msgs, err := ask(unix.NFT_MSG_GETTABLE, t.family, 0, t.named(unix.NFTA_TABLE_NAME))
+	for _, m := range msgs {
+		err = walk(m, []uint16{tableHandle}, func(b []byte) error {
+			if len(b) == 8 {
+				handle = binary.BigEndian.Uint64(b)
+			}
+			return nil
+		})
+	}
+	return handle, err
 }
 
 // drops reads how many packets were denied.
