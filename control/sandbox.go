@@ -208,7 +208,7 @@ func (a *Agent) recallSandboxes() {
 	for _, s := range a.sandboxes.load() {
 		found, err := lookAt(&s.Sandbox)
 		if err != nil {
-			a.sandboxes.remove(s.Attachment) // its link has gone meanwhile
+			a.sandboxes.remove(&s.Sandbox) // its link has gone meanwhile
 			continue
 		}
 		a.told(&s.Sandbox, found)
@@ -224,21 +224,30 @@ const sandboxSweep = 30 * time.Second
 func (a *Agent) sweepSandboxes() {
 	defer a.sandboxes.turned()
 	a.sweepCut()
-	for _, s := range a.sandboxes.due(sandboxSweep) {
-		if a.links.Exists(s.Ifindex, s.Link) {
+	list, gone := a.sandboxes.due(sandboxSweep)
+	for _, s := range list {
+		if a.links.Exists(s.Ifindex, s.Link) || !a.sandboxes.remove(&s.Sandbox) {
 			continue
 		}
-		a.sandboxes.remove(s.Attachment)
-		a.finder.Forget(tellerOf(s.Attachment))
+		gone = true
+		a.finder.Forget(tellerOf(s.Attachment), s.Ifindex)
 		if s.Pod != "" {
 			a.untold(podOf(&s.Sandbox))
 		}
-		for _, ep := range a.plane.Endpoints() {
-			if ep.Link.Ifindex == s.Ifindex && ep.Link.Name == s.Link && !a.serves(s.Ifindex) {
-				if err := a.plane.Detach(ep.ID); err != nil {
-					a.log.Warn("detach sandbox", "iface", s.Link, "err", err)
-				}
-			}
+	}
+	if gone {
+		a.sweepEndpoints()
+	}
+}
+
+// sweepEndpoints detaches those that no pod was known for and whose links have gone.
+func (a *Agent) sweepEndpoints() {
+	for _, ep := range a.plane.Endpoints() {
+		if a.serves(ep.Link.Ifindex) || a.links.Exists(ep.Link.Ifindex, ep.Link.Name) {
+			continue
+		}
+		if err := a.plane.Detach(ep.ID); err != nil {
+			a.log.Warn("detach sandbox", "iface", ep.Link.Name, "err", err)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package control
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -66,6 +65,8 @@ func (l *sandboxes) file(at api.Attachment) string {
 
 // add remembers a sandbox, also beyond this process.
 func (l *sandboxes) add(s api.Sandbox) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	data, err := json.Marshal(sandboxState{Sandbox: s})
 	if err == nil {
 		err = os.MkdirAll(l.dir, 0o700)
@@ -80,8 +81,6 @@ func (l *sandboxes) add(s api.Sandbox) error {
 	if err != nil {
 		return fmt.Errorf("remember sandbox %s: %w", s.ContainerID, err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.all[s.Attachment] = &sandboxState{Sandbox: s}
 	return nil
 }
@@ -120,24 +119,28 @@ func (l *sandboxes) leave(at api.Attachment) {
 	}
 }
 
-func (l *sandboxes) remove(at api.Attachment) {
+// remove forgets a sandbox, unless it has another link by now: a container that starts
+// again may keep its ID. It reports whether it did.
+func (l *sandboxes) remove(s *api.Sandbox) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.all, at)
-	if err := os.Remove(l.file(at)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return // read again by the next agent, which finds its link gone
+	now := l.all[s.Attachment]
+	if now == nil || now.Ifindex != s.Ifindex || now.Link != s.Link {
+		return false
 	}
+	delete(l.all, s.Attachment)
+	_ = os.Remove(l.file(s.Attachment)) // else the next agent reads it, and finds its link gone
+	return true
 }
 
 // due lists the sandboxes to look after: those that leave, and now and then all.
-func (l *sandboxes) due(every time.Duration) []sandboxState {
+func (l *sandboxes) due(every time.Duration) (list []sandboxState, all bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := time.Since(l.swept) > every
-	if all {
+	if all = time.Since(l.swept) > every; all {
 		l.swept = time.Now()
 	}
-	return l.those(func(s *sandboxState) bool { return all || s.Leaving })
+	return l.those(func(s *sandboxState) bool { return all || s.Leaving }), all
 }
 
 func (l *sandboxes) list() []sandboxState {

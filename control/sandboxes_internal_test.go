@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/link"
 	"github.com/sluice-net/sluice/control/store"
+	"github.com/sluice-net/sluice/dataplane/endpoint"
 )
 
 // A pod's next sandbox comes while its last one is forgotten: what it says stays.
@@ -35,7 +37,7 @@ func TestUntold(t *testing.T) {
 	if !has() {
 		t.Error("the addresses of a sandbox that is there are forgotten")
 	}
-	a.sandboxes.remove(next.Attachment)
+	a.sandboxes.remove(&next)
 	if a.untold(podOf(&next)); has() {
 		t.Error("the addresses of a sandbox that has gone are not forgotten")
 	}
@@ -53,8 +55,41 @@ func TestSweepDue(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []int{1, 0} {
-		if due := a.sandboxes.due(sandboxSweep); len(due) != want {
+		if due, _ := a.sandboxes.due(sandboxSweep); len(due) != want {
 			t.Errorf("%d sandboxes to look after, want %d", len(due), want)
 		}
+	}
+}
+
+// A container starts again, by its old ID, while its last link is looked after: what
+// the plugin says of the new one stays.
+func TestSandboxAgain(t *testing.T) {
+	a := &Agent{store: store.New(), sandboxes: newSandboxes(t.TempDir())}
+	was := api.Sandbox{Attachment: api.Attachment{ContainerID: "c", IfName: "eth0"}, Link: "veth1", Ifindex: 2,
+		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}
+	is := was
+	is.Link, is.Ifindex = "lo", 1 // one that is there
+	for _, s := range []*api.Sandbox{&was, &is} {
+		if err := a.sandboxes.add(*s); err != nil {
+			t.Fatal(err)
+		}
+		a.told(s, link.Found{Link: endpoint.Link{Name: s.Link, Ifindex: s.Ifindex}})
+	}
+	if a.sandboxes.remove(&was) {
+		t.Error("the sandbox that is there is forgotten")
+	}
+	if again := newSandboxes(a.sandboxes.dir).load(); len(again) != 1 || again[0].Link != is.Link {
+		t.Errorf("the next agent would know of %v", again)
+	}
+	a.finder.Forget(tellerOf(was.Attachment), 2)
+	if found, _ := a.finder.Told(is.Addresses); len(found) != 1 {
+		t.Error("what was said of the new link is forgotten with the old one")
+	}
+	if !a.sandboxes.remove(&is) || a.sandboxes.remove(&is) {
+		t.Error("a sandbox that has gone is not forgotten, or twice")
+	}
+	a.finder.Forget(tellerOf(is.Attachment), is.Ifindex)
+	if found, _ := a.finder.Told(is.Addresses); len(found) != 0 {
+		t.Error("what was said of a link that has gone is not forgotten")
 	}
 }

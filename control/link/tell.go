@@ -29,7 +29,7 @@ type telling struct {
 func (f *Finder) Tell(who string, addrs []netip.Addr, found Found) {
 	f.told.mu.Lock()
 	defer f.told.mu.Unlock()
-	f.told.drop(who)
+	f.told.drop(func(x telling) bool { return x.who == who })
 	if f.told.byAddr == nil {
 		f.told.byAddr = make(map[netip.Addr][]telling)
 	}
@@ -38,16 +38,16 @@ func (f *Finder) Tell(who string, addrs []netip.Addr, found Found) {
 	}
 }
 
-// Forget takes back what who said.
-func (f *Finder) Forget(who string) {
+// Forget takes back what who said of a link.
+func (f *Finder) Forget(who string, ifindex int) {
 	f.told.mu.Lock()
 	defer f.told.mu.Unlock()
-	f.told.drop(who)
+	f.told.drop(func(x telling) bool { return x.who == who && x.found.Link.Ifindex == ifindex })
 }
 
-func (t *told) drop(who string) {
+func (t *told) drop(which func(telling) bool) {
 	for a, list := range t.byAddr {
-		list = slices.DeleteFunc(list, func(x telling) bool { return x.who == who })
+		list = slices.DeleteFunc(list, which)
 		if len(list) == 0 {
 			delete(t.byAddr, a)
 		} else {
