@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -80,6 +81,8 @@ func (c *Conf) away(s *api.Sandbox, cause error) error {
 		return nil
 	case errors.Is(cause, api.ErrNotInForce):
 		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("sluice-cni: policy was not in force within %s", c.timeout), cause.Error())
+	case answered(cause):
+		return types.NewError(types.ErrTryAgainLater, "sluice-cni: the agent can't serve the sandbox", cause.Error())
 	}
 	return types.NewError(types.ErrTryAgainLater, "sluice-cni: no agent answers at "+c.Socket, cause.Error())
 }
@@ -181,6 +184,12 @@ func gc(args *skel.CmdArgs) error {
 		return types.NewError(types.ErrInternal, "sluice-cni: collect garbage", err.Error())
 	}
 	return nil
+}
+
+// answered reports whether an agent has said what is wrong.
+func answered(err error) bool {
+	var lost *url.Error
+	return !errors.As(err, &lost)
 }
 
 // unreachable reports whether no agent was there to answer.
