@@ -27,10 +27,11 @@ func (a *Agent) AddSandbox(ctx context.Context, s api.Sandbox) (api.Endpoint, er
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout())
 	defer cancel()
-	if err := a.closed(&s, found); err != nil {
+	// In this order: what is attached is looked after.
+	if err := a.sandboxes.add(s); err != nil {
 		return none, err
 	}
-	if err := a.sandboxes.add(s); err != nil {
+	if err := a.closed(&s, found); err != nil {
 		return none, err
 	}
 	a.told(&s, found)

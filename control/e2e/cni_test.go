@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/bench/netlab"
+	"github.com/sluice-net/sluice/control"
 )
 
 // pluginDir is where Debian puts the reference plugins.
@@ -450,4 +451,29 @@ func TestCNIAgentAway(t *testing.T) {
 			r.end(p)
 		}
 	})
+}
+
+// TestCNINotRemembered starts pods while the agent can't keep what it is told: ADD
+// fails and says why, and when it can again, all places for pods are still there.
+func TestCNINotRemembered(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, setup{change: func(c *control.Config) { c.MaxPods = 2 }})
+	r := n.newRuntime("ptp", "1.0.0", `"timeout": "2s"`)
+	dir := n.cfg.Socket + ".sandboxes"
+	must(t, os.RemoveAll(dir))
+	must(t, os.WriteFile(dir, nil, 0o600))
+	for i := range 3 {
+		p := r.sandbox(fmt.Sprint("p", i))
+		r.declare(p, "role: friend")
+		err := r.add(p)
+		var e *types.Error
+		if !errors.As(err, &e) || e.Code != types.ErrTryAgainLater || !strings.Contains(e.Msg, "agent can't serve") || !strings.Contains(e.Details, "remember sandbox c-p") {
+			t.Errorf("%#v, want to try again later, and why", err)
+		}
+		r.end(p)
+	}
+	must(t, os.Remove(dir))
+	p := r.sandbox("p")
+	r.declare(p, "role: friend")
+	r.mustAdd(p)
 }
