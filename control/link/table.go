@@ -58,9 +58,13 @@ func (t *Table) Exists(ifindex int, name string) bool {
 	return l.name == name || Exists(ifindex, name)
 }
 
+// ipvsLink has the addresses of all Services where kube-proxy uses IPVS. They are no
+// more the node's than where it uses netfilter, and it opens no node ports there.
+const ipvsLink = "kube-ipvs0"
+
 // HostAddrs returns the addresses of this namespace's links, the node's own, but
-// for IPv6's link-local ones of veth links: these are local. Both are sorted and
-// have each address once. The caller must not change them.
+// for those of Services, and IPv6's link-local ones of veth links: these are local.
+// Both are sorted and have each address once. The caller must not change them.
 func (t *Table) HostAddrs() (own, local []netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,6 +72,9 @@ func (t *Table) HostAddrs() (own, local []netip.Addr) {
 		t.own, t.local, t.sorted = nil, nil, true
 		for at := range t.addrs {
 			l, there := t.links[at.ifindex] // if not, its event is to come
+			if l.name == ipvsLink {
+				continue
+			}
 			if a := at.addr.Addr(); a.Is6() && a.IsLinkLocalUnicast() && (l.veth || !there) {
 				t.local = append(t.local, a)
 			} else {

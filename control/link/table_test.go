@@ -211,3 +211,20 @@ func TestTableOverrun(t *testing.T) {
 		eventually(t, "afterwards", table.Compare)
 	})
 }
+
+// What is a Service's is not the node's, though a link has it: with a thousand node
+// ports and as many Services there would be a million calls of node ports.
+func TestTableServices(t *testing.T) {
+	inside(t, func(t *testing.T) {
+		var table link.Table
+		must(t, table.Follow(t.Context(), func() {}))
+		addAddr(t, addVeth(t, "a"), "192.0.2.1/32", "")
+		ipvs := addVeth(t, "kube-ipvs0")
+		addAddr(t, ipvs, "10.96.0.1/32", "")
+		addAddr(t, ipvs, "fd00:96::1/128", "")
+		eventually(t, "addresses", table.Compare)
+		if own, _ := table.HostAddrs(); len(own) != 1 || own[0] != netip.MustParseAddr("192.0.2.1") {
+			t.Errorf("the node has %v", own)
+		}
+	})
+}
