@@ -80,7 +80,8 @@ func serving(v store.View, src, dst End, pair Pair, f Flow) (*store.Service, int
 	if dst.Pod != nil && !dst.Pod.HostNetwork {
 		return nil, 0, nil
 	}
-	own := src.Judged() && slices.Contains(nodeAddrs(v, src.Pod.NodeName), pair.Dst)
+	linkLocal := pair.Dst.Is6() && pair.Dst.IsLinkLocalUnicast() // the host's, on the pod's link
+	own := src.Judged() && (linkLocal || slices.Contains(nodeAddrs(v, src.Pod.NodeName), pair.Dst))
 	all := slices.SortedFunc(v.AllServices(), func(a, b *store.Service) int { return strings.Compare(a.Key().String(), b.Key().String()) })
 	for _, s := range all {
 		if slices.Contains(s.Addrs, pair.Dst) {

@@ -66,7 +66,11 @@ func TestServices(t *testing.T) {
 		service("far-mixed", 4, "", "10.0.1.3", "10.0.2.3", "10.0.2.4")+
 		service("shut", 5, "", "10.0.2.3", "10.0.2.5")+
 		service("self", 6, "", "10.0.1.1")+
-		service("world", 7, "", "10.0.1.3", "203.0.113.9"))
+		service("world", 7, "", "10.0.1.3", "203.0.113.9")+`---
+{apiVersion: v1, kind: Service, metadata: {namespace: a, name: six}, spec: {clusterIP: "fd00:96::1", ports: [{name: w, port: 80, nodePort: 30090}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: a, name: six-x, labels: {kubernetes.io/service-name: six}}, addressType: IPv6, ports: [{name: w, port: 8080}], endpoints: [{addresses: ["fd00:1::3"]}]}
+`)
 	const caller, shut = "NetworkPolicy a/caller (no egress rule matches)", "NetworkPolicy a/shut (no ingress rule matches)"
 	tests := []struct {
 		name, src, dst string
@@ -79,6 +83,7 @@ func TestServices(t *testing.T) {
 		{"all allowed", "a/caller", "svc:a/ok", 80, "allow", "NetworkPolicy a/caller egress[0]", "near:allow far:allow", ""},
 		{"by its address", "a/caller", "ip:10.96.0.1", 80, "allow", "NetworkPolicy a/caller egress[0]", "near:allow far:allow", ""},
 		{"by the node's port", "a/caller", "ip:192.168.0.1", 30080, "allow", "NetworkPolicy a/caller egress[0]", "near:allow far:allow", ""},
+		{"by the node's port on the pod's link", "a/caller", "ip:fe80::1", 30090, "allow", "NetworkPolicy a/caller egress[0]", "near:allow", ""},
 		{"all denied, an ipBlock on its address notwithstanding", "a/caller", "svc:a/bad", 80, "deny", caller, "near-bad:deny far-bad:deny", ""},
 		{"denied is on the node", "a/caller", "svc:a/near-mixed", 80, "some", caller, "near:allow near-bad:deny far:allow", ""},
 		{"denied is elsewhere", "a/caller", "svc:a/far-mixed", 80, "some", caller, "near:allow far:allow far-bad:deny", ""},
