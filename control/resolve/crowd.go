@@ -13,7 +13,7 @@ import (
 // these out know of them.
 type crowd struct {
 	addrs  map[netip.Addr]struct{}
-	nodes  rule.PeerID   // a list of the addresses of all nodes
+	nodes  rule.PeerID   // a list of the addresses of all nodes, and of pods on a node's network
 	blocks []rule.PeerID // that leave the crowd out
 }
 
@@ -38,7 +38,7 @@ func (p *Peers) managed() {
 }
 
 func (p *Peers) nodeAddrs() []netip.Addr {
-	return sortedAddrs(slices.Concat(p.site.own(p.view), p.site.others(p.view)))
+	return sortedAddrs(slices.Concat(p.site.own(p.view), p.site.others(p.view), p.view.UnplacedAddrs()))
 }
 
 // join adds a block and returns a sum over who is in it: it changes, but for a

@@ -112,8 +112,19 @@ func (v View) Nodes() iter.Seq[*Node] {
 // NodeAddrs returns all that is known of a node's own addresses, sorted and
 // unique: the Node object's and those of its host-network pods.
 func (v View) NodeAddrs(name string) []netip.Addr {
+	if name == "" {
+		return nil
+	}
+	return v.nodeAddrs(name)
+}
+
+// UnplacedAddrs returns the addresses of host-network pods of which no node is
+// known, sorted and unique.
+func (v View) UnplacedAddrs() []netip.Addr { return v.nodeAddrs("") }
+
+func (v View) nodeAddrs(name string) []netip.Addr {
 	e := v.st.nodes[name]
-	if e == nil || name == "" {
+	if e == nil {
 		return nil
 	}
 	var out []netip.Addr
