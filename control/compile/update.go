@@ -213,7 +213,7 @@ type limits struct{ peers, identities, causes int }
 func (b *builder) measure() {
 	grow := func(n int) int { return 2*n + 1<<12 }
 	b.programs.publish()
-	b.limits = limits{grow(b.set.Peers), grow(len(b.set.Identities)), b.c.causes.live + 1<<12}
+	b.limits = limits{grow(b.peers.Len()), grow(len(b.set.Identities)), b.c.causes.live + 1<<12}
 }
 
 func (b *builder) exhausted() bool {

@@ -577,3 +577,38 @@ func converted(np *networkingv1.NetworkPolicy) *policy.Policy {
 	p, _ := networkpolicy.Convert(np)
 	return p
 }
+
+// TestForgetsNames edits a policy again and again, each time with the name of a
+// port that nobody has, or of a Service that there is not: no peer comes of it, and
+// what is remembered of it has to go at some time.
+func TestForgetsNames(t *testing.T) {
+	all := policy.NewSelector(policy.SelectorSpec{Namespace: "a"})
+	for what, rule := range map[string]func(name string) policy.Rule{
+		"port": func(name string) policy.Rule {
+			return policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Selector: all}}, Ports: []policy.Port{{Name: name}}}
+		},
+		"Service": func(name string) policy.Rule {
+			return policy.Rule{Action: policy.Allow, Peers: []policy.Peer{{Services: &policy.ServicePods{Namespace: "a", Name: name}}}, AnyPort: true}
+		},
+	} {
+		st := store.New()
+		st.Update(func(tx *store.Tx) { tx.SetPod(&store.Pod{Namespace: "a", Name: "x", IPs: addrs("10.0.0.1")}) })
+		c := compile.New(compile.Config{})
+		endpoints := []endpoint.Endpoint{{ID: 1, Namespace: "a", Name: "x"}}
+		compileNow(c, st, endpoints)
+		due := false
+		for i := 0; i < 5000 && !due; i++ {
+			st.Update(func(tx *store.Tx) {
+				tx.SetPolicy(&policy.Policy{Origin: policy.Origin{Kind: "Any", Name: "p"}, Tier: policy.TierAdmin, Subject: []*policy.Selector{all},
+					Egress: policy.Section{Applies: true, Rules: []policy.Rule{rule(fmt.Sprint("name", i))}}})
+			})
+			st.Read(func(v store.View) {
+				_, ok := c.Update(compile.Input{View: v, Node: node, Endpoints: endpoints})
+				due = !ok
+			})
+		}
+		if !due {
+			t.Errorf("5000 names of a %s are remembered", what)
+		}
+	}
+}

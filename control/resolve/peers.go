@@ -82,8 +82,9 @@ func NewPeers(v store.View, x *Index, domains map[string][]netip.Addr, site Site
 	return p
 }
 
-// Len returns how many peers there are.
-func (p *Peers) Len() int { return len(p.list) }
+// Len returns how many things are remembered: peers, and names of ports and places,
+// which may come down to none.
+func (p *Peers) Len() int { return len(p.list) + len(p.names) + len(p.places) }
 
 // Hash returns a hash of the addresses that a peer stands for: as long as it
 // is the same, no address has joined or left, but for a chance of 2^-64.
