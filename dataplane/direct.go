@@ -40,6 +40,7 @@ type direct struct {
 	sock    *xsk.Socket
 	ifindex int
 	used    bool // holds descriptors of this burst that were not kicked
+	waits   bool // is among worker.waiting
 	out     int  // descriptors that were sent and have not come back
 
 	kickedNs int64 // when it last was
@@ -62,7 +63,7 @@ func (w *worker) directTo(slot endpoint.ID, l *local, descs int) *direct {
 			return d
 		}
 		if d.used || w.nowNs-d.kickedNs > kickAgain {
-			w.kick(d)
+			w.kick(d, slot)
 		} else {
 			w.takeBack(d)
 		}
@@ -177,8 +178,22 @@ func (w *worker) queue(d *direct, slot endpoint.ID, descs []xsk.Desc) {
 	}
 }
 
+// goOn has the kernel send what it did not take when it was asked, and takes back what
+// pods are done with: nothing else may come for them.
+func (w *worker) goOn() {
+	list := w.waiting
+	w.waiting = list[:0] // kick puts back what has been read
+	for _, slot := range list {
+		d := &w.direct[slot]
+		d.waits = false
+		if d.sock != nil {
+			w.kick(d, slot)
+		}
+	}
+}
+
 // kick has the kernel send what a direct socket holds.
-func (w *worker) kick(d *direct) {
+func (w *worker) kick(d *direct, slot endpoint.ID) {
 	d.used, d.kickedNs = false, w.nowNs
 	pending := d.sock.Pending()
 	for range maxKicks {
@@ -202,4 +217,8 @@ func (w *worker) kick(d *direct) {
 		break
 	}
 	w.takeBack(d)
+	if d.out > 0 && !d.waits {
+		d.waits = true
+		w.waiting = append(w.waiting, slot)
+	}
 }

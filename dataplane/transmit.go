@@ -44,7 +44,7 @@ func (w *worker) transmit(snap *snapshot) {
 	w.umem.FreeDescs(b.gone[:nGone])
 	for _, slot := range b.direct {
 		if d := &w.direct[slot]; d.used {
-			w.kick(d)
+			w.kick(d, slot)
 		}
 	}
 	if nOut > 0 {

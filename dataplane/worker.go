@@ -53,8 +53,9 @@ type worker struct {
 	reports  reportTable
 	pairs    pairs
 	offload  offloader
-	direct   []direct // by slot
-	inPods   int      // descriptors on their way by direct sockets
+	direct   []direct      // by slot
+	waiting  []endpoint.ID // whose direct sockets have something out since the last kick
+	inPods   int           // descriptors on their way by direct sockets
 	listener listener
 	intakes  intakes        // of queues of uplinks
 	wanted   endpoint.ID    // to whose pod a direct socket is to be opened
@@ -109,7 +110,7 @@ func newWorker(id int, cfg *Config, objs *xdpprog.Objects, snap *atomic.Pointer[
 		read:   make(chan []xdpprog.Note, noteBatches+1),
 		asked:  make(chan *census),
 		clock:  newClock(),
-		direct: make([]direct, cfg.Endpoints+1), maxHeard: cfg.heard(),
+		direct: make([]direct, cfg.Endpoints+1), waiting: make([]endpoint.ID, 0, cfg.Endpoints+1), maxHeard: cfg.heard(),
 	}
 	for range noteBatches {
 		w.read <- nil // it grows when there is something to note
@@ -334,6 +335,7 @@ func (w *worker) housekeep(snap *snapshot) bool {
 	w.purge(snap)
 	w.openWanted(snap)
 	w.closeStale(snap)
+	w.goOn()
 	w.tendIntakes()
 	w.sampleRings()
 	w.answer()
