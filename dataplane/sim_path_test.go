@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
+	"github.com/sluice-net/sluice/dataplane/packet"
 	"github.com/sluice-net/sluice/dataplane/stat"
 	"github.com/sluice-net/sluice/xdpprog"
 )
@@ -114,6 +115,7 @@ func (s *sim) arrive(p *simPacket) {
 const (
 	tcRedirect  = 7
 	xdpDrop     = 1
+	xdpPass     = 2
 	xdpRedirect = 4
 )
 
@@ -193,6 +195,9 @@ func (s *sim) next(p *simPacket) {
 	if p.calls() && p.dst == p.src {
 		return // it would come from the node
 	}
+	if p.hook == event.FromPod {
+		s.leavesWord(p)
+	}
 	switch {
 	case p.uplink && p.kind == spoofed: // the reverse path filter
 		s.done(p, false)
@@ -204,6 +209,22 @@ func (s *sim) next(p *simPacket) {
 		s.queue = append(s.queue, p)
 	default:
 		s.done(p, true)
+	}
+}
+
+// leavesWord checks that the uplink leaves alone what comes to a port from which a pod has
+// opened a flow: whoever it is from, it may be an answer that the host translates.
+func (s *sim) leavesWord(p *simPacket) {
+	s.Helper()
+	if len(s.cfg.Uplinks) == 0 || p.kind > first || p.icmp() || s.sent[p.reverse()] {
+		return
+	}
+	const unused = 7
+	answer := &simPacket{simTuple: p.reverse(), flags: packet.TCPAck, hook: event.ToPod, uplink: true, link: p.src}
+	answer.src, answer.sport = simPods, unused
+	if verdict, _ := s.runProgram(s.steer, answer, s.metadata(answer, simUplink, 0)); verdict != xdpPass {
+		s.showLog(p.simTuple)
+		s.Fatalf("%+v: what may be an answer: verdict %d", p.simTuple, verdict)
 	}
 }
 
