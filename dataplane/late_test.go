@@ -104,6 +104,53 @@ func (w *testWorker) entries(k packet.Key) (n int) {
 	return n
 }
 
+// fill leaves no room in the table, for which nothing gives way.
+func (w *testWorker) fill() (refs []flow.Ref) {
+	w.t.Helper()
+	for port := uint16(1); ; port++ {
+		other, _ := packet.MakeKey(packet.AddrFrom(addrA), packet.AddrFrom(out), port, 80, packet.ProtoTCP)
+		ref, ok := w.flows.Insert(&other, w.flows.Hash(&other), w.nowNs, new(flow.Entry))
+		if !ok {
+			return refs
+		}
+		w.flows.At(ref).Flags |= flow.Offloaded
+		refs = append(refs, ref)
+	}
+}
+
+// A flow that divert admitted and that finds no room in the table when its note is read
+// leaves the cache, where it would stay for good.
+func TestAdmittedWithoutRoom(t *testing.T) {
+	w := newCachingWorker(t, 64)
+	k, v := w.cached(40000, 80, packet.ProtoTCP, func(*xdpprog.FlowValue, packet.Side) {})
+	w.fill()
+	w.started(&xdpprog.Note{Key: noteKey(k), Kind: xdpprog.NoteStart, Initiator: v.Initiator, Slot: v.Slot, Gen: v.Gen, TCPFlags: packet.TCPSyn})
+	w.offload.flush(w.worker)
+	if w.entries(k) > 0 || w.holds(k) {
+		t.Errorf("%d entries, in the cache %t", w.entries(k), w.holds(k))
+	}
+}
+
+// An answer that comes up before the note of the flow that divert admitted passes,
+// though nobody may open a flow its way.
+func TestAnswerBeforeNote(t *testing.T) {
+	w := newCachingWorker(t, 64)
+	ask := segment{hook: event.FromPod, slot: slotB, src: addrB, dst: out, dport: 7000, udp: true}
+	w.opens(ask)
+	k, side := packet.MakeKey(packet.AddrFrom(addrB), packet.AddrFrom(out), 3000, 7000, packet.ProtoUDP)
+	v := xdpprog.FlowValue{Initiator: uint8(side), LastSeenNs: uint64(w.nowNs)}
+	v.Slot[side], v.Gen[side], v.Packets[side] = uint32(slotB), 1, 1
+	w.write(k, &v)
+	answer := segment{hook: event.ToPod, slot: slotB, src: out, dst: addrB, sport: 7000, dport: 3000, udp: true}
+	if p := w.judgeOne(answer.frame(t)); p.verb != verbResume {
+		t.Errorf("verb %d, reason %v", p.verb, p.reason)
+	}
+	answer.dport++
+	if p := w.judgeOne(answer.frame(t)); p.reason != stat.Policy {
+		t.Errorf("to another port: verb %d, reason %v", p.verb, p.reason)
+	}
+}
+
 // A pod's address has moved to another slot: its flows are judged once more, and
 // those of the old one are gone, also if nobody knows of them but the cache.
 func TestMovedSlot(t *testing.T) {

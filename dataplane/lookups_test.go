@@ -68,6 +68,35 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// Conversations with resolvers stay out of the kernel's caches, however many there are
+// and whatever rules change: there no one would listen.
+func TestLookupsAreNotCached(t *testing.T) {
+	w := newCachingWorker(t, 64)
+	question := aToB(53)
+	question.udp = true
+	w.listenTo(question, false)
+	if _, p := w.listenTo(question, false); !w.holds(p.key) {
+		t.Error("of a pod that does not learn: not in the cache")
+	}
+	w.publish(testSet(2, web...))
+	if _, p := w.listenTo(question, true); w.holds(p.key) {
+		t.Error("of a pod that learns since: in the cache")
+	}
+	w = newCachingWorker(t, 64)
+	for generation := range uint64(2) {
+		w.publish(testSet(generation+1, web...))
+		for question.sport = 1; question.sport <= 3; question.sport++ {
+			_, p := w.listenTo(question, true)
+			if p.verb != verbShortcut || w.holds(p.key) {
+				t.Errorf("generation %d, port %d: verb %d, in the cache %t", generation+1, question.sport, p.verb, w.holds(p.key))
+			}
+			if w.pairs.known(w.worker, &p.key, p.side) {
+				t.Errorf("generation %d, port %d: divert admits others", generation+1, question.sport)
+			}
+		}
+	}
+}
+
 // Of TCP, openings and payloads are handed on, bare acknowledgements are not.
 func TestListenTCP(t *testing.T) {
 	w := newTestWorker(t)

@@ -24,22 +24,13 @@ func TestOutdatedNote(t *testing.T) {
 		},
 		// A packet of it came up when there was no room, of which there is more now.
 		"refused": func(w *testWorker, k packet.Key) {
-			var fill []flow.Ref // of which none gives way
-			for port := uint16(1); ; port++ {
-				other, _ := packet.MakeKey(packet.AddrFrom(addrA), packet.AddrFrom(out), port, 80, packet.ProtoTCP)
-				ref, ok := w.flows.Insert(&other, w.flows.Hash(&other), w.nowNs, new(flow.Entry))
-				if !ok {
-					break
-				}
-				w.flows.At(ref).Flags |= flow.Offloaded
-				fill = append(fill, ref)
-			}
+			full := w.fill()
 			data := aToB(80)
 			data.ack = true
 			if p := w.judgeOne(data.frame(w.t)); p.reason != stat.FlowTableFull {
 				w.t.Fatalf("verb %d (%v)", p.verb, p.reason)
 			}
-			for _, ref := range fill {
+			for _, ref := range full {
 				w.flows.Remove(ref)
 			}
 		},
