@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
 	"github.com/sluice-net/sluice/dataplane/endpoint"
 	"github.com/sluice-net/sluice/dataplane/event"
 	"github.com/sluice-net/sluice/dataplane/packet"
@@ -150,5 +153,33 @@ func TestServiceAtPod(t *testing.T) {
 	s.syn = true
 	if p := w.judgeOne(s.frame(t)); p.reason != stat.Policy {
 		t.Errorf("verb %d, reason %v; want it denied by policy", p.verb, p.reason)
+	}
+}
+
+// A pod has nothing to say, nor to hear, about packets to an address that is many's.
+func TestErrorAboutMany(t *testing.T) {
+	group := netip.MustParseAddr("224.0.0.5")
+	about := func(hook event.Hook, src, dst, quotedSrc, quotedDst netip.Addr) []byte {
+		said := segment{src: quotedSrc, dst: quotedDst, sport: 9000, dport: 9000, udp: true}.frame(t)
+		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolICMPv4, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+		return ipFrame(t, hook, slotA, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 1)}, gopacket.Payload(said[14:42]))
+	}
+	for _, c := range []struct {
+		name  string
+		opens segment
+		frame []byte
+	}{
+		{"what it got", segment{hook: event.ToPod, slot: slotA, src: out, dst: group, sport: 9000, dport: 9000, udp: true},
+			about(event.FromPod, addrA, out, out, group)},
+		{"what many sent", segment{hook: event.ToPod, slot: slotA, src: out, dst: group, sport: 9000, dport: 9000, udp: true},
+			about(event.ToPod, out, group, group, out)},
+	} {
+		w := newTestWorker(t)
+		if p := w.judgeOne(c.opens.frame(t)); p.verb == verbDrop {
+			t.Fatalf("%s: dropped: %v", c.name, p.reason)
+		}
+		if p := w.judgeOne(c.frame); p.reason != stat.ICMPUnrelated {
+			t.Errorf("%s: verb %d, reason %v", c.name, p.verb, p.reason)
+		}
 	}
 }
