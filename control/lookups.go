@@ -31,6 +31,7 @@ type lookups struct {
 	synced bool                        // naming is complete
 	naming map[policy.Origin]struct{}  // policies that name domains
 	domain map[string]policy.Name      // by the text of a peer
+	before map[string]policy.Name      // the same of the look before the latest
 	pupils map[endpoint.ID]learn.Pupil // as last told
 }
 
@@ -112,6 +113,7 @@ func (a *Agent) teach(v store.View, endpointsChanged bool) error {
 	if !moved || len(l.naming) == 0 && len(l.pupils) == 0 {
 		return nil
 	}
+	l.begin()
 	pupils := map[endpoint.ID]learn.Pupil{}
 	pods := map[learn.Pod]struct{}{}
 	for key, ep := range a.attached {
@@ -171,19 +173,28 @@ func (l *lookups) learns(v store.View, id *store.Identity) (names []policy.Name,
 	return names, lookups
 }
 
+// begin starts to look for the names that pods may learn. Those that the last
+// look didn't need are forgotten.
+func (l *lookups) begin() {
+	l.before, l.domain = l.domain, map[string]policy.Name{}
+}
+
 // domainName returns the names that a peer's domain stands for: "*.a.b" is
 // every name below a.b.
 func (l *lookups) domainName(domain string) policy.Name {
 	n, ok := l.domain[domain]
-	if !ok {
+	if ok {
+		return n
+	}
+	if n, ok = l.before[domain]; !ok {
 		text := strings.ToLower(strings.TrimSuffix(domain, "."))
 		expr := regexp.QuoteMeta(text)
 		if below, any := strings.CutPrefix(text, "*"); any {
 			expr = ".+" + regexp.QuoteMeta(below)
 		}
 		n = policy.NewName(domain, "^"+expr+"[.]$")
-		l.domain[domain] = n
 	}
+	l.domain[domain] = n
 	return n
 }
 
