@@ -156,7 +156,7 @@ func readAll(path string) ([]content, error) {
 		return nil, fmt.Errorf("read manifests: %w", err)
 	}
 	if !info.IsDir() {
-		data, err := os.ReadFile(path)
+		data, err := os.ReadFile(path) // which may be a pipe, as in -f <(kubectl get …)
 		if err != nil {
 			return nil, fmt.Errorf("read manifests: %w", err)
 		}
@@ -183,7 +183,7 @@ func readAll(path string) ([]content, error) {
 		if d.IsDir() || !isManifest(d.Name()) {
 			return nil
 		}
-		data, err := os.ReadFile(p)
+		data, err := readFile(p)
 		if errors.Is(err, fs.ErrNotExist) && d.Type()&fs.ModeSymlink == 0 {
 			return nil
 		}
@@ -196,6 +196,18 @@ func readAll(path string) ([]content, error) {
 	}
 	slices.SortFunc(out, func(a, b content) int { return strings.Compare(a.name, b.name) })
 	return out, nil
+}
+
+// readFile reads a file of a folder: a pipe would wait for who writes it.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
 func isManifest(name string) bool {

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sluice-net/sluice/control/policy"
@@ -416,5 +417,21 @@ func TestReloadChangesNothing(t *testing.T) {
 	digest, err := manifest.Digest(dir)
 	if err != nil || digest != src.State().Digest {
 		t.Errorf("digest %s, %v, want %s", digest, err, src.State().Digest)
+	}
+}
+
+// TestPipe has a pipe appear in a folder: nobody writes it, and it is said so.
+func TestPipe(t *testing.T) {
+	dir := folder(t, map[string]string{"a.yaml": pod("a", "x")})
+	src, st := open(t, dir)
+	if err := syscall.Mkfifo(filepath.Join(dir, "b.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := src.Reload(); !changed || err != nil {
+		t.Errorf("changed %v, %v", changed, err)
+	}
+	expect(t, st, "pod a/x")
+	if r := src.State().Rejections; len(r) != 1 || r[0].Source != "b.yaml" || !strings.HasSuffix(r[0].Reason, "b.yaml: not a regular file") {
+		t.Errorf("rejections %+v", r)
 	}
 }
