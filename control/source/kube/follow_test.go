@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +92,10 @@ func TestFollow(t *testing.T) {
 		if f.policy(cnp) == nil {
 			t.Error("the policy of another definition has gone too")
 		}
+		// Its objects go first: what is applied to the rest of it goes with it.
+		eventually(t, "the definition has gone", func() bool {
+			return !slices.ContainsFunc(f.State().Watches, func(w kube.Watch) bool { return w.Resource == "adminnetworkpolicies.policy.networking.k8s.io" })
+		})
 		s.ApplyFile("testdata/crds.yaml")
 		s.Apply(anpYAML)
 		f.has(anp)
