@@ -73,7 +73,7 @@ type Config struct {
 	Fragments     int  `json:"fragments"`
 	EventRing     int  `json:"eventRing"`
 	History       int  `json:"history"`   // events that the APIs remember, some 400 bytes each
-	MissRate      int  `json:"missRate"`  // new flows a second and pod; 0: unlimited
+	MissRate      int  `json:"missRate"`  // new flows a second, of a pod and to it; 0: unlimited
 	MissBurst     int  `json:"missBurst"` // and at once
 
 	Events Events `json:"events"` // which the history keeps: all, denied or none

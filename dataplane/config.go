@@ -33,7 +33,7 @@ type Config struct {
 	DenyCache  int         // entries of the kernel's cache of denied flows
 	Fragments  int         // datagrams whose fragments are followed, in all
 	EventRing  int         // records, a power of two; one ring for denies, one for the rest
-	MissRate   int         // new flows a second and pod; 0: unlimited
+	MissRate   int         // new flows a second and hook of a pod; 0: unlimited
 	MissBurst  int
 	DenyReport time.Duration // a denied flow is judged and reported anew after this
 	AnswerHold time.Duration // an answer of a resolver waits for its release so long at most

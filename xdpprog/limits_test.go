@@ -88,7 +88,8 @@ func TestAgentDown(t *testing.T) {
 	}
 }
 
-// TestBudget sees that a pod's misses are limited, and no other pod's.
+// TestBudget sees that a pod's misses are limited, and neither what comes to it nor
+// another pod's.
 func TestBudget(t *testing.T) {
 	const burst = 10
 	r := newRig(t, func(c *xdpprog.Config) { c.MissRate, c.MissBurst = 1, burst })
@@ -108,6 +109,9 @@ func TestBudget(t *testing.T) {
 	if steered < full || steered > burst+10 {
 		t.Errorf("%d of %d went on, want about %d", steered, 5*burst, full)
 	}
+	if got := r.fate(xdpprog.PodEgress, flowOf{far4, pod4, 1, 2, layers.IPProtocolUDP}.frame(t, hostMAC, podMAC, "")); got != "steered" {
+		t.Errorf("to the pod: %q", got)
+	}
 	r.must(r.BindLink(loopback, peerSlot))
 	if got := r.fate(xdpprog.PodIngress, flowOf{peer4, far4, 1, 2, layers.IPProtocolUDP}.frame(t, peerMAC, hostMAC, "")); got != "steered" {
 		t.Errorf("another pod: %q", got)
@@ -122,7 +126,7 @@ func TestBudgetOfTwoCPUs(t *testing.T) {
 	buckets, err := ebpf.LoadPinnedMap(filepath.Join(path, "maps", "buckets"), nil)
 	r.must(err)
 	defer buckets.Close()
-	r.must(buckets.Put(uint32(podSlot), struct {
+	r.must(buckets.Put(2*uint32(podSlot)+uint32(xdpprog.HookFromPod), struct {
 		Lock, Tokens uint32
 		FilledNs     uint64
 	}{FilledNs: uint64(nowNs(t)) + uint64(time.Hour)}))

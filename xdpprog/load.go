@@ -27,7 +27,7 @@ type Config struct {
 	Endpoints        int  // pods of this node
 	HeartbeatTimeout time.Duration
 	DenyTTL          time.Duration
-	MissRate         uint32 // new flows a second and pod; 0: unlimited
+	MissRate         uint32 // new flows a second and hook of a pod; 0: unlimited
 	MissBurst        uint32
 	Uplinks          bool // note what pods ask for, which uplinks must know
 }
@@ -139,7 +139,7 @@ func (o *Objects) spec() (*ebpf.CollectionSpec, error) {
 	size := map[string]int{
 		"flows": o.cfg.Flows, "denied": o.cfg.Denied, "frags": o.cfg.Fragments, "admits": o.cfg.Admits,
 		"endpoints": o.cfg.Endpoints + 1, "links": o.cfg.Endpoints + 1,
-		"buckets": o.cfg.Endpoints + 1, "own_addrs": 8 * (o.cfg.Endpoints + 1), "pods": 8 * (o.cfg.Endpoints + 1),
+		"buckets": 2 * (o.cfg.Endpoints + 1), "own_addrs": 8 * (o.cfg.Endpoints + 1), "pods": 8 * (o.cfg.Endpoints + 1),
 		"asked": 1, "pod_xsks": o.cfg.Endpoints + 1,
 	}
 	if o.cfg.Uplinks {

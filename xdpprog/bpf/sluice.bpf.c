@@ -55,7 +55,7 @@ static __always_inline int steer_up(struct __sk_buff *skb, struct packet *p, __u
 		count(COUNT_FAIL_OPEN);
 		return NEXT;
 	}
-	if (cfg.offload && !within_budget(slot, now))
+	if (cfg.offload && !within_budget(slot, hook, now))
 		return drop(DROP_RATE_LIMITED);
 	if (load(skb, 0, &was, sizeof(was)))
 		return drop(DROP_TRUNCATED);
@@ -333,7 +333,7 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *p, 
 	now = bpf_ktime_get_coarse_ns();
 	if (!worker_alive(owner(&p->key), now))
 		return MISS;
-	if (!within_budget(slot, now))
+	if (!within_budget(slot, hook, now))
 		return drop(DROP_RATE_LIMITED);
 	n = bpf_ringbuf_reserve(&notes, sizeof(*n), 0);
 	if (!n)

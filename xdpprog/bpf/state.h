@@ -51,16 +51,20 @@ static __always_inline __u64 coarse_ns(void)
 	return clock_ns;
 }
 
-/* Spends one token of the endpoint's budget of new flows. */
-static __always_inline bool within_budget(__u32 slot, __u64 now)
+/*
+ * Spends one token of the endpoint's budget of new flows: there is one a hook, so that
+ * who floods a pod doesn't spend what the pod itself may open.
+ */
+static __always_inline bool within_budget(__u32 slot, enum hook hook, __u64 now)
 {
+	__u32 at = slot * 2 + hook;
 	struct bucket *b;
 	__u64 filled = 0;
 	bool ok;
 
 	if (!cfg.miss_rate)
 		return true;
-	b = bpf_map_lookup_elem(&buckets, &slot);
+	b = bpf_map_lookup_elem(&buckets, &at);
 	if (!b)
 		return false;
 	bpf_spin_lock(&b->lock);

@@ -157,7 +157,7 @@ int uplink_steer(struct xdp_md *ctx)
 		return uplink_pass();
 	if (cfg.xdp_frags && bpf_xdp_get_buff_len(ctx) != length)
 		return uplink_pass();
-	if (cfg.offload && !within_budget(*slot, now)) {
+	if (cfg.offload && !within_budget(*slot, HOOK_TO_POD, now)) {
 		count_drop(DROP_RATE_LIMITED);
 		return XDP_DROP;
 	}
