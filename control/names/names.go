@@ -119,6 +119,10 @@ type pupil struct {
 	streams   streams
 }
 
+// maxWaiting is how many frames may wait. A worker lets go of them in time by itself,
+// also if nothing is published any more.
+const maxWaiting = 1 << 12
+
 // waiting is a frame that waits until a turn is published.
 type waiting struct {
 	ticket event.Ticket
@@ -195,7 +199,7 @@ func (l *Learner) Hear(x *event.Lookup) {
 			turn = max(turn, l.waiting[i].turn)
 		}
 	}
-	if turn > 0 && held {
+	if turn > 0 && held && len(l.waiting) < maxWaiting {
 		l.waiting = append(l.waiting, waiting{x.Held, x.Key, turn})
 		held = false
 	}

@@ -276,6 +276,26 @@ func TestRepeated(t *testing.T) {
 	want("all is published", 1, 2, 4, 5, 6, 3, 7)
 }
 
+// While nothing is published no more than so many answers wait: the worker has let go of
+// the first ones long since.
+func TestWaitingIsBounded(t *testing.T) {
+	c := newClass(t, nil)
+	const many = 5000
+	for i := range uint64(many) {
+		c.ask(uint16(i), "a.test.", a4)
+		x := packetOf(packet.ProtoUDP, true, message(uint16(i), true, "a.test.", a4, record{"a.test.", addrs[0], 300}))
+		x.Held.Number = i + 1
+		c.Hear(x)
+	}
+	if n := many - len(c.released); n < 64 || n > 4096 {
+		t.Errorf("%d answers wait", n)
+	}
+	_, turn := c.Take(c.domains)
+	if c.Published(turn); len(c.released) != many {
+		t.Errorf("%d of %d answers are released", len(c.released), many)
+	}
+}
+
 // An answer that is sent again while the first one waits, which a resolver's TCP
 // does soon, waits with it; those of other conversations don't.
 func TestSentAgain(t *testing.T) {
