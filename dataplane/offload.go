@@ -209,6 +209,23 @@ func (o *offloader) remember(w *worker, k *packet.Key, v *xdpprog.DenyValue) {
 	o.nDenied++
 }
 
+// pardon forgets that one side of a flow may not send: the other one has opened it
+// since. The cache, where divert looks first, doesn't have the flow.
+func (o *offloader) pardon(w *worker, k *packet.Key) {
+	if !w.cfg.Offload {
+		return
+	}
+	for i := 0; i < o.nDenied; i++ {
+		if o.deniedK[i] == *k {
+			o.nDenied--
+			o.deniedK[i], o.denied[i] = o.deniedK[o.nDenied], o.denied[o.nDenied]
+			i--
+		}
+	}
+	o.probe = *k
+	xdpprog.DeleteDenied(w.objs, &o.probe)
+}
+
 // flush writes what the burst collected.
 func (o *offloader) flush(w *worker) {
 	if o.nGone > 0 {
@@ -244,6 +261,7 @@ func (o *offloader) write(w *worker) {
 		for first := at; at < o.n && (at == first || !o.held[at]); at++ {
 			w.counts.Add(stat.CacheErrors, 1)
 			w.flows.At(o.refs[at]).Flags &^= flow.Offloaded
+			o.pardon(w, &o.keys[at])
 			if o.held[at] {
 				o.remove(w, &o.keys[at])
 			}

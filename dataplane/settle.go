@@ -137,7 +137,9 @@ func (w *worker) admit(snap *snapshot, p *pkt, h *packet.Header, j *judgement, o
 	}
 	w.flows.Track(p.ref, p.side, h.TCPFlags, int(p.length), w.nowNs)
 	w.report(snap, p, h, e, event.NewFlow, o)
-	w.offload.enter(w, p.ref, e)
+	if w.offload.enter(w, p.ref, e); e.Flags&flow.Offloaded == 0 {
+		w.offload.pardon(w, &e.Key)
+	}
 	if j.initiator == p.side {
 		w.noteAsked(p)
 	}
