@@ -261,7 +261,6 @@ func (o *offloader) write(w *worker) {
 		for first := at; at < o.n && (at == first || !o.held[at]); at++ {
 			w.counts.Add(stat.CacheErrors, 1)
 			w.flows.At(o.refs[at]).Flags &^= flow.Offloaded
-			o.pardon(w, &o.keys[at])
 			if o.held[at] {
 				o.remove(w, &o.keys[at])
 			}
