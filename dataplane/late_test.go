@@ -110,11 +110,13 @@ func (w *testWorker) fill() (refs []flow.Ref) {
 	for port := uint16(1); ; port++ {
 		other, _ := packet.MakeKey(packet.AddrFrom(addrA), packet.AddrFrom(out), port, 80, packet.ProtoTCP)
 		ref, ok := w.flows.Insert(&other, w.flows.Hash(&other), w.nowNs, new(flow.Entry))
-		if !ok {
+		switch {
+		case ok:
+			w.flows.At(ref).Flags |= flow.Offloaded
+			refs = append(refs, ref)
+		case w.flows.Len() == w.flows.Cap():
 			return refs
-		}
-		w.flows.At(ref).Flags |= flow.Offloaded
-		refs = append(refs, ref)
+		} // else there was no room where this one would be
 	}
 }
 
