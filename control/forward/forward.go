@@ -15,8 +15,8 @@
 // denied as a whole are none, so that most nodes have no table. A packet that the
 // host forwards, or takes, pays a look-up of its connection's tuple in a hash if
 // there is a table, and a second one if its call is guarded. A forwarded UDP packet
-// took 2.9 µs with conntrack and NAT and no table of the Guard, 3.7 beside 1,000
-// guarded calls of a family, and 3.9 as one of them (BenchmarkForwarded, AMD EPYC in a
+// took 3.3 µs with conntrack and NAT and no table of the Guard, 4.3 beside 1,000
+// guarded calls of a family, and 4.5 as one of them (BenchmarkForwarded, AMD EPYC in a
 // virtual machine, Linux 6.18).
 //
 // What is dropped is told as well, if the kernel can: a group of NFLOG gets the

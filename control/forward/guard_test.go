@@ -3,13 +3,16 @@ package forward_test
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-net/sluice/control/forward"
@@ -199,6 +202,41 @@ func TestGuardRestored(t *testing.T) {
 	restore()
 	must(t, g.Apply(four(20, 2), four(20, 2)))
 	has(t, g, four(20, 2), four(20, 2))
+}
+
+// The stock nft loads what it has listed, as who saves a ruleset and starts again does.
+func TestGuardSaved(t *testing.T) {
+	inNamespace(t)
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	must(t, netlink.LinkSetUp(lo))
+	local := netip.MustParseAddr("127.0.0.1")
+	for _, group := range []uint16{0, forward.DefaultGroup} {
+		g, err := forward.Adopt(group)
+		must(t, err)
+		calls, ways := tuples(0, 4), tuples(4, 4)
+		calls[forward.Tuple{Src: local, Dst: local, Proto: packet.ProtoUDP, Port: 9999}] = struct{}{}
+		must(t, g.Apply(calls, ways))
+		call, err := net.Dial("udp", "127.0.0.1:9999")
+		must(t, err)
+		_, _ = call.Write([]byte("denied")) // and the error says so
+		must(t, call.Close())
+		saved := nft(t, "list", "ruleset")
+		if told := strings.Contains(saved, "expires"); g.Drops() != 1 || told != (group != 0) {
+			t.Errorf("group %d: %d dropped, told %t", group, g.Drops(), told)
+		}
+		file := filepath.Join(t.TempDir(), "nftables.conf")
+		must(t, os.WriteFile(file, []byte("flush ruleset\n"+saved), 0o600))
+		nft(t, "-f", file)
+		if got := nft(t, "list", "ruleset"); group == 0 && got != saved { // what is told expires
+			t.Errorf("loaded:\n%s\nsaved:\n%s", got, saved)
+		}
+		has(t, g, calls, ways)
+		if g.Intact() {
+			t.Errorf("group %d: intact", group)
+		}
+		must(t, g.Apply(nil, nil))
+	}
 }
 
 // A family's first call leaves the other's table as it is.

@@ -5,6 +5,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-net/sluice/dataplane/packet"
 )
 
 // What rules are made of: expressions, as nft's --debug=netlink shows them
@@ -14,7 +16,6 @@ import (
 const (
 	objCounter  = 1 // NFT_OBJECT_COUNTER
 	setElemKey  = 1 // NFTA_SET_ELEM_KEY
-	cmpNotEqual = 1 // NFT_CMP_NEQ
 	tableHandle = 4 // NFTA_TABLE_HANDLE
 
 	headerNetwork, headerTransport = 1, 2 // NFT_PAYLOAD_NETWORK_HEADER …
@@ -125,12 +126,25 @@ func inState(bits uint32) attrs {
 			nest(e, unix.NFTA_BITWISE_MASK, value(mask))
 			nest(e, unix.NFTA_BITWISE_XOR, value(make([]byte, 4)))
 		})
-		expr(e, "cmp", func(e *netlink.AttributeEncoder) {
-			e.Uint32(unix.NFTA_CMP_SREG, firstReg)
-			e.Uint32(unix.NFTA_CMP_OP, cmpNotEqual)
-			nest(e, unix.NFTA_CMP_DATA, value(make([]byte, 4)))
-		})
+		compare(e, unix.NFT_CMP_NEQ, make([]byte, 4))
 	}
+}
+
+// ofProtocol goes on with the rule if the connection is of a protocol.
+func ofProtocol(proto packet.Proto) attrs {
+	return func(e *netlink.AttributeEncoder) {
+		ct(e, firstReg, unix.NFT_CT_PROTOCOL)
+		compare(e, unix.NFT_CMP_EQ, []byte{byte(proto)})
+	}
+}
+
+// compare goes on with the rule if the first register is, or is not, as a value.
+func compare(e *netlink.AttributeEncoder, op uint32, with []byte) {
+	expr(e, "cmp", func(e *netlink.AttributeEncoder) {
+		e.Uint32(unix.NFTA_CMP_SREG, firstReg)
+		e.Uint32(unix.NFTA_CMP_OP, op)
+		nest(e, unix.NFTA_CMP_DATA, value(with))
+	})
 }
 
 // counted counts in a named counter.

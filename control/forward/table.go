@@ -23,12 +23,14 @@ import (
 //		counter name denied; drop
 //	}
 //	chain judge {
-//		ct original ip saddr . ct reply ip saddr . ct protocol . ct reply proto-src @ways return
+//		ct protocol tcp ct original ip saddr . ct reply ip saddr . ct protocol . ct reply proto-src @ways return
+//		ct protocol udp … and sctp
 //		goto denied
 //	}
 //	chain leaving {
 //		type filter hook postrouting priority 99;
-//		ct original ip saddr . ct original ip daddr . ct protocol . ct original proto-dst @calls jump judge
+//		ct protocol tcp ct original ip saddr . ct original ip daddr . ct protocol . ct original proto-dst @calls jump judge
+//		ct protocol udp … and sctp
 //		ct state & (invalid | untracked) != 0 ip saddr . ip daddr . meta l4proto . th dport @calls goto denied
 //	}
 //	chain arriving { type filter hook input priority 0; as leaving }
@@ -39,7 +41,9 @@ import (
 // conntrack leaves alone, and so the NAT. Both hooks come before conntrack
 // confirms a connection: one that is dropped leaves no trace, and when its client
 // tries again, the NAT chooses again. What IPVS translates goes through input
-// before it does so, and is closed there.
+// before it does so, and is closed there. That a protocol is named first is for nft,
+// which takes ports of a connection whose protocol it knows, and no others: a ruleset
+// that was saved with these tables in it can be loaded again.
 type table struct {
 	family   byte
 	addrLen  int
@@ -125,10 +129,15 @@ func (t *table) make(b *batch, tell attrs) {
 		t.addRule(b, "denied", t.header(), limited("told"), tell)
 	}
 	t.addRule(b, "denied", counted("denied"), verdict(drop, ""))
-	t.addRule(b, "judge", t.conn(original, t.src, reply, t.src, unix.NFT_CT_PROTO_SRC), lookup("ways"), verdict(unix.NFT_RETURN, ""))
+	protocols := []packet.Proto{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP}
+	for _, proto := range protocols {
+		t.addRule(b, "judge", ofProtocol(proto), t.conn(original, t.src, reply, t.src, unix.NFT_CT_PROTO_SRC), lookup("ways"), verdict(unix.NFT_RETURN, ""))
+	}
 	t.addRule(b, "judge", verdict(unix.NFT_GOTO, "denied"))
 	for _, name := range []string{"leaving", "arriving"} {
-		t.addRule(b, name, t.conn(original, t.src, original, t.dst, unix.NFT_CT_PROTO_DST), lookup("calls"), verdict(unix.NFT_JUMP, "judge"))
+		for _, proto := range protocols {
+			t.addRule(b, name, ofProtocol(proto), t.conn(original, t.src, original, t.dst, unix.NFT_CT_PROTO_DST), lookup("calls"), verdict(unix.NFT_JUMP, "judge"))
+		}
 		t.addRule(b, name, inState(stateNone), t.header(), lookup("calls"), verdict(unix.NFT_GOTO, "denied"))
 	}
 }
