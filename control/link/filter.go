@@ -79,7 +79,7 @@ func filter(p xdpprog.Point, ifindex int) *netlink.BpfFilter {
 
 // RemoveFilters takes all filters of Sluice off all links.
 func RemoveFilters() error {
-	links, err := whole(netlink.LinkList)
+	links, err := Whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

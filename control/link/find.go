@@ -42,7 +42,7 @@ type End struct {
 // the same index, name and MAC address, and their other end where it was. What
 // else may change of a link is as of now.
 func Still(before []Found) ([]Found, error) {
-	links, err := whole(netlink.LinkList)
+	links, err := Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -93,7 +93,7 @@ func (f *Finder) Search(addrs []netip.Addr, found map[netip.Addr]Found, enough f
 	for _, a := range addrs {
 		want[a] = nil
 	}
-	links, err := whole(netlink.LinkList)
+	links, err := Whole(netlink.LinkList)
 	if err != nil {
 		return false, fmt.Errorf("list links: %w", err)
 	}
@@ -201,7 +201,7 @@ func sandbox(path string, peers map[int][]netlink.Link, want claims) error {
 		if err != nil {
 			continue
 		}
-		addrs, err := h.AddrList(inside, netlink.FAMILY_ALL)
+		addrs, err := Whole(func() ([]netlink.Addr, error) { return h.AddrList(inside, netlink.FAMILY_ALL) })
 		if err != nil {
 			continue
 		}

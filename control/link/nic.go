@@ -63,7 +63,7 @@ func canBeUplink(l netlink.Link) error {
 }
 
 func members(master int) []string {
-	links, err := whole(netlink.LinkList)
+	links, err := Whole(netlink.LinkList)
 	if err != nil {
 		return nil
 	}
@@ -102,7 +102,7 @@ func stripsTags(l netlink.Link) error {
 		}
 		why = fmt.Sprintf("the NIC takes the tags off before XDP sees frames: ethtool -K %s rxvlan off", name)
 	}
-	links, err := whole(netlink.LinkList)
+	links, err := Whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

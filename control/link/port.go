@@ -153,7 +153,7 @@ func disableIPv6(l netlink.Link) error {
 
 // RemovePorts deletes the steering ports of all workers from first on.
 func RemovePorts(first int) error {
-	links, err := whole(netlink.LinkList)
+	links, err := Whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

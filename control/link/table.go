@@ -90,7 +90,7 @@ func (t *Table) HostAddrs() (own, local []netip.Addr) {
 }
 
 func (t *Table) listLinks() (changed bool, err error) {
-	list, err := whole(netlink.LinkList)
+	list, err := Whole(netlink.LinkList)
 	if err != nil {
 		return false, fmt.Errorf("list links: %w", err)
 	}
@@ -206,7 +206,7 @@ func HostAddrs() ([]netip.Addr, error) {
 }
 
 func addrList() ([]netlink.Addr, error) {
-	list, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	list, err := Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/link"
 )
 
 // inspect describes the sandbox that the plugins before have made: the cable
@@ -81,7 +82,7 @@ func cable(s *api.Sandbox, args *skel.CmdArgs) error {
 	}
 	s.Link, s.Ifindex = host.Attrs().Name, host.Attrs().Index
 	s.MAC = inside.Attrs().HardwareAddr.String()
-	addrs, err := h.AddrList(inside, netlink.FAMILY_V6)
+	addrs, err := link.Whole(func() ([]netlink.Addr, error) { return h.AddrList(inside, netlink.FAMILY_V6) })
 	if err != nil {
 		return fmt.Errorf("list addresses in sandbox: %w", err)
 	}

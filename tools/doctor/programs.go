@@ -7,18 +7,16 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/sluice-net/sluice/control/link"
 	"github.com/sluice-net/sluice/xdpprog"
 )
-
-// dumpTries is how often a listing is repeated that changes interrupted.
-const dumpTries = 10
 
 // programs looks for XDP and tcx programs and filters of others.
 func (r *Report) programs(o *Options) {
 	if o.Root != "" {
 		return
 	}
-	links, err := whole(netlink.LinkList)
+	links, err := link.Whole(netlink.LinkList)
 	if err != nil {
 		r.add("programs", "links", Warn, err.Error(), "")
 		return
