@@ -118,8 +118,8 @@ func TestClientThatNeverReads(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	n.Put(observetest.TCP(20_000, 1, 3, 5432))
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		n.Put(observetest.TCP(20_000, 1, 3, 5432)) // the worker's ring may have been full
 		got := n.flows(t, &observerpb.GetFlowsRequest{Number: 1})
 		if len(got) == 1 && got[0].GetDestination().GetPodName() == "db" {
 			return

@@ -354,6 +354,9 @@ func TestStatus(t *testing.T) {
 		n.Put(observetest.TCP(i, 1, 2, 80))
 	}
 	n.seen(t, 10)
+	for end := time.Now().Add(10 * time.Second); n.observer.Stats().Read < 10 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // what is in the history is counted after that
+	}
 	st, err := n.client.ServerStatus(t.Context(), &observerpb.ServerStatusRequest{})
 	if err != nil || st.GetNumFlows() != 8 || st.GetMaxFlows() != 8 || st.GetSeenFlows() != 20 || st.GetUptimeNs() == 0 {
 		t.Errorf("status %v, %v", st, err)
