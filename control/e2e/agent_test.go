@@ -102,6 +102,13 @@ func (n *node) launch() {
 	})
 }
 
+// said waits until the agent's log has a text: it says some things while it enforces
+// already, and what it has said comes by a pipe.
+func (n *node) said(text string) {
+	n.Helper()
+	n.eventually("the agent says "+text, func() bool { return containsLine(n.agent.log.String(), text) })
+}
+
 // signal sends the agent a signal, and waits for its end if that is one.
 func (n *node) signal(s unix.Signal) {
 	n.Helper()

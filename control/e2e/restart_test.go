@@ -79,7 +79,13 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-func (n *node) agentAdopted() bool { return containsLine(n.agent.log.String(), "adopted=true") }
+// agentAdopted reports whether the agent has taken over what there was: all that it has
+// to say of that is in its log then.
+func (n *node) agentAdopted() bool {
+	n.Helper()
+	n.said("agent started")
+	return containsLine(n.agent.log.String(), "adopted=true")
+}
 
 // TestTightenedWhileAway sees that a policy that was tightened while no agent
 // ran cuts what was established before, once there is one, and no reply of it

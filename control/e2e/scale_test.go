@@ -308,13 +308,18 @@ func (n *node) starts(count int, how string, declare func(*cniPod)) {
 			})
 		}
 		wg.Wait()
-		for line := range strings.Lines(n.agent.log.String()[logged:]) {
-			if _, text, ok := strings.Cut(strings.TrimSpace(line), " took="); ok && strings.Contains(line, "sandbox enforced") {
-				d, err := time.ParseDuration(text)
-				must(n.T, err)
-				agents = append(agents, d)
+		n.eventually("all pods are said to be enforced", func() bool {
+			agents = agents[:0]
+			for line := range strings.Lines(n.agent.log.String()[logged:]) {
+				_, text, ok := strings.Cut(strings.TrimSpace(line), " took=")
+				if ok && strings.Contains(line, "sandbox enforced") && strings.HasSuffix(line, "\n") {
+					d, err := time.ParseDuration(text)
+					must(n.T, err)
+					agents = append(agents, d)
+				}
 			}
-		}
+			return len(agents) >= count || n.Failed()
+		})
 		if len(agents) != count || n.Failed() {
 			n.Fatalf("%d of %d pods enforced", len(agents), count)
 		}
