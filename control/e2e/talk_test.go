@@ -99,7 +99,9 @@ func (t *talk) resumes(what string) {
 	t.say(what)
 }
 
-// retransmits is how many segments this end has sent again so far.
+// retransmits is how many segments this end has sent again so far, but for those that
+// the other end says it has twice: a machine that stands still sends again what is only
+// late.
 func (t *talk) retransmits() int {
 	t.n.Helper()
 	raw, err := t.conn.SyscallConn()
@@ -107,7 +109,7 @@ func (t *talk) retransmits() int {
 	total := 0
 	must(t.n.T, raw.Control(func(fd uintptr) {
 		if info, e := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); e == nil {
-			total = int(info.Total_retrans)
+			total = int(info.Total_retrans) - int(info.Dsack_dups)
 		} else {
 			err = e
 		}
