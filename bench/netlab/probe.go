@@ -31,6 +31,20 @@ const (
 	firstInterval = 200 * time.Millisecond
 )
 
+// patienceKey is where a context says for how much longer a probe waits.
+type patienceKey struct{}
+
+// Patiently has probes wait so much longer for what should come, however busy the
+// machine is: for answers only, datagrams are sent no more often than otherwise.
+func Patiently(ctx context.Context, longer time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, longer)
+}
+
+func longer(ctx context.Context) time.Duration {
+	d, _ := ctx.Value(patienceKey{}).(time.Duration)
+	return d
+}
+
 // ProbeTCP opens a new connection from src, an address of the namespace, to an
 // echo server at dst, and sends some bytes there and back. An error means that
 // the probe says nothing about the path.
@@ -54,6 +68,9 @@ func (ns *Namespace) ProbeTCP(ctx context.Context, src, dst netip.AddrPort) (Res
 	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil && synsResent(f) == 0 {
 		err = awaitConnected(f, morePatience) // a busy machine: one SYN is no evidence
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil && longer(ctx) > 0 {
+		err = awaitConnected(f, longer(ctx))
+	}
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, ctx.Err()
@@ -66,7 +83,7 @@ func (ns *Namespace) ProbeTCP(ctx context.Context, src, dst netip.AddrPort) (Res
 	}
 	sent := nonce()
 	got := make([]byte, nonceLen)
-	f.SetDeadline(time.Now().Add(patience))
+	f.SetDeadline(time.Now().Add(patience + longer(ctx)))
 	if _, err := f.Write(sent); err != nil {
 		return Result{}, fmt.Errorf("connected %v to %v, but can't send: %w", src, dst, err)
 	}
@@ -166,7 +183,11 @@ func (ns *Namespace) ProbeUDP(ctx context.Context, src, dst netip.AddrPort) (Res
 			return Result{}, fmt.Errorf("send %v to %v: %w", src, dst, err)
 		}
 		tries++
-		conn.SetReadDeadline(earlier(time.Now().Add(interval), end))
+		until := time.Now().Add(interval)
+		if until.After(end) {
+			until = end.Add(longer(ctx)) // for what was sent last
+		}
+		conn.SetReadDeadline(until)
 		for {
 			size, err := conn.Read(got)
 			if ctx.Err() != nil {

@@ -1,6 +1,8 @@
 package netlab_test
 
 import (
+	"io"
+	"net"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -8,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sluice-net/sluice/bench/netlab"
 )
@@ -124,6 +127,53 @@ func TestDeniedLooksDenied(t *testing.T) {
 		wg.Go(func() { silent("UDP")(a.Namespace().ProbeUDP(t.Context(), from, to)) })
 		wg.Go(func() { silent("SCTP")(a.Namespace().ProbeSCTP(t.Context(), in, make(chan struct{}))) })
 	}
+}
+
+// TestPatiently has a server answer later than a probe waits otherwise.
+func TestPatiently(t *testing.T) {
+	t.Parallel()
+	n := netFor(t, nil)
+	p := addPod(t, n, "x/a", "10.0.1.10")
+	from, to := netip.AddrPortFrom(p.Addrs()[0], 20000), netip.AddrPortFrom(p.Addrs()[0], servedPort)
+	var tcp net.Listener
+	var udp *net.UDPConn
+	err := p.Namespace().Do(func() (err error) {
+		if tcp, err = net.Listen("tcp", to.String()); err == nil {
+			udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(to))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const late = 4 * time.Second
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c, err := tcp.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		time.Sleep(late)
+		io.CopyN(c, c, 16)
+	})
+	wg.Go(func() {
+		buf := make([]byte, 16)
+		size, back, err := udp.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		time.Sleep(late)
+		udp.WriteToUDPAddrPort(buf[:size], back)
+	})
+	ctx := netlab.Patiently(t.Context(), 30*time.Second)
+	want(t, "TCP", from, to)(p.Namespace().ProbeTCP(ctx, from, to))
+	want(t, "UDP", from, to)(p.Namespace().ProbeUDP(ctx, from, to))
+	wg.Wait()
+	tcp.Close()
+	udp.Close()
 }
 
 func run(t *testing.T, ns *netlab.Namespace, name string, args ...string) {

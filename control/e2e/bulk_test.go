@@ -120,6 +120,7 @@ func TestShortConnections(t *testing.T) {
 		t.Run(fmt.Sprintf("offload=%v", offload), func(t *testing.T) {
 			t.Parallel()
 			n := newPair(t, setup{change: func(c *control.Config) { c.Offload = offload }})
+			patiently := netlab.Patiently(t.Context(), patience/6)
 			var failed atomic.Int32
 			var first atomic.Value
 			var wg sync.WaitGroup
@@ -127,7 +128,7 @@ func TestShortConnections(t *testing.T) {
 			for range 8 {
 				wg.Go(func() {
 					for port := range ports {
-						if err := n.brief(n.friend, n.server, 4+2*int(port%2), port); err != nil {
+						if err := n.brief(patiently, n.friend, n.server, 4+2*int(port%2), port); err != nil {
 							failed.Add(1)
 							first.CompareAndSwap(nil, err.Error())
 						}
@@ -147,8 +148,8 @@ func TestShortConnections(t *testing.T) {
 }
 
 // brief opens a connection, has some bytes echoed, and closes it.
-func (n *node) brief(from, to *pod, family int, port uint16) error {
-	r, err := from.Namespace().ProbeTCP(context.Background(), at(from.addr(family), port), at(to.addr(family), 80))
+func (n *node) brief(ctx context.Context, from, to *pod, family int, port uint16) error {
+	r, err := from.Namespace().ProbeTCP(ctx, at(from.addr(family), port), at(to.addr(family), 80))
 	if err == nil && (!r.Passed || !strings.HasPrefix(r.Seen, "connected")) {
 		err = fmt.Errorf("%s", r.Seen)
 	}

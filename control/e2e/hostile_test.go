@@ -193,7 +193,7 @@ func TestHostileFloods(t *testing.T) {
 				return d["policy"] > 500 && d["spoofed-address"] > 100
 			})
 			for i := range 30 {
-				if err := h.brief(h.friend, h.server, 4+2*(i%2), h.port()); err != nil {
+				if err := h.brief(t.Context(), h.friend, h.server, 4+2*(i%2), h.port()); err != nil {
 					t.Errorf("connection %d during the flood: %v", i, err)
 				}
 			}

@@ -94,7 +94,7 @@ func TestBudget(t *testing.T) {
 	t.Cleanup(func() { stop.Store(true); flood.Wait() })
 	n.eventually("the flood is limited", func() bool { return n.status().Drops["rate-limited"] > 1000 })
 	for i := range 60 {
-		if err := n.brief(n.friend, n.server, 4+2*(i%2), n.port()); err != nil {
+		if err := n.brief(t.Context(), n.friend, n.server, 4+2*(i%2), n.port()); err != nil {
 			t.Errorf("connection %d: %v", i, err)
 		}
 		time.Sleep(time.Millisecond)
