@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -299,9 +300,11 @@ spec: {containers: [{name: c, ports: [{containerPort: 80}]}]}
 %s`, ns, name, status)
 }
 
+// write puts a file in its place at once: nobody who follows the folder reads half of it.
 func write(t *testing.T, dir, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	tmp := filepath.Join(dir, "."+name)
+	if err := errors.Join(os.WriteFile(tmp, []byte(text), 0o600), os.Rename(tmp, filepath.Join(dir, name))); err != nil {
 		t.Fatal(err)
 	}
 }
