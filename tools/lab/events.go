@@ -12,7 +12,7 @@ import (
 )
 
 // eventPatience is how long the dataplane may take to report a verdict.
-const eventPatience = 2 * time.Second
+const eventPatience = 10 * time.Second
 
 var noPolicies = []rule.PolicyRef{} // "[]" in JSON, not "null"
 

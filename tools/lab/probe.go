@@ -16,6 +16,8 @@ const (
 	// Probes start this far apart, lest a node with a limit on new flows a pod
 	// takes them for a flood.
 	startInterval = time.Millisecond
+	// What should arrive is waited for longer than silence would be believed.
+	wantedPatience = 10 * time.Second
 	// maxAtOnce bounds the open sockets.
 	maxAtOnce = 1000
 	// Probes use source ports between servers' and the kernel's own choice.
@@ -179,6 +181,9 @@ func (l *Lab) runAll(ctx context.Context, attempts []attempt) {
 }
 
 func (a *attempt) run(ctx context.Context) (netlab.Result, error) {
+	if a.query.Want == Allow {
+		ctx = netlab.Patiently(ctx, wantedPatience)
+	}
 	switch a.query.Proto {
 	case "TCP":
 		return a.src.ns.ProbeTCP(ctx, a.flow.src, a.flow.dst)
