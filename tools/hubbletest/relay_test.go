@@ -29,7 +29,7 @@ func relay(t *testing.T, args ...string) (addr string) {
 	}
 	addr = freePort(t, "127.0.0.1")
 	args = append([]string{"serve", "--listen-address", addr, "--health-listen-address", freePort(t, "127.0.0.1"), "--gops=false",
-		"--retry-timeout", "500ms", "--sort-buffer-drain-timeout", "100ms", "--disable-server-tls"}, args...)
+		"--retry-timeout", "500ms", "--sort-buffer-drain-timeout", "2s", "--disable-server-tls"}, args...)
 	cmd := exec.Command(binary, args...)
 	var log safeBuffer
 	cmd.Stdout, cmd.Stderr = &log, &log
