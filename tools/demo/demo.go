@@ -197,6 +197,9 @@ func (d *Demo) Watch(ctx context.Context, length time.Duration, visit func(*api.
 	case <-ready:
 		d.traffic(limit, length)
 	case err := <-done:
+		if limit.Err() != nil {
+			return ctx.Err()
+		}
 		return err
 	}
 	if err := <-done; err != nil && limit.Err() == nil {

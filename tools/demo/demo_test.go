@@ -48,7 +48,9 @@ func testDemo(t *testing.T, offload bool) {
 		t.Errorf("change: %+v, %v", c, err)
 	}
 	verdicts := map[string]int{}
-	err = d.Watch(t.Context(), 2*time.Second, func(f *api.Flow) { verdicts[f.Verdict]++ })
+	for end := time.Now().Add(30 * time.Second); err == nil && (verdicts[lab.Allow] == 0 || verdicts[lab.Deny] == 0) && time.Now().Before(end); {
+		err = d.Watch(t.Context(), 2*time.Second, func(f *api.Flow) { verdicts[f.Verdict]++ })
+	}
 	if err != nil || verdicts[lab.Allow] == 0 || verdicts[lab.Deny] == 0 {
 		t.Errorf("watched %v, %v", verdicts, err)
 	}
