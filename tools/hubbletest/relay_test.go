@@ -102,6 +102,18 @@ type fleet struct {
 func (f fleet) Nodes() map[string]string { return f.nodes }
 func (f fleet) NodeLabels() []string     { return f.labels }
 
+// shift is from the day of the records of observetest to when these tests began.
+var shift = time.Now().UnixNano() - observetest.TCP(0, 1, 2, 80).TimeNs
+
+// recent makes records that are of today, as far apart as they were: namespaces are
+// listed that had flows in the last hour.
+func recent(recs ...event.Record) []event.Record {
+	for i := range recs {
+		recs[i].TimeNs += shift
+	}
+	return recs
+}
+
 // The stock Hubble Relay finds the nodes by the Peer service of one of them, and
 // the stock CLI has the flows of all from it: by TLS that both sides show
 // certificates for, with the names that Cilium gives nodes.
@@ -153,8 +165,8 @@ func TestRelay(t *testing.T) {
 	delete(nodes, "socket")
 	addr := relay(t, "--peer-service", "unix://"+socket, "--tls-hubble-client-cert-file", own, "--tls-hubble-client-key-file", ownKey, "--tls-hubble-server-ca-files", ca.File)
 
-	sources["node-1"].Put(observetest.TCP(0, 1, 2, 80), observetest.Deny(observetest.TCP(2, 1, 3, 5432), 1, 3))
-	sources["node.2"].Put(observetest.TCP(1, 1, 2, 443))
+	sources["node-1"].Put(recent(observetest.TCP(0, 1, 2, 80), observetest.Deny(observetest.TCP(2, 1, 3, 5432), 1, 3))...)
+	sources["node.2"].Put(recent(observetest.TCP(1, 1, 2, 443))...)
 	ask(t, addr, "status", "Healthcheck (via 127.0.0.1", "Ok", "Connected Nodes: 2/3", "Current/Max Flows: 3/128", "Unavailable Nodes: 1")
 	ask(t, addr, "list nodes", "node-1", "node.2", "elsewhere", "Connected", "Unavailable")
 	ask(t, addr, "list namespaces", "a", "b")
@@ -183,8 +195,8 @@ func TestRelay(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = follow.Process.Kill(); _ = follow.Wait() })
 	for i := 3; limit.Err() == nil; i++ { // until it follows both
-		sources["node-1"].Put(observetest.TCP(i, 1, 2, 8081))
-		sources["node.2"].Put(observetest.TCP(i, 1, 2, 8082))
+		sources["node-1"].Put(recent(observetest.TCP(i, 1, 2, 8081))...)
+		sources["node.2"].Put(recent(observetest.TCP(i, 1, 2, 8082))...)
 		if s := got.String(); strings.Contains(s, `"destination_port":8081`) && strings.Contains(s, `"destination_port":8082`) {
 			return
 		}

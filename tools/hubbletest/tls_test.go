@@ -55,7 +55,7 @@ func TestStockCLIByTLS(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	src.Put(observetest.TCP(0, 1, 2, 80), observetest.Deny(observetest.TCP(1, 1, 3, 5432), 1, 3))
+	src.Put(recent(observetest.TCP(0, 1, 2, 80), observetest.Deny(observetest.TCP(1, 1, 3, 5432), 1, 3))...)
 	run := func(args ...string) (string, error) {
 		limit, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
