@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control/api"
 	"github.com/sluice-net/sluice/control/source/kube/kubetest"
+	"github.com/sluice-net/sluice/dataplane/rule"
 )
 
 // startCluster runs an API server in the node's namespace, where the agent
@@ -137,7 +139,13 @@ func TestCluster(t *testing.T) {
 			n.write("guard", clusterWide)
 			n.eventually("definition followed", func() bool { return strings.Contains(n.status().Digest, "clusternetworkpolicies") })
 			n.settle()
-			n.eventually("cluster-wide denial", func() bool { return n.refusedAt(friend, server, 81) })
+			n.eventually("cluster-wide denial", func() bool { // silence alone may be slowness
+				n.refusedAt(friend, server, 81)
+				_, denied := n.find(func(f *api.Flow) bool {
+					return f.Event == "denied" && slices.ContainsFunc(f.DecidedBy, func(r rule.PolicyRef) bool { return r.Name == "guard" })
+				})
+				return denied
+			})
 			step("cluster-wide denial", false, false, false)
 			n.remove("guard")
 			n.eventually("cluster-wide denial gone", func() bool { return !n.refusedAt(friend, server, 81) })
