@@ -293,7 +293,7 @@ func TestNamesRestart(t *testing.T) {
 func TestNamesExpire(t *testing.T) {
 	t.Parallel()
 	n := newNames(t, setup{change: func(c *control.Config) { c.Names.MinTTL = 0 }}, ciliumNames)
-	n.server.ttl = 3
+	n.server.ttl = 10 // enough to connect in
 	n.server.set("used.any.test", n.v4[0])
 	n.server.set("idle.any.test", n.v4[1])
 	n.resolves("udp", 4, "used.any.test", n.v4[0])
