@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-net/sluice/bench/netlab"
 	"github.com/sluice-net/sluice/control/api"
+	"github.com/sluice-net/sluice/control/link"
 )
 
 // podsVar is how many pods TestCNIManyPods starts and stops in all.
@@ -242,7 +243,7 @@ func (r *containerRuntime) hasLocal(p *cniPod) {
 			if err != nil {
 				return err
 			}
-			addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
+			addrs, err := link.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
 			has = slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
 				return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0
 			})

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/sluice-net/sluice/control"
+	"github.com/sluice-net/sluice/control/link"
 )
 
 // linkLocal is the address of the host's end of a pod's link.
@@ -20,7 +21,7 @@ func (n *node) linkLocal(p *pod) (addr netip.Addr) {
 		if err != nil {
 			return err
 		}
-		list, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		list, err := link.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
 		for _, a := range list {
 			addr, _ = netip.AddrFromSlice(a.IP)
 		}
