@@ -99,9 +99,7 @@ func TestManyPods(t *testing.T) {
 	}
 	steady.intact("while a crowd came and went", began)
 	// Two for each pod's link, two for the steering port.
-	if links := n.linkPins(); len(links) != 2*3+2 {
-		t.Errorf("pinned links: %v", links)
-	}
+	n.eventually("pins of three pods and a port", func() bool { return len(n.linkPins()) == 2*3+2 })
 }
 
 // linkPins lists the pinned links.

@@ -298,9 +298,7 @@ func TestCNI(t *testing.T) {
 			files, err := filepath.Glob(n.cfg.Socket + ".sandboxes/*")
 			return err == nil && len(files) == 0
 		})
-		if pins := n.linkPins(); len(pins) != 2 {
-			t.Errorf("pinned links: %v", pins)
-		}
+		n.eventually("pins of a port", func() bool { return len(n.linkPins()) == 2 })
 	})
 }
 
