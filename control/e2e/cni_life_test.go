@@ -148,7 +148,7 @@ func TestCNIRecreated(t *testing.T) {
 	t.Parallel()
 	everyPlugin(t, func(t *testing.T, plugin string) {
 		n := newNode(t, setup{})
-		r := n.newRuntime(plugin, "1.0.0", `"timeout": "5s"`)
+		r := n.newRuntime(plugin, "1.0.0", "")
 		n.policy("server", "podSelector: {matchLabels: {app: server}}\npolicyTypes: [Ingress]\ningress:\n"+
 			"- from: [{podSelector: {matchLabels: {role: friend}}}]")
 		n.settle()

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -398,26 +399,32 @@ func TestCNIErrors(t *testing.T) {
 func TestCNIUnknownPod(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, setup{})
-	r := n.newRuntime("ptp", "1.0.0", `"timeout": "700ms"`)
-	peer, p := r.sandbox("peer"), r.sandbox("p")
-	r.declare(peer, "role: friend")
-	r.mustAdd(peer)
+	patient := n.newRuntime("ptp", "1.0.0", "")
+	peer := patient.sandbox("peer")
+	patient.declare(peer, "role: friend")
+	patient.mustAdd(peer)
 	n.serve(peer.ns, peer.v4, 80)
-	err := r.add(p)
-	var e *types.Error
-	if !errors.As(err, &e) || e.Code != types.ErrTryAgainLater || !strings.Contains(e.Details, "not known yet") {
-		t.Fatalf("%#v, want to try again later", err)
-	}
-	r.del(p)
+	p, timeout := patient.sandbox("p"), 700*time.Millisecond
+	n.eventually("ADD fails in time, with the agent's reason", func() bool { // which it may be too slow for
+		r := n.newRuntime("ptp", "1.0.0", fmt.Sprintf(`"timeout": %q`, timeout))
+		timeout *= 2
+		err := r.add(p)
+		r.del(p)
+		var e *types.Error
+		if !errors.As(err, &e) || e.Code != types.ErrTryAgainLater {
+			t.Fatalf("%#v, want to try again later", err)
+		}
+		return strings.Contains(e.Details, "not known yet")
+	})
 
 	// Closed, it starts.
 	closed := n.newRuntime("ptp", "1.0.0", `"timeout": "700ms", "onAgentAway": "closed"`)
 	closed.mustAdd(p)
-	r.dark(&probe{proto: "tcp", from: p.ns, src: p.v4, dst: peer.v4, dport: 80},
+	closed.dark(&probe{proto: "tcp", from: p.ns, src: p.v4, dst: peer.v4, dport: 80},
 		&probe{proto: "tcp", from: n.net.Host(), src: n.net.Config().NodeAddrs[0], dst: p.v4, dport: 80})
-	r.declare(p, "role: other")
+	closed.declare(p, "role: other")
 	n.eventually("pod is enforced", func() bool {
-		return r.cni.CheckNetworkList(t.Context(), closed.list, p.rt) == nil
+		return closed.cni.CheckNetworkList(t.Context(), closed.list, p.rt) == nil
 	})
 	n.probeAll(&probe{proto: "tcp", from: p.ns, src: p.v4, dst: peer.v4, dport: 80, pass: true})
 }
@@ -456,7 +463,7 @@ func TestCNIAgentAway(t *testing.T) {
 func TestCNINotRemembered(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, setup{change: func(c *control.Config) { c.MaxPods = 2 }})
-	r := n.newRuntime("ptp", "1.0.0", `"timeout": "2s"`)
+	r := n.newRuntime("ptp", "1.0.0", "")
 	dir := n.cfg.Socket + ".sandboxes"
 	must(t, os.RemoveAll(dir))
 	must(t, os.WriteFile(dir, nil, 0o600))
