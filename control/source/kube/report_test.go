@@ -49,7 +49,7 @@ func TestReports(t *testing.T) {
 	s.ApplyFile(cnpDefinition(t))
 	agent := func(name string) *follower {
 		return follow(t, kube.Config{Kubeconfig: s.Kubeconfig(kubetest.AdminToken, ""), NodeName: name,
-			Report: true, ReportNamespace: "kube-system", LeaseDuration: 3 * time.Second}).synced()
+			Report: true, ReportNamespace: "kube-system", LeaseDuration: 10 * time.Second}).synced()
 	}
 	a, b := agent("a"), agent("b")
 	s.Apply(fmt.Sprintf(brokenANP, 5000))
