@@ -106,8 +106,9 @@ func TestReportsNoStorm(t *testing.T) {
 		r := f.State().Rejections
 		return len(r) > 0 && strings.Contains(r[0].Reason, fmt.Sprint(5000+changes-1))
 	})
-	took := time.Since(began).Seconds()
-	if n, most := len(s.Events("default")), 50+5*took+1; float64(n) > most {
+	n := len(s.Events("default"))
+	took := time.Since(began).Seconds() // the listing included: more may come meanwhile
+	if most := 50 + 5*took + 1; float64(n) > most {
 		t.Errorf("%d events in %.1f s: more than %.0f", n, took, most)
 	}
 }
