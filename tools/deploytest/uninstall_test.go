@@ -83,6 +83,9 @@ func TestUninstall(t *testing.T) {
 	o := uninstall.Options{Namespace: namespace, Timeout: 4 * time.Second, Say: func(text string) { said = append(said, text) }}
 	ctx := t.Context()
 	err := uninstall.Run(ctx, s.Config(kubetest.AdminToken), o)
+	for end := time.Now().Add(patience); err != nil && !strings.Contains(err.Error(), "2 of 3 nodes are clean") && time.Now().Before(end); {
+		err = uninstall.Run(ctx, s.Config(kubetest.AdminToken), o) // goes on where it was, if the server was slow
+	}
 	if err == nil || !strings.Contains(err.Error(), "2 of 3 nodes are clean") {
 		t.Fatalf("with a node that is not clean: %v", err)
 	}
