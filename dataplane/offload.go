@@ -53,7 +53,14 @@ func (o *offloader) enter(w *worker, ref flow.Ref, e *flow.Entry) {
 	if !w.cfg.Offload || !cacheable(&e.Key) || e.State == flow.Closed || e.Flags&lookup != 0 || o.n == len(o.keys) {
 		return
 	}
-	v := xdpprog.FlowValue{
+	o.keys[o.n], o.values[o.n], o.refs[o.n], o.held[o.n] = e.Key, w.cacheValue(e), ref, false
+	o.n++
+	e.Flags |= flow.Offloaded
+}
+
+// cacheValue is a flow as it is written into the kernel's cache.
+func (w *worker) cacheValue(e *flow.Entry) xdpprog.FlowValue {
+	return xdpprog.FlowValue{
 		Slot:       [2]uint32{uint32(e.Slot[0]), uint32(e.Slot[1])},
 		Gen:        e.Gen,
 		Initiator:  uint8(e.Initiator),
@@ -61,15 +68,16 @@ func (o *offloader) enter(w *worker, ref flow.Ref, e *flow.Entry) {
 		TCPFlags:   e.TCPFlags,
 		LastSeenNs: uint64(w.nowNs),
 	}
-	o.keys[o.n], o.values[o.n], o.refs[o.n], o.held[o.n] = e.Key, v, ref, false
-	o.n++
-	e.Flags |= flow.Offloaded
 }
 
 // renew writes a flow anew, keeping what the kernel counted.
 func (o *offloader) renew(w *worker, ref flow.Ref, e *flow.Entry) {
 	if e.Flags&lookup != 0 || e.State == flow.Closed {
 		o.leave(w, e)
+		return
+	}
+	if at := o.pending(&e.Key); at >= 0 { // what is in the cache has been absorbed
+		o.values[at] = w.cacheValue(e)
 		return
 	}
 	held := e.Flags&flow.Offloaded != 0
@@ -81,6 +89,17 @@ func (o *offloader) renew(w *worker, ref flow.Ref, e *flow.Entry) {
 	if at := o.n - 1; at >= 0 && o.refs[at] == ref {
 		o.held[at] = held
 	}
+}
+
+// pending returns where a flow is that the burst's flush is to write, or -1. There is
+// one of each.
+func (o *offloader) pending(k *packet.Key) int {
+	for i := range o.n {
+		if o.keys[i] == *k {
+			return i
+		}
+	}
+	return -1
 }
 
 // absorb brings an entry up to date with what the kernel saw of its flow;
@@ -132,20 +151,17 @@ func (o *offloader) leave(w *worker, e *flow.Entry) {
 	}
 	e.Flags &^= flow.Offloaded
 	// A pending entry of the same flow must not be written after this.
-	pending := false
-	for i := range o.n {
-		if pending = o.keys[i] == e.Key; pending {
-			o.n--
-			o.keys[i], o.values[i], o.refs[i], o.held[i] = o.keys[o.n], o.values[o.n], o.refs[o.n], o.held[o.n]
-			break
-		}
+	at := o.pending(&e.Key)
+	if at >= 0 {
+		o.n--
+		o.keys[at], o.values[at], o.refs[at], o.held[at] = o.keys[o.n], o.values[o.n], o.refs[o.n], o.held[o.n]
 	}
 	o.probe = e.Key
 	if !xdpprog.TakeFlow(w.objs, &o.probe, &o.flow) {
 		return
 	}
 	w.counts.Add(stat.CacheDeletes, 1)
-	if pending {
+	if at >= 0 {
 		return // that one was to be replaced, and has been absorbed
 	}
 	for s := range o.flow.Packets {

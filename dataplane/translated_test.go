@@ -179,6 +179,44 @@ func TestComesByTheStack(t *testing.T) {
 	}
 }
 
+// A packet by which a flow is judged anew, and that comes by the stack, has two reasons to
+// write it anew: it is written once, with what was counted, and not at all if it gives way
+// to another flow of the burst.
+func TestRenewedTwice(t *testing.T) {
+	direct := segment{hook: event.FromPod, slot: slotB, src: addrB, dst: addrA, sport: 53, dport: 5000, udp: true}
+	back := segment{hook: event.ToPod, slot: slotB, src: addrA, dst: addrB, sport: 5000, dport: 53, udp: true}
+	other := segment{hook: event.FromPod, slot: slotA, src: addrA, dst: out, sport: 5, dport: 5, udp: true}
+	for _, evicted := range []bool{false, true} {
+		w := newCachingWorker(t, 64)
+		c, frames := w.cfg.Flow, [][]byte{back.frame(t)}
+		c.Capacity = 1
+		if evicted {
+			frames = append(frames, other.frame(t))
+		}
+		var err error
+		if w.flows, err = flow.New(c, packet.NewHasher([3]uint64{1, 2, 3})); err != nil {
+			t.Fatal(err)
+		}
+		p := w.judgeOne(direct.frame(t))
+		key, ref, side := p.key, p.ref, p.side
+		var v xdpprog.FlowValue
+		if p.verb != verbShortcut || !xdpprog.LookupFlow(w.objs, &key, &v) {
+			t.Fatalf("directly: verb %d (%v), in the cache %t", p.verb, p.reason, w.holds(key))
+		}
+		v.Packets[side] = 5
+		w.write(key, &v)
+		w.publish(testSet(2, web...))
+		w.put(frames...)
+		w.process(w.snap)
+		if held := xdpprog.LookupFlow(w.objs, &key, &v); held == evicted || held && v.Flags != xdpprog.FlowToPod {
+			t.Errorf("evicted %t: in the cache %t, flags %#x", evicted, held, v.Flags)
+		}
+		if e := w.flows.At(ref); !evicted && e.Packets[side] != 1+5 {
+			t.Errorf("%d packets, want 6", e.Packets[side])
+		}
+	}
+}
+
 // A successor of the agent short-cuts no flow that its predecessor did not.
 func TestAdoptsByTheStack(t *testing.T) {
 	for _, proto := range []packet.Proto{packet.ProtoTCP, packet.ProtoUDP} {
