@@ -54,7 +54,7 @@ func TestInterop(t *testing.T) {
 	theirs.Fill(theirs.GetDescs(theirs.NumFreeFillSlots()))
 	send(t, ours, 0, burst, 100)
 	var echo []xdp.Desc
-	for deadline := time.Now().Add(5 * time.Second); len(echo) < burst; {
+	for deadline := time.Now().Add(patience); len(echo) < burst; {
 		if time.Now().After(deadline) {
 			t.Fatalf("they received %d of %d", len(echo), burst)
 		}
@@ -72,7 +72,7 @@ func TestInterop(t *testing.T) {
 	}
 	descs := make([]xsk.Desc, burst)
 	for got := 0; got < burst; {
-		if st := ours.Wait(5000); st != xsk.OK {
+		if st := ours.Wait(int(patience.Milliseconds())); st != xsk.OK {
 			t.Fatalf("wait after %d echoes: %v", got, st)
 		}
 		n := ours.Recv(descs)
@@ -91,7 +91,7 @@ func TestInterop(t *testing.T) {
 // theyReceive has the other implementation take count test frames.
 func theyReceive(t *testing.T, s *xdp.Socket, first, count, size int) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for got := 0; got < count; {
 		if time.Now().After(deadline) {
 			t.Fatalf("they received %d of %d", got, count)

@@ -90,7 +90,7 @@ func sendChain(t *testing.T, s *xsk.Socket, packet []byte) {
 // receiveChain takes one packet and the number of its pieces.
 func receiveChain(t *testing.T, s *xsk.Socket) (packet []byte, pieces int) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
 		var d [1]xsk.Desc
 		if s.Recv(d[:]) == 0 {

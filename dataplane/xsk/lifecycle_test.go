@@ -13,13 +13,12 @@ import (
 	"github.com/sluice-net/sluice/dataplane/xsk"
 )
 
-// eventually tries f until it is true, for up to five seconds.
+// eventually tries f until it is true.
 func eventually(f func() bool) bool {
-	for range 500 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if f() {
 			return true
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	return f()
 }
@@ -33,7 +32,7 @@ func TestRebind(t *testing.T) {
 	ua, ub := newUMEM(t, 256), newUMEM(t, 256)
 	sa := open(t, ua, small(a))
 	cfg := small(b)
-	cfg.FillSize = 64
+	cfg.FillSize, cfg.BindTimeout = 64, patience
 	for round := range 5 {
 		sb, err := ub.Open(cfg)
 		if err != nil {

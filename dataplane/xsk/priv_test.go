@@ -148,6 +148,10 @@ func newUMEM(tb testing.TB, frames int) *xsk.UMEM {
 	return u
 }
 
+// patience is how long a test waits for what must come, on a machine that is busy with
+// other things.
+const patience = 30 * time.Second
+
 // small is a socket configuration with rings of 256.
 func small(ifindex int) xsk.Config {
 	cfg := xsk.Default(ifindex, 0)
@@ -197,7 +201,7 @@ func send(tb testing.TB, s *xsk.Socket, first, count, size int) int {
 	tb.Helper()
 	u := s.UMEM()
 	kicks, sent := 0, 0
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for sent < count || s.Unsent() > 0 {
 		if time.Now().After(deadline) {
 			tb.Fatalf("sent %d of %d, %d pending, %d unsent, last error %v", sent, count, s.Pending(), s.Unsent(), s.Err())
@@ -226,7 +230,7 @@ func send(tb testing.TB, s *xsk.Socket, first, count, size int) int {
 // receive takes count test frames from first on, in order, and frees them.
 func receive(tb testing.TB, s *xsk.Socket, first, count, size int) {
 	tb.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for got := 0; got < count; {
 		if time.Now().After(deadline) {
 			st, err := s.Stats()

@@ -80,7 +80,7 @@ func forward(t *testing.T, from, to *xsk.Socket, n int) {
 	p := xsk.NewPoller(-1, from, to)
 	var descs [64]xsk.Desc
 	for moved := 0; moved < n; {
-		if st := p.Wait(1000); st != xsk.OK || !p.Ready(0) || p.Ready(1) {
+		if st := p.Wait(int(patience.Milliseconds())); st != xsk.OK || !p.Ready(0) || p.Ready(1) {
 			t.Fatalf("after %d frames: wait %v, ready %t %t", moved, st, p.Ready(0), p.Ready(1))
 		}
 		k := from.Recv(descs[:])
