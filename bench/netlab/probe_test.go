@@ -25,8 +25,11 @@ const servedPort = 4000
 
 var tags atomic.Uint32 // so that no two probes of this process are alike
 
-// everyPair probes from each address to each other one of its family, all at
-// once.
+// atATime is how many probes everyPair makes at a time. Each has its few seconds: of
+// a thousand at once all would need them on a machine that is busy with other things.
+const atATime = 32
+
+// everyPair probes from each address to each other one of its family.
 func everyPair(t *testing.T, ends []end) {
 	t.Helper()
 	arrived := map[uint32]chan struct{}{}
@@ -44,6 +47,14 @@ func everyPair(t *testing.T, ends []end) {
 		}
 	}
 	var wg sync.WaitGroup
+	turns := make(chan struct{}, atATime)
+	probe := func(f func()) {
+		turns <- struct{}{}
+		wg.Go(func() {
+			f()
+			<-turns
+		})
+	}
 	for _, src := range ends {
 		for _, from := range src.addrs {
 			for _, dst := range ends {
@@ -59,9 +70,9 @@ func everyPair(t *testing.T, ends []end) {
 					mu.Unlock()
 					from, to := netip.AddrPortFrom(from, port), netip.AddrPortFrom(to, servedPort)
 					in := netlab.SCTPInit{Src: from, Dst: to, Tag: tag}
-					wg.Go(func() { want(t, "TCP", from, to)(src.ns.ProbeTCP(t.Context(), from, to)) })
-					wg.Go(func() { want(t, "UDP", from, to)(src.ns.ProbeUDP(t.Context(), from, to)) })
-					wg.Go(func() { want(t, "SCTP", from, to)(src.ns.ProbeSCTP(t.Context(), in, hit)) })
+					probe(func() { want(t, "TCP", from, to)(src.ns.ProbeTCP(t.Context(), from, to)) })
+					probe(func() { want(t, "UDP", from, to)(src.ns.ProbeUDP(t.Context(), from, to)) })
+					probe(func() { want(t, "SCTP", from, to)(src.ns.ProbeSCTP(t.Context(), in, hit)) })
 				}
 			}
 		}
