@@ -57,7 +57,8 @@ const (
 	unnumbered = 1 << 63
 )
 
-// trailPatience bounds how long a trail may take.
+// trailPatience bounds how long a trail may take at the blast's rate: it has no more
+// packets than are due then.
 const trailPatience = 100 * time.Millisecond
 
 // emitter takes frames and has the kernel send them.
@@ -121,8 +122,11 @@ func (b Blast) Start(ctx context.Context) (*Flooding, error) {
 // send sends; UDP begins at udp in each frame.
 func (b Blast) send(g *Flooding, out emitter, udp int) error {
 	var sent, first uint64 // in all; before the first that has a number
-	var trailing uint64    // of the trail, from trailFrom on
-	var trailFrom time.Duration
+	var trailing uint64    // of the trail
+	trail := uint64(b.Trail)
+	if b.Rate > 0 {
+		trail = min(trail, uint64(b.Rate*trailPatience.Seconds()))
+	}
 	var lengths [batchSize]int
 	at, warm, ending := 0, b.Warmup > 0, false
 	begin := time.Now()
@@ -145,14 +149,14 @@ func (b Blast) send(g *Flooding, out emitter, udp int) error {
 				g.began.Store(int64(now))
 			}
 			g.ended.Store(int64(now))
-			ending, trailFrom = true, now
+			ending = true
 		}
 		n := uint64(batchSize)
 		if ending {
-			if trailing >= uint64(b.Trail) || now-trailFrom > trailPatience {
+			if trailing >= trail {
 				return nil
 			}
-			n = min(n, uint64(b.Trail)-trailing)
+			n = min(n, trail-trailing)
 		}
 		if b.Rate > 0 {
 			due := uint64(now.Seconds()*b.Rate) + 1
