@@ -21,7 +21,7 @@ func capturing(t *testing.T, p pair) func(n int) [][]byte {
 		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all<<8|all>>8)); err != nil {
 			return err
 		}
-		tv := unix.NsecToTimeval(int64(10 * time.Second))
+		tv := unix.NsecToTimeval(int64(patience))
 		return joinErr(
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv),
@@ -35,6 +35,9 @@ func capturing(t *testing.T, p pair) func(n int) [][]byte {
 		buf := make([]byte, 1<<16)
 		for len(frames) < n {
 			got, _, err := unix.Recvfrom(fd, buf, 0)
+			if err == unix.EINTR {
+				continue
+			}
 			if err != nil {
 				t.Fatalf("after %d of %d frames: %v", len(frames), n, err)
 			}
@@ -268,7 +271,7 @@ func TestTrackerTellsLoss(t *testing.T) {
 	await(t, f)
 	capture := tracker.Received
 	awaitCount(t, capture)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		seen, err := tracker.Track()
 		if err != nil {
 			t.Fatal(err)
