@@ -228,7 +228,7 @@ func (n *runtimeNode) startIn(p *corev1.PodSpec, name string, network *netlab.Na
 	must(n, os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o644))
 	pidFile := filepath.Join(bundle, "pid")
 	r.cmd = n.crun("run", "--bundle="+bundle, "--pid-file="+pidFile, r.id)
-	r.cmd.Stdout, r.cmd.Stderr, r.cmd.WaitDelay = &r.out, &r.out, time.Second
+	r.cmd.Stdout, r.cmd.Stderr, r.cmd.WaitDelay = &r.out, &r.out, 10*time.Second
 	must(n, r.cmd.Start())
 	go func() {
 		r.err = r.cmd.Wait()
