@@ -27,7 +27,7 @@ const noted flow.Flags = 1 << 12
 
 // refusedFor is for how long, after a flow was taken out of the cache because the
 // table had no room for it, a note may be older than that.
-const refusedFor = int64(time.Second)
+const refusedFor = int64(10 * time.Second)
 
 // pairs remembers which pairs opened a flow lately. Two pairs that share a
 // place take turns; that costs them the short way, nothing else.
