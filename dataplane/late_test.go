@@ -547,29 +547,40 @@ func TestDiscoversTheNode(t *testing.T) {
 }
 
 // An answer was denied, as it came too late for its flow; then the flow is opened again
-// between the same ports, and is not to be cached. Its answers are not taken for that.
+// between the same ports, and is not to be cached, or finds no room there. Its answers
+// are not taken for that.
 func TestPardonsAnswers(t *testing.T) {
-	w := newCachingWorker(t, 64)
-	w.publish(testSet(1, web...))
-	question := segment{hook: event.FromPod, slot: slotB, src: addrB, dst: addrA, sport: 40000, dport: 53, udp: true}
-	answer := segment{hook: event.FromPod, slot: slotA, src: addrA, dst: addrB, sport: 53, dport: 40000, udp: true}
-	denied := func(k packet.Key) bool {
-		var v xdpprog.DenyValue
-		return xdpprog.LookupDenied(w.objs, &k, &v)
-	}
-	if p := w.judgeOne(answer.frame(t)); p.verb != verbDrop || !denied(p.key) {
-		t.Fatalf("the answer comes first: verb %d, in the cache of denied flows %t", p.verb, denied(p.key))
-	}
-	w.snap.local[slotB].learns, w.snap.learning = true, true
-	p := w.judgeOne(question.frame(t))
-	if p.verb == verbDrop || w.holds(p.key) || denied(p.key) {
-		t.Errorf("question: verb %d (%v), in the cache %t, the answer would still be denied %t", p.verb, p.reason, w.holds(p.key), denied(p.key))
-	}
-	// The same, all in one burst.
-	answer.dport, question.sport = 7, 7
-	w.put(answer.frame(t), question.frame(t))
-	w.process(w.snap)
-	if p := &w.b.pkts[1]; p.verb == verbDrop || denied(p.key) {
-		t.Errorf("in one burst: verb %d (%v), the answer would still be denied %t", p.verb, p.reason, denied(p.key))
+	for _, why := range []string{"not to be cached", "no room"} {
+		w := newCachingWorker(t, 4)
+		w.publish(testSet(1, web...))
+		question := segment{hook: event.FromPod, slot: slotB, src: addrB, dst: addrA, sport: 40000, dport: 53, udp: true}
+		answer := segment{hook: event.FromPod, slot: slotA, src: addrA, dst: addrB, sport: 53, dport: 40000, udp: true}
+		denied := func(k packet.Key) bool {
+			var v xdpprog.DenyValue
+			return xdpprog.LookupDenied(w.objs, &k, &v)
+		}
+		if why == "no room" {
+			for i := range uint16(64) {
+				other := question
+				other.sport = 1000 + i
+				w.judgeOne(other.frame(t))
+			}
+		} else {
+			w.snap.local[slotB].learns, w.snap.learning = true, true
+		}
+		if p := w.judgeOne(answer.frame(t)); p.verb != verbDrop || !denied(p.key) {
+			t.Fatalf("%s: the answer comes first: verb %d, in the cache of denied flows %t", why, p.verb, denied(p.key))
+		}
+		p := w.judgeOne(question.frame(t))
+		if p.verb == verbDrop || w.holds(p.key) || denied(p.key) {
+			t.Errorf("%s: question: verb %d (%v), in the cache %t, the answer would still be denied %t", why, p.verb, p.reason, w.holds(p.key), denied(p.key))
+		}
+		// The same, all in one burst.
+		answer.dport, question.sport = 7, 7
+		w.put(answer.frame(t), question.frame(t))
+		w.process(w.snap)
+		if p := &w.b.pkts[1]; p.verb == verbDrop || denied(p.key) {
+			t.Errorf("%s: in one burst: verb %d (%v), the answer would still be denied %t", why, p.verb, p.reason, denied(p.key))
+		}
 	}
 }

@@ -38,6 +38,13 @@ type offloader struct {
 	probe    packet.Key
 	flow     xdpprog.FlowValue // result of a look-up
 	lastDeny xdpprog.DenyValue // likewise
+	lately   [1 << 12]uint64   // hashes of what was denied
+}
+
+// deniedLately is where the hash of a flow is, if it was denied, and none of those
+// that share the place was after it.
+func (o *offloader) deniedLately(hash uint64) *uint64 {
+	return &o.lately[hash>>32%uint64(len(o.lately))]
 }
 
 // cacheable reports whether divert can find the flow's key by itself.
@@ -223,6 +230,8 @@ func (o *offloader) remember(w *worker, k *packet.Key, v *xdpprog.DenyValue) {
 	v.SinceNs = uint64(w.nowNs)
 	o.deniedK[o.nDenied], o.denied[o.nDenied] = *k, *v
 	o.nDenied++
+	hash := w.flows.Hash(k)
+	*o.deniedLately(hash) = hash
 }
 
 // pardon forgets that one side of a flow may not send: the other one has opened it
@@ -277,6 +286,9 @@ func (o *offloader) write(w *worker) {
 		for first := at; at < o.n && (at == first || !o.held[at]); at++ {
 			w.counts.Add(stat.CacheErrors, 1)
 			w.flows.At(o.refs[at]).Flags &^= flow.Offloaded
+			if hash := w.flows.Hash(&o.keys[at]); *o.deniedLately(hash) == hash {
+				o.pardon(w, &o.keys[at]) // a system call, which most flows of a flood are spared
+			}
 			if o.held[at] {
 				o.remove(w, &o.keys[at])
 			}
