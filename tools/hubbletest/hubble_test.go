@@ -34,17 +34,6 @@ func hubble(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// connect attempts a TCP connection in a pod that is allowed, or one that is denied,
-// whose silence is believed sooner.
-func connect(t *testing.T, allowed bool, pod, addr, port string) {
-	t.Helper()
-	patience := map[bool]string{true: "30", false: "3"}[allowed]
-	code, _, _ := labtest.Run(t, "lab", "exec", "--name", labName, pod, "--", "timeout", patience, "bash", "-c", "exec 3<>/dev/tcp/"+addr+"/"+port)
-	if (code == 0) != allowed {
-		t.Fatalf("%s to %s:%s: exit code %d, allowed %v", pod, addr, port, code, allowed)
-	}
-}
-
 const (
 	backend  = "10.244.1.20"
 	database = "10.244.1.30"
@@ -82,10 +71,10 @@ func TestStockCLI(t *testing.T) {
 			live <- in.Text()
 		}
 	}()
-	connect(t, true, "production/frontend", backend, "8080")
+	labtest.Connect(t, labName, true, "production/frontend", backend, "8080")
 	var line string
 	for end := time.Now().Add(30 * time.Second); line == "" && time.Now().Before(end); { // until the CLI is connected
-		connect(t, false, "production/frontend", database, "5432")
+		labtest.Connect(t, labName, false, "production/frontend", database, "5432")
 		select {
 		case line = <-live:
 		case <-time.After(time.Second):
@@ -106,7 +95,7 @@ func TestStockCLI(t *testing.T) {
 			t.Errorf("followed: %s, %v", line, err)
 		}
 	}
-	connect(t, false, "gateway/envoy", frontend, "443")
+	labtest.Connect(t, labName, false, "gateway/envoy", frontend, "443")
 	if err := follow.Process.Kill(); err != nil {
 		t.Error(err)
 	}

@@ -54,15 +54,9 @@ func (o observed) observe(args ...string) string {
 	return out
 }
 
-// connect attempts a TCP connection that is allowed, or one that is denied, whose
-// silence is believed sooner.
 func (o observed) connect(allowed bool, pod, addr, port string) {
 	o.Helper()
-	patience := map[bool]string{true: "30", false: "3"}[allowed]
-	code, _, _ := labtest.Run(o.T, "lab", "exec", "--name", o.name, pod, "--", "timeout", patience, "bash", "-c", "exec 3<>/dev/tcp/"+addr+"/"+port)
-	if (code == 0) != allowed {
-		o.Fatalf("%s to %s:%s: exit code %d, allowed %v", pod, addr, port, code, allowed)
-	}
+	labtest.Connect(o.T, o.name, allowed, pod, addr, port)
 }
 
 func contains(t *testing.T, text string, want ...string) {

@@ -89,6 +89,20 @@ func Run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
+// Connect attempts a TCP connection in a lab's pod that is allowed, or one that is
+// denied, whose silence is believed sooner. Any other outcome ends the test.
+func Connect(t *testing.T, lab string, allowed bool, pod, addr, port string) {
+	t.Helper()
+	patience := "3"
+	if allowed {
+		patience = "30"
+	}
+	code, _, _ := Run(t, "lab", "exec", "--name", lab, pod, "--", "timeout", patience, "bash", "-c", "exec 3<>/dev/tcp/"+addr+"/"+port)
+	if (code == 0) != allowed {
+		t.Fatalf("%s to %s:%s: exit code %d, allowed %v", pod, addr, port, code, allowed)
+	}
+}
+
 // Gone waits until nothing of a lab is left: no namespace, mount, file or
 // process.
 func Gone(t *testing.T, name string) {
